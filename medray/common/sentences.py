@@ -1,0 +1,58 @@
+"""Sentences as spans. In: the text of a section. Out: offsets, so that a sentence that is cited
+as evidence can be looked up again.
+
+A sentence's number within its section survives de-identification (surrogates hold no sentence
+end), its offsets do not: labels made on raw text therefore point at sentences by number.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from medray.common.records import Section
+
+# Half-width forms end a sentence too: normalisation may turn either form into the other.
+SENTENCE = re.compile(r"[^。；！？;!?\n]*[。；！？;!?\n]+|[^。；！？;!?\n]+")
+
+
+class Sentence(NamedTuple):
+    """One sentence of a record: `sections[section].text[start:end] == text`."""
+
+    section: int
+    index: int
+    """Place within its section, from 0."""
+    start: int
+    end: int
+    text: str
+
+
+def split_sentences(text: str) -> list[tuple[int, int]]:
+    """Returns (start, end) of every sentence, its end mark included, outer blanks left out.
+
+    Splits after 。；！？ (either width) and at line ends; a piece without any letter or digit is
+    no sentence, so a doubled mark does not shift the numbering.
+    """
+    spans = []
+    for match in SENTENCE.finditer(text):
+        piece = match.group()
+        start = match.start() + len(piece) - len(piece.lstrip())
+        end = match.end() - len(piece) + len(piece.rstrip())
+        if any(character.isalnum() for character in piece):
+            spans.append((start, end))
+    return spans
+
+
+def numbered_sentences(
+    sections: Sequence[Section], headings: Iterable[str] | None = None
+) -> list[Sentence]:
+    """Returns the sentences of the sections under `headings` (None: all), in record order.
+
+    A prompt numbers them from 1: number k is element k - 1.
+    """
+    wanted = None if headings is None else set(headings)
+    return [
+        Sentence(k, index, start, end, section.text[start:end])
+        for k, section in enumerate(sections)
+        if wanted is None or section.heading in wanted
+        for index, (start, end) in enumerate(split_sentences(section.text))
+    ]
