@@ -1,0 +1,111 @@
+"""The storage root: where every artefact lives, on a local path or an object store.
+
+A step always works in a local directory. Publishing to a local root is one atomic rename;
+publishing to `s3://`, `gs://`, `hdfs://` or `file://` uploads the files and writes the manifest
+last, and a reader takes a directory without a manifest for absent. So nobody sees half of one.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+from medray.common.config import Config
+from medray.common.errors import StorageError
+
+MANIFEST = "manifest.json"
+
+
+class StorageConfig(Config):
+    """Where artefacts are kept."""
+
+    root: str
+    """A local directory, or a URI that pyarrow understands: s3://, gs://, hdfs://, file://."""
+    cache: str = ""
+    """Local directory for work in progress and downloads of a remote root.
+    Empty: the root itself when it is local, else medray-cache in the temporary directory."""
+
+
+class Storage:
+    """Finds, works on and publishes artefact directories `<root>/<step>/<key>`."""
+
+    def __init__(self, config: StorageConfig) -> None:
+        self.config = config
+        self.is_remote = "://" in config.root
+        if self.is_remote:
+            default = Path(tempfile.gettempdir()) / "medray-cache"
+            self.local_root = Path(config.cache or default).expanduser().resolve()
+        else:
+            self.local_root = Path(config.root).expanduser().resolve()
+
+    def check_writable(self) -> None:
+        """Raises StorageError unless the root exists or can be made, and takes a file."""
+        try:
+            self.local_root.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.local_root):
+                pass
+            if self.is_remote:
+                filesystem, path = pafs.FileSystem.from_uri(self.config.root)
+                filesystem.create_dir(path, recursive=True)
+        except (OSError, ValueError) as error:
+            raise StorageError(
+                f"storage root {self.config.root} is not writable: {error}; "
+                "set storage.root to a directory or bucket you may write to"
+            ) from None
+
+    def partial(self, step: str, key: str) -> Path:
+        """The local directory in which a step works until it is published; kept over a kill."""
+        return self.local_root / step / f".{key}.partial"
+
+    def path(self, step: str, key: str) -> Path:
+        """The local directory of a published artefact (for a remote root, of its download)."""
+        return self.local_root / step / key
+
+    def location(self, step: str, key: str) -> str:
+        """Where users find the artefact: a local path or a URI."""
+        if self.is_remote:
+            return f"{self.config.root.rstrip('/')}/{step}/{key}"
+        return str(self.path(step, key))
+
+    def exists(self, step: str, key: str) -> bool:
+        """True once the artefact is published."""
+        if not self.is_remote:
+            return (self.path(step, key) / MANIFEST).is_file()
+        filesystem, path = pafs.FileSystem.from_uri(self.location(step, key))
+        return filesystem.get_file_info(f"{path}/{MANIFEST}").type == pafs.FileType.File
+
+    def fetch(self, step: str, key: str) -> Path:
+        """Returns the local directory of a published artefact, downloading a remote one once."""
+        target = self.path(step, key)
+        if (target / MANIFEST).is_file():
+            return target
+        if not self.exists(step, key):
+            raise StorageError(f"{self.location(step, key)} is not there; run the {step} job first")
+        filesystem, path = pafs.FileSystem.from_uri(self.location(step, key))
+        download = target.with_name(f".{key}.download-{os.getpid()}")
+        download.mkdir(parents=True, exist_ok=True)
+        pafs.copy_files(path, str(download), filesystem, pafs.LocalFileSystem())
+        os.replace(download, target)
+        return target
+
+    def publish(self, step: str, key: str) -> Path:
+        """Turns the partial directory, which must hold a manifest, into the artefact."""
+        partial, target = self.partial(step, key), self.path(step, key)
+        if not (partial / MANIFEST).is_file():
+            raise StorageError(f"{partial} has no {MANIFEST}; it cannot be published")
+        if self.is_remote:
+            filesystem, path = pafs.FileSystem.from_uri(self.location(step, key))
+            held_back = partial.parent / f".{key}.{MANIFEST}"
+            os.replace(partial / MANIFEST, held_back)
+            filesystem.create_dir(path, recursive=True)
+            pafs.copy_files(str(partial), path, pafs.LocalFileSystem(), filesystem)
+            pafs.copy_files(
+                str(held_back), f"{path}/{MANIFEST}", pafs.LocalFileSystem(), filesystem
+            )
+            os.replace(held_back, partial / MANIFEST)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(partial, target)
+        return target

@@ -1,0 +1,247 @@
+"""The engine for everything that generates or scores text: plain transformers, batched.
+
+In: prompts or chats. Out: text, streams of text, log-probabilities. One place loads a causal
+language model for inference; quality control, evaluation, roll-outs and serving are handed one.
+"""
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextIteratorStreamer,
+)
+
+from medray.common.config import Config
+from medray.common.errors import CheckpointError
+
+Chat = list[dict[str, str]]
+
+
+class Sampling(Config):
+    """How to choose tokens. Greedy by default, so that an answer can be reproduced."""
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    seed: int = 0
+
+
+class Generation(NamedTuple):
+    """One generated text. `finish_reason` is `stop` (end token) or `length`."""
+
+    text: str
+    finish_reason: str
+    num_prompt_tokens: int
+    num_tokens: int
+
+
+class HFEngine:
+    """Batched generation and scoring with a Hugging Face directory."""
+
+    def __init__(self, model_dir: Path | str, batch_size: int = 32) -> None:
+        """Loads the model on the GPU if there is one.
+
+        Raises:
+            CheckpointError: if the directory lacks a config, weights or a tokenizer.
+        """
+        directory = check_model_directory(Path(model_dir))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=torch.bfloat16 if device == "cuda" else torch.float32
+        )
+        tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left")
+        self._set(model.to(torch.device(device)).eval(), tokenizer, batch_size)
+
+    @classmethod
+    def wrap(cls, model: Any, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> "HFEngine":
+        """An engine around a model that is already loaded (a model in training)."""
+        engine = cls.__new__(cls)
+        engine._set(model, tokenizer, batch_size)
+        return engine
+
+    def _set(self, model: Any, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
+        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        eos: Any = (tokenizer.eos_token_id, _as_id(model.generation_config.eos_token_id))
+        self.eos_ids: set[int] = {i for i in eos if i is not None}
+        self.max_tokens = int(getattr(model.config, "max_position_embeddings", 2048))
+
+    def prompt(self, messages: Chat) -> str:
+        """The text that the model continues with the assistant's next turn."""
+        return str(
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens `text` is, special tokens in it parsed."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def chat(self, conversations: Sequence[Chat], sampling: Sampling) -> list[Generation]:
+        """Answers each conversation."""
+        return self.generate([self.prompt(messages) for messages in conversations], sampling)
+
+    def chat_score(
+        self, conversations: Sequence[Chat], options: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """Log-probability (nats) of each option as the assistant's next words."""
+        return self.score([self.prompt(messages) for messages in conversations], options)
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[Generation]:
+        """Continues each prompt. Batches are sorted by length; results keep the order given."""
+        encoded = [self._encode(prompt) for prompt in prompts]
+        results: list[Generation | None] = [None] * len(prompts)
+        for batch in self._batches([len(ids) for ids in encoded]):
+            inputs = self.tokenizer.pad(
+                {"input_ids": [encoded[i] for i in batch]}, return_tensors="pt"
+            ).to(self.model.device)
+            output = self.model.generate(**inputs, **self._arguments(sampling))
+            for row, i in enumerate(batch):
+                answer = output[row, inputs["input_ids"].shape[1] :].tolist()
+                results[i] = self._finish(answer, len(encoded[i]))
+        return [result for result in results if result is not None]
+
+    @torch.inference_mode()
+    def score(self, prompts: Sequence[str], options: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Sum of log-probabilities (nats) of each option as the continuation of its prompt.
+
+        Tokens are scored, never characters; a prompt must end so that options start a new token
+        (`答案：` without a blank). Source: EVALUATION.md 2.
+        """
+        rows = [
+            (p, o, self._encode(prompt), self._encode(option))
+            for p, prompt in enumerate(prompts)
+            for o, option in enumerate(options[p])
+        ]
+        scores = [[math.nan] * len(choices) for choices in options]
+        for batch in self._batches([len(prompt) + len(option) for _, _, prompt, option in rows]):
+            inputs = self.tokenizer.pad(
+                {"input_ids": [rows[i][2] + rows[i][3] for i in batch]}, return_tensors="pt"
+            ).to(self.model.device)
+            # Only the options' positions are needed: keep the logits of the longest option.
+            keep = max(len(rows[i][3]) for i in batch) + 1
+            logits_BTV = self.model(
+                **inputs,
+                position_ids=_positions(inputs["attention_mask"]),
+                logits_to_keep=keep,
+            ).logits.float()
+            logprobs_BTV = logits_BTV.log_softmax(-1)
+            for row, i in enumerate(batch):
+                p, o, _, option = rows[i]
+                at = torch.arange(keep - 1 - len(option), keep - 1)
+                scores[p][o] = float(logprobs_BTV[row, at, torch.tensor(option)].sum())
+        return scores
+
+    def stream(self, messages: Chat, sampling: Sampling, stopped: threading.Event) -> Iterator[str]:
+        """Yields text as it is generated; setting `stopped` ends the generation."""
+        prompt = self._encode(self.prompt(messages))
+        inputs = torch.tensor([prompt], device=self.model.device)
+        streamer = TextIteratorStreamer(
+            self.tokenizer,  # type: ignore[arg-type]
+            skip_prompt=True,
+            skip_special_tokens=True,
+        )
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                with torch.inference_mode():
+                    self.model.generate(
+                        inputs,
+                        attention_mask=torch.ones_like(inputs),
+                        streamer=streamer,
+                        stopping_criteria=StoppingCriteriaList([_Stop(stopped)]),
+                        **self._arguments(sampling),
+                    )
+            except BaseException as error:
+                failures.append(error)  # raised in the reader's thread, below
+                streamer.end()
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            for text in streamer:
+                if text:
+                    yield text
+        finally:
+            stopped.set()
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
+        order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+        for start in range(0, len(order), self.batch_size):
+            yield order[start : start + self.batch_size]
+
+    def _arguments(self, sampling: Sampling) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "max_new_tokens": sampling.max_new_tokens,
+            "do_sample": sampling.temperature > 0,
+            "pad_token_id": self.tokenizer.pad_token_id,
+            "eos_token_id": sorted(self.eos_ids),
+        }
+        if sampling.temperature > 0:
+            arguments |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+            torch.manual_seed(sampling.seed)
+        return arguments
+
+    def _finish(self, answer: list[int], num_prompt_tokens: int) -> Generation:
+        ends = [k for k, token in enumerate(answer) if token in self.eos_ids]
+        answer = answer[: ends[0]] if ends else answer
+        text = str(self.tokenizer.decode(answer, skip_special_tokens=True))
+        return Generation(text, "stop" if ends else "length", num_prompt_tokens, len(answer))
+
+
+class _Stop(StoppingCriteria):
+    """Ends a generation when its reader has gone."""
+
+    def __init__(self, stopped: threading.Event) -> None:
+        self.stopped = stopped
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        return torch.full((input_ids.shape[0],), self.stopped.is_set(), device=input_ids.device)
+
+
+def check_model_directory(directory: Path) -> Path:
+    """Returns `directory` if it holds a config, weights and a tokenizer.
+
+    Raises:
+        CheckpointError: naming what is missing and how to mend it.
+    """
+    if not directory.is_dir():
+        raise CheckpointError(f"no model directory at {directory}; check the path")
+    if not (directory / "config.json").is_file():
+        raise CheckpointError(f"{directory} has no config.json; it is not a Hugging Face directory")
+    if not any(directory.glob("*.safetensors")) and not any(directory.glob("*.bin")):
+        raise CheckpointError(f"{directory} has no weights (*.safetensors or *.bin)")
+    names = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.txt")
+    if not any((directory / name).is_file() for name in names[:2] + names[3:]):
+        raise CheckpointError(
+            f"{directory} has no tokenizer (one of {', '.join(names)}); copy the tokenizer files "
+            "of the same model into it"
+        )
+    return directory
+
+
+def _positions(mask_BT: torch.Tensor) -> torch.Tensor:
+    """Positions that start at 0 at each row's first real token (rows are padded on the left)."""
+    return (mask_BT.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def _as_id(eos: int | list[int] | None) -> int | None:
+    return eos[0] if isinstance(eos, list) else eos

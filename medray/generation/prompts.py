@@ -1,0 +1,103 @@
+"""Prompts, and the two answer formats that a program can check.
+
+Grounded answers and quality-control verdicts both point at numbered text, so that a citation or a
+piece of evidence is always a span that can be looked up, never a paraphrase to be believed.
+A passage's number stands right after its title: a model that copies the title then finds the
+number and the text by continuing the copy, which even a very small model learns.
+
+Source: `[q; d1; …; dk]` [EMR-LLM 1.5]; diagnosis and differential prompts [EMR-LLM 1.3];
+`<sub-task, knowledge, record>` [MedQC 4.2].
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+NO_ANSWER = "所给资料中没有答案。"
+VERDICTS = {"是": True, "否": False, "未提及": None}
+
+
+class Numbered(NamedTuple):
+    """A passage as the model sees it."""
+
+    title: str
+    text: str
+
+
+class Citation(NamedTuple):
+    """A citation as the model wrote it: passage `number` (from 1) and the quoted clause."""
+
+    title: str
+    number: int
+    quote: str
+
+
+class Verdict(NamedTuple):
+    """A sub-task's verdict: met, unmet or None (not mentioned), and the sentence (from 1)."""
+
+    value: bool | None
+    sentence: int | None
+
+
+def diagnosis_prompt(record_text: str) -> str:
+    """Record → diagnosis [EMR-LLM 1.3]."""
+    return f"根据以下症状进行诊断：{record_text}"
+
+
+def grounded_prompt(question: str, passages: Sequence[Numbered]) -> str:
+    """Question and numbered passages, the passages marked as data."""
+    listed = "\n".join(f"《{p.title}》[{k}]：{p.text}" for k, p in enumerate(passages, 1))
+    return f"资料：\n{listed}\n问题：{question}"
+
+
+def grounded_answer(title: str, number: int, quote: str) -> str:
+    """The answer a model is trained to give."""
+    return f"《{title}》[{number}]：“{quote}”。"
+
+
+CITATION = re.compile(r"《([^》]*)》\[(\d+)\]：“([^”]*)”")
+
+
+def parse_citations(answer: str) -> list[Citation]:
+    """All citations of an answer, in order."""
+    return [Citation(t, int(k), quote) for t, k, quote in CITATION.findall(answer)]
+
+
+def check_citation(citation: Citation, passages: Sequence[Numbered]) -> str | None:
+    """Returns None if the citation holds, else what is wrong with it."""
+    if not 1 <= citation.number <= len(passages):
+        return "no_such_passage"
+    if not citation.quote or citation.quote not in passages[citation.number - 1].text:
+        return "quote_not_in_passage"
+    return None
+
+
+def quality_prompt(ask: str, knowledge: Sequence[str], sentences: Sequence[str]) -> str:
+    """One quality-control sub-task over numbered sentences of a record; the question comes last,
+    so that the sub-tasks on one record share their prefix."""
+    numbered = "".join(f"[{k}]{sentence}" for k, sentence in enumerate(sentences, 1))
+    notes = "".join(f"说明：{note}\n" for note in knowledge)
+    return f"病历：{numbered}\n{notes}质控：{ask}？"
+
+
+def quality_answer(value: bool | None, sentence: int | None) -> str:
+    """The verdict a model is trained to give, such as `是[3]`."""
+    word = next(w for w, v in VERDICTS.items() if v is value)
+    return word if value is None or sentence is None else f"{word}[{sentence}]"
+
+
+VERDICT = re.compile(r"^(是|否|未提及)(?:\[(\d+)\])?")
+
+
+def parse_verdict(answer: str) -> Verdict | None:
+    """Reads a verdict; None if the answer is not one."""
+    match = VERDICT.match(answer.strip())
+    if match is None:
+        return None
+    return Verdict(VERDICTS[match[1]], int(match[2]) if match[2] else None)
+
+
+def exam_prompt(question: str, options: dict[str, str]) -> str:
+    """A multiple-choice question, ended so that the next token is an option's letter."""
+    listed = "\n".join(f"{letter}. {text}" for letter, text in options.items())
+    return f"{question}\n{listed}\n答案："

@@ -1,0 +1,117 @@
+"""Decoders: build a small one, load any Hugging Face one, put LoRA on it, and its loss."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config
+from transformers.models.qwen3 import Qwen3ForCausalLM
+
+from medray.common.config import Config
+from medray.generation.engine import check_model_directory
+from medray.training.losses import token_nll_sum
+from medray.training.packed import IGNORE
+
+
+class DecoderConfig(Config):
+    """Where the decoder comes from."""
+
+    path: str = ""
+    """A Hugging Face directory (Baichuan2, Qwen, BLOOM, Llama, …). Empty: a new small decoder
+    of the Qwen3 architecture with the tokenizer that prepare_corpus trained."""
+    hidden_size: int = 192
+    num_layers: int = 4
+    num_heads: int = 6
+    head_dim: int = 32
+    intermediate_size: int = 512
+    max_tokens: int = 1024
+    """Longest context."""
+
+
+class LoraConfig(Config):
+    """Low-rank adapters. Source of r, α and dropout: [ClinicalGPT 3.1], [EMR-LLM 1.3]."""
+
+    rank: int = 8
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: list[str] | str = "all-linear"
+
+
+def build_decoder(
+    config: DecoderConfig, tokenizer_dir: Path, seed: int
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Returns a decoder to pretrain and its tokenizer: loaded from `path`, or newly made."""
+    if config.path:
+        return load_decoder(Path(config.path).expanduser())
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
+    torch.manual_seed(seed)
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=config.num_heads,
+            num_key_value_heads=config.num_heads,
+            head_dim=config.head_dim,
+            intermediate_size=config.intermediate_size,
+            max_position_embeddings=config.max_tokens,
+            tie_word_embeddings=True,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    return model, tokenizer
+
+
+def load_decoder(directory: Path) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Loads a Hugging Face directory in fp32 (DeepSpeed casts it where asked to).
+
+    Raises:
+        CheckpointError: if the directory lacks a config, weights or a tokenizer.
+    """
+    check_model_directory(directory)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    return model, AutoTokenizer.from_pretrained(directory)
+
+
+def add_lora(model: Any, config: LoraConfig, seed: int) -> Any:
+    """Returns `model` with new adapters, everything else frozen."""
+    import peft
+
+    torch.manual_seed(seed)
+    return peft.get_peft_model(
+        model,
+        peft.LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=config.target_modules,
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def base_of(model: Any) -> Any:
+    """The transformers model inside a LoRA model, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+class LanguageModelLoss(nn.Module):
+    """A decoder with its loss, so that DeepSpeed's engine wraps both.
+
+    The vocabulary projection runs only on the tokens that carry loss: for fine-tuning, where
+    answers are short, that saves most of it.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, labels: Tensor, **inputs: Tensor) -> Tensor:
+        """Sum of the negative log-likelihood of `labels` [B, T], in nats."""
+        base = base_of(self.model)
+        hidden_BTD = base.base_model(**inputs, use_cache=False).last_hidden_state
+        chosen_BT = labels != IGNORE
+        logits_NV = base.get_output_embeddings()(hidden_BTD[chosen_BT])
+        return token_nll_sum(logits_NV, labels[chosen_BT])

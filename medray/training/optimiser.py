@@ -1,0 +1,110 @@
+"""Optimiser, learning-rate schedule and DeepSpeed engine, as settings of every stage."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from pydantic import model_validator
+from torch import nn
+
+from medray.common.config import Config
+
+
+class OptimiserConfig(Config):
+    """AdamW under DeepSpeed. Source of the defaults: [EMR-LLM 2.2] unless said."""
+
+    learning_rate: float = 1e-5
+    warmup_steps: int = 1000
+    """Linear."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up. Source: not given; cosine decays to a tenth."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    """Source: not given."""
+    gradient_clip: float = 1.0
+    batch_size: int = 128
+    """Samples in the global batch, whatever the number of workers."""
+    micro_batch_size: int = 4
+    """Samples of one forward pass on one worker."""
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """[ClinicalGPT 3.1]."""
+    offload: Literal["none", "cpu"] = "none"
+    """Where optimiser states live."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    bucket_elements: int = 2_000_000
+    """Elements that one all-reduce carries; large buckets stall deterministic CPU runs."""
+    total_steps: int = 100_000
+
+    @model_validator(mode="after")
+    def _check(self) -> "OptimiserConfig":
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of "
+                f"micro_batch_size {self.micro_batch_size}"
+            )
+        return self
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of `step` (from 0): a function of the step, so nothing to save."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.schedule == "constant":
+            return self.learning_rate
+        done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        return self.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done))))
+
+    def accumulation(self, world_size: int) -> int:
+        """Forward passes that each worker does for one optimiser step."""
+        per_pass = self.micro_batch_size * world_size
+        if self.batch_size % per_pass:
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of micro_batch_size × workers = "
+                f"{self.micro_batch_size} × {world_size}"
+            )
+        return self.batch_size // per_pass
+
+    def deepspeed(self, world_size: int) -> dict[str, Any]:
+        """The DeepSpeed configuration."""
+        zero: dict[str, Any] = {
+            "stage": self.zero_stage,
+            "reduce_bucket_size": self.bucket_elements,
+            "allgather_bucket_size": self.bucket_elements,
+        }
+        if self.offload == "cpu":
+            zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+        return {
+            "train_micro_batch_size_per_gpu": self.micro_batch_size,
+            "gradient_accumulation_steps": self.accumulation(world_size),
+            "gradient_clipping": self.gradient_clip,
+            "bf16": {"enabled": self.precision == "bf16"},
+            "zero_optimization": zero,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "steps_per_print": 10**9,
+        }
+
+
+def initialise(module: nn.Module, config: OptimiserConfig, world_size: int) -> Any:
+    """Returns the DeepSpeed engine around `module`, with AdamW over its trainable weights."""
+    import deepspeed
+
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(
+        trainable,
+        lr=config.learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+    )
+    engine, *_ = deepspeed.initialize(
+        model=module,
+        optimizer=optimiser,  # type: ignore[arg-type]
+        config=config.deepspeed(world_size),
+        dist_init_required=False,
+    )
+    return engine
+
+
+def set_learning_rate(engine: Any, learning_rate: float) -> None:
+    """Sets the learning rate of every parameter group."""
+    for group in engine.optimizer.param_groups:
+        group["lr"] = learning_rate

@@ -1,0 +1,95 @@
+"""Packed token blocks with labels: what the language-model stages train on.
+
+Shapes: N blocks, T tokens of a block. A block holds several sequences; `segments` numbers them
+from 1 (0 is padding), and attention never crosses from one to another.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medray.common.packing import pack_best_fit
+
+IGNORE = -100
+
+
+class PackedBlocks:
+    """Blocks of tokens, in memory or memory-mapped."""
+
+    def __init__(self, tokens_NT: np.ndarray, segments_NT: np.ndarray, answers_NT: np.ndarray):
+        """`answers_NT` is True on the tokens that the loss falls on."""
+        self.tokens_NT, self.segments_NT, self.answers_NT = tokens_NT, segments_NT, answers_NT
+
+    @classmethod
+    def open(cls, directory: Path, name: str) -> "PackedBlocks":
+        """Memory-maps `<name>.npy` and `<name>_segments.npy`; the loss falls on every token."""
+        tokens_NT = np.load(directory / f"{name}.npy", mmap_mode="r")
+        segments_NT = np.load(directory / f"{name}_segments.npy", mmap_mode="r")
+        return cls(tokens_NT, segments_NT, np.broadcast_to(np.True_, tokens_NT.shape))
+
+    @classmethod
+    def pack(
+        cls, sequences: Sequence[tuple[list[int], list[bool]]], block_tokens: int, pad: int
+    ) -> "PackedBlocks":
+        """Packs (tokens, is_answer) sequences best-fit; each must fit into one block."""
+        blocks = pack_best_fit([len(tokens) for tokens, _ in sequences], block_tokens)
+        tokens_NT = np.full((len(blocks), block_tokens), pad, dtype=np.int32)
+        segments_NT = np.zeros((len(blocks), block_tokens), dtype=np.int32)
+        answers_NT = np.zeros((len(blocks), block_tokens), dtype=bool)
+        for n, members in enumerate(blocks):
+            at = 0
+            for segment, i in enumerate(members, 1):
+                tokens, answers = sequences[i]
+                end = at + len(tokens)
+                tokens_NT[n, at:end] = tokens
+                segments_NT[n, at:end] = segment
+                answers_NT[n, at:end] = answers
+                at = end
+        return cls(tokens_NT, segments_NT, answers_NT)
+
+    def __len__(self) -> int:
+        return len(self.tokens_NT)
+
+    def weight(self, indices: Sequence[int]) -> int:
+        """How many tokens of these blocks the loss falls on."""
+        return int(sum((self._labels(i) != IGNORE).sum() for i in indices))
+
+    def collate(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Tensors of some blocks: tokens, labels (shifted), positions and the attention mask.
+
+        Returns:
+            input_ids, labels, position_ids: [B, T]; attention_mask: bool [B, 1, T, T], True
+            where a token may look. A padded token looks at itself, so that no row is empty.
+        """
+        segments_BT = torch.from_numpy(np.stack([self.segments_NT[i] for i in indices]))
+        T = segments_BT.shape[1]
+        same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
+        causal_TT = torch.ones(T, T, dtype=torch.bool).tril()
+        real_BTT = (segments_BT != 0)[:, None, :] | torch.eye(T, dtype=torch.bool)
+        return {
+            "input_ids": torch.from_numpy(
+                np.stack([self.tokens_NT[i] for i in indices]).astype(np.int64)
+            ),
+            "labels": torch.from_numpy(np.stack([self._labels(i) for i in indices])),
+            "position_ids": _positions(segments_BT),
+            "attention_mask": (same_BTT & causal_TT & real_BTT)[:, None],
+        }
+
+    def _labels(self, i: int) -> np.ndarray:
+        tokens_T, segments_T = self.tokens_NT[i], self.segments_NT[i]
+        labels_T = np.full(len(tokens_T), IGNORE, dtype=np.int64)
+        same = (segments_T[1:] == segments_T[:-1]) & (segments_T[1:] != 0)
+        keep = same & self.answers_NT[i][1:]
+        labels_T[:-1][keep] = tokens_T[1:][keep]
+        return labels_T
+
+
+def _positions(segments_BT: torch.Tensor) -> torch.Tensor:
+    """Positions that start at 0 in every segment."""
+    T = segments_BT.shape[1]
+    index_BT = torch.arange(T).expand_as(segments_BT)
+    starts_BT = torch.ones_like(segments_BT, dtype=torch.bool)
+    starts_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    return index_BT - torch.where(starts_BT, index_BT, 0).cummax(-1).values

@@ -1,0 +1,113 @@
+"""Pretraining and fine-tuning as stages of the one loop: packed blocks, next-token loss.
+
+    L = −Σ log P(x_t | x_<t)          over all tokens (pretraining) or the answer's (fine-tuning)
+
+A step's loss is divided by the number of loss-carrying tokens in the global batch, so that it does
+not depend on how the batch is spread over workers and micro-batches.
+Source: [EMR-LLM 1.2, 1.3]. Differs from [ClinicalGPT 3.1], whose mean is per example.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+import torch.distributed as dist
+from transformers import PreTrainedTokenizerBase
+
+from medray.training.export import export_model
+from medray.training.language_model import LanguageModelLoss
+from medray.training.loop import Stage, run_stage
+from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
+from medray.training.packed import PackedBlocks
+from medray.training.sampler import IndexSampler
+from medray.training.trainer import WorkersConfig
+
+
+def train_language_model(
+    name: str,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    train: PackedBlocks,
+    heldout: PackedBlocks,
+    config: OptimiserConfig,
+    workers: WorkersConfig,
+    seed: int,
+    card: dict[str, str],
+) -> None:
+    """The body of a worker: builds the stage and runs it. `model` may wear LoRA."""
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    is_lora = hasattr(model, "merge_and_unload")
+    engine = initialise(LanguageModelLoss(model), config, world_size)
+    sampler = IndexSampler(len(train), config.batch_size, seed)
+
+    def train_step(step: int) -> dict[str, float]:
+        set_learning_rate(engine, config.learning_rate_at(step))
+        torch.manual_seed(hash((seed, step, rank)))  # dropout, where there is any
+        engine.train()
+        num_tokens = train.weight(sampler.batch(step))
+        loss_sum = torch.zeros(())
+        mine = sampler.share(step, rank, world_size)
+        for micro in chunks(mine, config.micro_batch_size):
+            loss = engine(**to_device(train.collate(micro), engine))
+            # DeepSpeed averages over workers and micro-batches; undo that, divide by tokens.
+            scale = world_size * config.accumulation(world_size) / num_tokens
+            engine.backward(loss * scale)
+            engine.step()
+            loss_sum += loss.detach().float().cpu()
+        mean = all_reduce_sum(loss_sum, engine) / num_tokens
+        return {"train/loss": float(mean), "train/tokens": float(num_tokens)}
+
+    @torch.no_grad()
+    def evaluate() -> dict[str, float]:
+        engine.eval()
+        mine = range(rank, len(heldout), world_size)
+        total = torch.zeros(2)
+        for micro in chunks(list(mine), config.micro_batch_size):
+            loss = engine.module(**to_device(heldout.collate(micro), engine))
+            total += torch.tensor([float(loss), heldout.weight(micro)])
+        loss_sum, num_tokens = all_reduce_sum(total, engine).tolist()
+        return {"loss": loss_sum / max(1.0, num_tokens), "tokens": num_tokens}
+
+    def export(directory: Path) -> None:
+        export_model(engine, model, tokenizer, directory, card)
+
+    stage = Stage(
+        name, engine, config.total_steps, train_step, evaluate, export, partial_state=is_lora
+    )
+    run_stage(stage, checkpoint_steps=workers.checkpoint_steps, log_steps=workers.log_steps)
+
+
+def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Cuts `items` into pieces of `size`; the last may be shorter."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def to_device(batch: dict[str, torch.Tensor], engine: Any) -> dict[str, torch.Tensor]:
+    """Moves a batch to where the engine computes."""
+    return {name: tensor.to(engine.device) for name, tensor in batch.items()}
+
+
+def all_reduce_sum(values: torch.Tensor, engine: Any) -> torch.Tensor:
+    """The sum over workers, on the CPU."""
+    values = values.to(engine.device)
+    dist.all_reduce(values)
+    return values.cpu()
+
+
+def headline(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Manifest figures of a language-model stage, from its metrics rows."""
+    before = next(row for row in rows if "before/loss" in row)
+    after = next(row for row in reversed(rows) if "after/loss" in row)
+    steps = [row for row in rows if "train/loss" in row]
+    return {
+        "loss_before": before["before/loss"],
+        "loss_after": after["after/loss"],
+        "heldout_tokens": after["after/tokens"],
+        "steps": len(steps),
+        "tokens": sum(row["train/tokens"] for row in steps),
+        "seconds": round(sum(row["time/step_s"] for row in steps), 1),
+    }

@@ -1,0 +1,116 @@
+"""Starts a stage on Ray Train workers and brings its model home.
+
+Ray Train restarts workers that die; the same storage path and name make a rerun of a driver that
+died resume as well. Source: DESIGN.md 3, checkpoints.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from medray.common.config import Config
+from medray.common.errors import MedrayError
+from medray.common.manifest import Artefact
+from medray.common.metrics import MetricsLog
+from medray.training.loop import METRICS, MODEL
+
+TRAIN_DIR = "train"
+
+
+class WorkersConfig(Config):
+    """The workers of every training stage."""
+
+    num_workers: int = 8
+    """[EMR-LLM 2.2]: 8 × A100."""
+    use_gpu: bool = True
+    cpus_per_worker: float = 1
+    threads_per_worker: int = 1
+    """Threads of one worker on a machine without a GPU."""
+    max_failures: int = 3
+    """How often workers that died are started again from the newest checkpoint."""
+    checkpoint_steps: int = 500
+    log_steps: int = 50
+    collective_timeout_s: int = 1800
+
+
+def fit(
+    train: Callable[[dict[str, Any]], None],
+    arguments: dict[str, Any],
+    workers: WorkersConfig,
+    artefact: Artefact,
+) -> list[dict[str, Any]]:
+    """Runs `train(arguments)` on all workers until it ends; copies the model and the metrics.
+
+    Args:
+        train: a worker's function; it ends with `run_stage`.
+        arguments: picklable; small, since every worker gets them.
+        artefact: receives `model/` and `metrics.jsonl`; holds the checkpoints in `train/`.
+    Returns:
+        the rows of metrics.jsonl.
+    """
+    environment = worker_environment(workers)
+    trainer = TorchTrainer(
+        _on_worker,
+        train_loop_config={"train": train, "arguments": arguments, "workers": workers},
+        torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers.num_workers,
+            use_gpu=workers.use_gpu,
+            resources_per_worker={"CPU": workers.cpus_per_worker}
+            | ({"GPU": 1} if workers.use_gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=artefact.step,
+            storage_path=train_path(artefact),
+            failure_config=FailureConfig(max_failures=workers.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            worker_runtime_env={"env_vars": environment},
+        ),
+    )
+    result = trainer.fit()
+    if result.checkpoint is None:
+        raise MedrayError(f"{artefact.step} ended without a checkpoint; see the workers' logs")
+    model = artefact.dir / MODEL
+    with result.checkpoint.as_directory() as directory:
+        shutil.rmtree(model, ignore_errors=True)
+        shutil.copytree(Path(directory) / MODEL, model)
+        shutil.copy(Path(directory) / METRICS, artefact.dir / METRICS)
+    return MetricsLog(artefact.dir / METRICS).read()
+
+
+def train_path(artefact: Artefact) -> str:
+    """Where Ray Train keeps checkpoints: beside the artefact in the making, on any storage."""
+    if artefact.storage.is_remote:
+        root = artefact.storage.config.root.rstrip("/")
+        return f"{root}/{TRAIN_DIR}/{artefact.step}-{artefact.key}"
+    return str(artefact.dir / TRAIN_DIR)
+
+
+def worker_environment(workers: WorkersConfig) -> dict[str, str]:
+    """Environment of the workers: set before torch and DeepSpeed are imported."""
+    environment = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(workers.collective_timeout_s),
+    }
+    if not workers.use_gpu:
+        threads = str(workers.threads_per_worker)
+        environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": threads}
+    return environment
+
+
+def _on_worker(config: dict[str, Any]) -> None:
+    workers: WorkersConfig = config["workers"]
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    if not workers.use_gpu:
+        torch.set_num_threads(workers.threads_per_worker)
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    config["train"](config["arguments"])
