@@ -1,0 +1,185 @@
+"""The `medray` command: runs and submits jobs, serves, asks, checks a machine.
+
+In: a command line. Out: what the job, server or check prints; exit code 0, 2 for an error that
+the user can mend (one message, no traceback), or the job's own.
+Heavy packages are imported inside the commands, so that `medray --help` answers at once.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from medray import __version__
+from medray.common.errors import DataError, MedrayError
+from medray.project import find_job, find_serve_config, job_names, jobs_directory
+
+ADDRESS = "http://127.0.0.1:8265"
+SERVER = "http://127.0.0.1:8000"
+ALIASES = {"eval": "run_eval", "quality": "check_quality"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    # argparse cannot take `KEY=VALUE …` on both sides of an option, so the rest is sorted here.
+    strange = [text for text in rest if text.startswith("-") or "=" not in text]
+    if strange or (rest and not hasattr(args, "profile")):
+        parser.error(f"unrecognised arguments: {' '.join(strange or rest)}")
+    args.overrides = rest
+    try:
+        return args.command(args)
+    except MedrayError as error:
+        sys.stderr.write(f"medray: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="medray",
+        description="From a hospital's records to a served, audited medical model on Ray.",
+    )
+    parser.add_argument("--version", action="version", version=f"medray {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="run a job here, on local Ray or at RAY_ADDRESS")
+    run.add_argument("job", metavar="JOB", help=f"one of: {', '.join(job_names())}")
+    add_job_options(run)
+    run.set_defaults(command=run_job)
+    for alias, name in ALIASES.items():
+        job = commands.add_parser(alias, help=f"the same as: medray run {name}")
+        add_job_options(job)
+        job.set_defaults(command=run_job, job=name)
+
+    submit = commands.add_parser("submit", help="send a job to a cluster and follow its log")
+    submit.add_argument("job", metavar="JOB", help=f"one of: {', '.join(job_names())}")
+    submit.add_argument("--address", default=ADDRESS, help=f"the head's dashboard ({ADDRESS})")
+    submit.add_argument("--no-wait", action="store_true", help="print the job's id and return")
+    add_job_options(submit)
+    submit.set_defaults(command=submit_job)
+
+    serve = commands.add_parser("serve", help="serve the models on this machine")
+    serve.add_argument("--config", default="laptop", help="a name or a YAML file (laptop)")
+    serve.add_argument("--port", type=int, help="HTTP port; default: the one in the config")
+    serve.set_defaults(command=serve_models)
+
+    ask = commands.add_parser("ask", help="ask a running server")
+    ask.add_argument("question")
+    ask.add_argument("--url", default=SERVER, help=f"default: {SERVER}")
+    ask.set_defaults(command=ask_server)
+
+    table = commands.add_parser("table", help="print the results of a finished pipeline")
+    table.add_argument("--root", type=Path, required=True, help="the profile's storage.root")
+    table.set_defaults(command=print_table)
+
+    demo = commands.add_parser("demo", help="records to served answers, about 15 minutes")
+    demo.add_argument("--keep", action="store_true", help="leave the server up")
+    demo.set_defaults(command=run_demo)
+
+    doctor = commands.add_parser("doctor", help="check this machine and say what to mend")
+    doctor.add_argument("--address", help="a Ray cluster to reach; default: RAY_ADDRESS")
+    doctor.add_argument("--model", type=Path, action="append", help="a model directory to check")
+    doctor.add_argument("--json", action="store_true", help="print JSON, one object a check")
+    add_profile_option(doctor)
+    doctor.set_defaults(command=check_machine)
+    return parser
+
+
+def add_profile_option(parser: argparse.ArgumentParser) -> None:
+    """`--profile` and the overrides that follow it."""
+    parser.add_argument("--profile", default="laptop", help="a name or a YAML file (laptop)")
+    parser.usage = (
+        f"{parser.format_usage().removeprefix('usage: ').strip()} [SECTION.KEY=VALUE ...]"
+    )
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """The options that every job takes."""
+    parser.add_argument("--data", type=Path, help="the hospital's own data instead of the sample")
+    parser.add_argument("--dry-run", action="store_true", help="check the input, then stop")
+    add_profile_option(parser)
+
+
+def job_options(args: argparse.Namespace) -> list[str]:
+    """The command line of the job script, from that of `medray run` or `medray submit`."""
+    options = ["--profile", args.profile]
+    if args.data:
+        options += ["--data", str(args.data)]
+    if args.dry_run:
+        options.append("--dry-run")
+    return options + args.overrides
+
+
+def run_job(args: argparse.Namespace) -> int:
+    """Becomes the job: same process, so that signals and the exit code are the job's own."""
+    script = jobs_directory() / f"{find_job(args.job)}.py"
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, str(script), *job_options(args)])
+
+
+def submit_job(args: argparse.Namespace) -> int:
+    """Sends the job to a cluster; exit code of the job unless `--no-wait`."""
+    from medray.submit import follow, submit
+
+    client, job_id = submit(
+        jobs_directory(), find_job(args.job), job_options(args), args.address,
+        profile=args.profile, overrides=args.overrides,
+    )  # fmt: skip
+    sys.stdout.write(f"submitted {job_id} to {args.address}\n")
+    return 0 if args.no_wait else follow(client, job_id)
+
+
+def serve_models(args: argparse.Namespace) -> int:
+    """Serves until interrupted."""
+    from medray.serving import up
+
+    server = up.start(find_serve_config(args.config), port=args.port)
+    sys.stdout.write(f"serving at {server.url}; stop with Ctrl-C\n")
+    sys.stdout.flush()
+    up.run_until_interrupt(server)
+    return 0
+
+
+def ask_server(args: argparse.Namespace) -> int:
+    """Streams one answer to the terminal."""
+    from medray.serving import up
+
+    for delta in up.ask(args.question, url=args.url):
+        sys.stdout.write(delta)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    return 0
+
+
+def print_table(args: argparse.Namespace) -> int:
+    """Prints the demo's table for a storage root."""
+    from medray.evaluation.table import format_table, read_table
+
+    if not args.root.is_dir():
+        raise DataError(f"no directory {args.root}; give the storage.root of a finished pipeline")
+    sys.stdout.write(format_table(read_table(args.root)) + "\n")
+    return 0
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Runs the demonstration."""
+    from medray.demo import run
+
+    return run(keep=args.keep)
+
+
+def check_machine(args: argparse.Namespace) -> int:
+    """Prints one line a check; 2 if one failed."""
+    from medray import doctor
+
+    checks = doctor.examine(args.profile, args.overrides, address=args.address, models=args.model)
+    sys.stdout.write(doctor.to_json(checks) if args.json else doctor.to_table(checks))
+    return 2 if any(check.status == "fail" for check in checks) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

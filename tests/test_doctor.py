@@ -1,0 +1,121 @@
+"""Each finding of the doctor on a real directory, port or address made for the test."""
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from medray import cli, doctor
+
+
+def model_directory(path: Path, *names: str) -> Path:
+    path.mkdir()
+    for name in names:
+        (path / name).write_text("{}", encoding="utf-8")
+    return path
+
+
+def test_this_machine_passes_what_tests_need() -> None:
+    assert doctor.check_python().status == "ok"
+    assert doctor.check_packages().status == "ok"
+    assert 0 < doctor.free_memory_bytes() < 2**50
+
+
+def test_a_complete_model_directory_is_ok(tmp_path: Path) -> None:
+    names = ("config.json", "tokenizer.json", "model.safetensors")
+    assert doctor.check_model(model_directory(tmp_path / "bge", *names)).status == "ok"
+
+
+def test_a_model_directory_without_tokenizer_is_named(tmp_path: Path) -> None:
+    check = doctor.check_model(model_directory(tmp_path / "qwen", "config.json", "x.safetensors"))
+    assert check.status == "fail"
+    assert str(tmp_path / "qwen") in check.found
+    assert "a tokenizer" in check.found
+    assert "weights" not in check.found
+
+
+def test_a_lost_shard_is_named(tmp_path: Path) -> None:
+    directory = model_directory(tmp_path / "m", "config.json", "vocab.txt", "a.safetensors")
+    index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    assert doctor.missing_parts(directory) == ["weights b.safetensors"]
+    (directory / "model.safetensors.index.json").write_text("{", encoding="utf-8")
+    assert doctor.missing_parts(directory) == ["a readable model.safetensors.index.json"]
+
+
+def test_an_empty_and_a_missing_model_directory(tmp_path: Path) -> None:
+    assert len(doctor.missing_parts(tmp_path)) == 3
+    assert doctor.check_model(tmp_path / "nix").status == "fail"
+
+
+def test_model_paths_of_a_profile() -> None:
+    values = {
+        "decoder": {"path": "/models/qwen", "layers": 2},
+        "encoder": {"path": None},
+        "sft": {"model": {"path": "/models/sft"}, "output": {"path": "/no/model"}},
+    }
+    assert list(doctor.model_paths(values)) == [Path("/models/qwen"), Path("/models/sft")]
+
+
+def test_a_taken_port_is_reported() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        check = doctor.check_port(port, "medray serve; use --port")
+    assert (check.name, check.status) == (f"port {port}", "warn")
+    assert "--port" in check.mend
+    assert doctor.check_port(port, "").status == "ok"
+
+
+@pytest.mark.parametrize("scheme", ["http://", "ray://", ""])
+def test_ray_address_that_answers_and_one_that_does_not(scheme: str) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
+        assert doctor.check_ray(address).status == "ok"
+    check = doctor.check_ray(address)
+    assert check.status == "fail"
+    assert address in check.found
+    assert "ray start --head" in check.mend
+
+
+def test_no_ray_address_means_local_ray() -> None:
+    assert doctor.check_ray("").status == "ok"
+
+
+def test_storage_below_a_file_is_not_writable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    check = doctor.check_storage(str(tmp_path / "file" / "runs"))
+    assert check.status == "fail"
+    assert "set storage.root" in check.mend
+    assert doctor.check_storage(str(tmp_path / "runs")).status == "ok"
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_storage(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert doctor.check_storage(str(tmp_path / "runs")).status == "fail"
+
+
+def test_command_prints_a_table_and_fails_on_a_bad_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = f"storage.root={tmp_path / 'runs'}"
+    cli.main(["doctor", root])
+    table = capsys.readouterr().out
+    for name in ("python", "cores", "memory", "storage disk", "gpu", "port 8000", "ray"):
+        assert f"  {name} " in table
+    assert cli.main(["doctor", root, "--model", str(tmp_path / "nix"), "--json"]) == 2
+    checks = json.loads(capsys.readouterr().out)
+    assert checks[-1]["status"] == "fail"
+
+
+def test_unknown_profile_fails_with_the_names(tmp_path: Path) -> None:
+    checks = {check.name: check for check in doctor.examine("nix")}
+    assert checks["profile"].status == "fail"
+    assert "laptop" in checks["profile"].mend
