@@ -1,0 +1,128 @@
+"""The Serve application: gateway → retrieval, embedding, policy.
+
+In: `ServingConfig`, the `args` of a file in serve_configs/. Out: the bound graph, by
+`medray.serving.app:build_app`, which `medray serve` and `serve deploy` both call.
+"""
+
+import logging
+from typing import Any
+
+from pydantic import model_validator
+from ray import serve
+
+from medray.common.config import Config
+from medray.serving.artefacts import Location, directory, newest
+from medray.serving.embedding import Embedding
+from medray.serving.gateway import Gateway, GatewayConfig, app
+from medray.serving.policy import Policy
+from medray.serving.retrieval import Retrieval
+
+logger = logging.getLogger(__name__)
+
+
+class Replicas(Config):
+    """How many replicas of a deployment there are, and what each takes."""
+
+    min: int = 1
+    max: int = 1
+    """More than `min` turns autoscaling on."""
+    target_ongoing_requests: float = 4.0
+    """Autoscaling adds replicas above this load per replica."""
+    downscale_delay_s: float = 600.0
+    """Source: Ray Serve's default."""
+    num_cpus: float = 0.1
+    """Serve's default of a whole CPU a replica hangs three deployments on two cores."""
+    num_gpus: float = 0.0
+    drain_timeout_s: float = 20.0
+    """How long a replica that is told to stop may go on with its streams."""
+
+    def options(self, max_ongoing_requests: int) -> dict[str, Any]:
+        """Options of `serve.deployment`."""
+        options: dict[str, Any] = {
+            "max_ongoing_requests": max_ongoing_requests,
+            "graceful_shutdown_timeout_s": self.drain_timeout_s,
+            "graceful_shutdown_wait_loop_s": 0.5,
+            "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus},
+        }
+        if self.max == self.min:
+            return options | {"num_replicas": self.min}
+        autoscaling = {
+            "min_replicas": self.min,
+            "max_replicas": self.max,
+            "target_ongoing_requests": self.target_ongoing_requests,
+            "downscale_delay_s": self.downscale_delay_s,
+        }
+        return options | {"autoscaling_config": autoscaling}
+
+    @model_validator(mode="after")
+    def _check(self) -> "Replicas":
+        if not 1 <= self.min <= self.max:
+            raise ValueError(f"1 ≤ min ≤ max must hold, got min {self.min} and max {self.max}")
+        return self
+
+
+class ServingConfig(Config):
+    """What is served, from where, and at what size."""
+
+    storage_root: str = ""
+    """Where a pipeline has run; what it finished last is served. Relative paths begin at the
+    working directory of `medray serve`, or of `ray start` where `serve deploy` is used."""
+    model_dir: str = ""
+    """Serve this Hugging Face directory instead of the pipeline's policy."""
+    encoder_dir: str = ""
+    index_dir: str = ""
+    gateway: GatewayConfig = GatewayConfig()
+    slots: int = 4
+    """Streams that one policy replica runs at a time."""
+    gateway_replicas: Replicas = Replicas()
+    policy_replicas: Replicas = Replicas()
+    embedding_replicas: Replicas = Replicas()
+    retrieval_replicas: Replicas = Replicas()
+
+    @model_validator(mode="after")
+    def _check(self) -> "ServingConfig":
+        if not self.storage_root and not (self.model_dir and self.encoder_dir and self.index_dir):
+            raise ValueError("set storage_root, or all of model_dir, encoder_dir and index_dir")
+        if bool(self.encoder_dir) != bool(self.index_dir):
+            # An index is searched with the encoder that made it; another gives noise, silently.
+            raise ValueError("encoder_dir and index_dir belong together; set both or none")
+        return self
+
+    def locate(self, given: str, *steps: str, part: str = "") -> Location:
+        """The directory given, else the pipeline's newest of `steps`."""
+        return directory(given) if given else newest(self.storage_root, steps, part)
+
+
+def build_app(args: ServingConfig) -> serve.Application:
+    """Binds the graph. Nothing starts before Serve deploys it.
+
+    Raises:
+        ConfigError: if the storage root holds no finished pipeline.
+    """
+    model = args.locate(args.model_dir, "ppo", "sft", part="model")
+    encoder = args.locate(args.encoder_dir, "encoder", part="model")
+    index = args.locate(args.index_dir, "index")
+    logger.info("serving policy %s, index %s", model.version, index.version)
+    # Queues are bounded by the gateway alone; the others must never refuse what it let in,
+    # nor a health check.
+    ongoing = args.gateway.max_in_flight * args.gateway_replicas.max + 16
+    policy = serve.deployment(Policy, name="policy").options(
+        **args.policy_replicas.options(ongoing)
+    )
+    embedding = serve.deployment(Embedding, name="embedding").options(
+        **args.embedding_replicas.options(ongoing)
+    )
+    retrieval = serve.deployment(Retrieval, name="retrieval").options(
+        **args.retrieval_replicas.options(ongoing)
+    )
+    # Far more than may be in flight, so that the gateway itself answers 429.
+    gateway = serve.deployment(serve.ingress(app)(Gateway), name="gateway").options(
+        **args.gateway_replicas.options(args.gateway.max_in_flight * 4 + 64)
+    )
+    return gateway.bind(
+        args.gateway,
+        index.version,
+        policy.bind(model, args.slots),
+        embedding.bind(encoder),
+        retrieval.bind(index),
+    )

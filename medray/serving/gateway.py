@@ -1,0 +1,324 @@
+"""The ingress: an OpenAI-compatible HTTP API over the deployments behind it.
+
+In: HTTP. Out: JSON, or server-sent events. The number of requests in flight is bounded here, since
+Serve's own queue limit counts per handle and refuses bursts; past it the answer is 429 at once.
+No text of a request stands in a log line or an error.
+"""
+
+import asyncio
+import base64
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+from starlette.exceptions import HTTPException
+
+from medray.common.config import Config
+from medray.generation.engine import Chat, Sampling
+from medray.serving.answer import AnswerConfig, Outcome, Plan, plan_answer, write_answer
+from medray.serving.policy import Finish, Fit
+from medray.serving.schema import (
+    ApiError,
+    ChatRequest,
+    EmbeddingRequest,
+    chunk,
+    completion,
+    embeddings,
+)
+
+logger = logging.getLogger(__name__)
+app = FastAPI(title="medray", docs_url=None, redoc_url=None)
+
+
+class GatewayConfig(Config):
+    """What the gateway serves, and how much at a time."""
+
+    model_name: str = "medray"
+    embedding_name: str = "medray-embedding"
+    max_in_flight: int = 32
+    """Requests in flight at one gateway replica; more are answered 429."""
+    retry_after_s: int = 2
+    max_input_chars: int = 200_000
+    """Longer requests are refused before a tokenizer sees them."""
+    health_timeout_s: float = 5.0
+    answer: AnswerConfig = AnswerConfig()
+
+
+class PolicyHandle:
+    """The policy deployment as `medray.serving.answer` wants it."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def fit(self, conversations: list[Chat], max_new_tokens: int, exact: bool) -> Fit:
+        return Fit(*await self._handle.fit.remote(conversations, max_new_tokens, exact))
+
+    async def stream(
+        self, messages: Chat, sampling: Sampling
+    ) -> AsyncGenerator[str | Finish, None]:
+        response = self._handle.options(stream=True).stream.remote(messages, sampling)
+        ended = False
+        try:
+            async for item in response:  # type: ignore[attr-defined]
+                yield item
+            ended = True
+        finally:
+            if not ended:
+                response.cancel()
+
+
+class Gateway:
+    """Routes of the API. Wrapped by `serve.ingress(app)` in `medray.serving.app`."""
+
+    def __init__(
+        self, config: GatewayConfig, index_version: str, policy: DeploymentHandle,
+        embedding: DeploymentHandle, retrieval: DeploymentHandle,
+    ) -> None:  # fmt: skip
+        self._config, self._index_version = config, index_version
+        self._handles = {"policy": policy, "embedding": embedding, "retrieval": retrieval}
+        self._policy = PolicyHandle(policy)
+        self._num_in_flight = 0
+        self._created = int(time.time())
+
+    @app.post("/v1/chat/completions")
+    async def chat(self, request: ChatRequest) -> Response:
+        """Answers the last message, grounded unless `retrieval` is false."""
+        self._check_model(request.model, self._config.model_name)
+        request.check()
+        self._check_size(sum(len(message.plain()["content"]) for message in request.messages))
+        slot = Slot(self)
+        try:
+            plan = await plan_answer(
+                request, self._config.answer, self._embed, self._search, self._policy
+            )
+            identity = {
+                "id": f"chatcmpl-{uuid.uuid4().hex}",
+                "created": int(time.time()),
+                "model": request.model,
+            }
+            if request.stream:
+                options = request.stream_options
+                events = self._events(
+                    plan, identity, slot, options is not None and options.include_usage
+                )
+                first = await anext(events)  # a generator once begun gives back its slot for sure
+                return StreamingResponse(
+                    _chain(first, events),
+                    media_type="text/event-stream",
+                    headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+                )
+            return JSONResponse(await self._whole(plan, identity, slot))
+        except BaseException:
+            slot.free()
+            raise
+
+    @app.post("/v1/embeddings")
+    async def embed(self, request: EmbeddingRequest) -> Response:
+        """Unit vectors of the texts, as floats or base64 of little-endian float32."""
+        self._check_model(request.model, self._config.embedding_name)
+        texts = request.texts()
+        self._check_size(sum(map(len, texts)))
+        slot = Slot(self)
+        try:
+            vectors, num_tokens = await self._handles["embedding"].embed.remote(texts)
+        finally:
+            slot.free()
+        if request.dimensions not in (None, len(vectors[0])):
+            raise ApiError(
+                400, f"this model has {len(vectors[0])} dimensions; leave dimensions out",
+                code="unsupported_parameter", param="dimensions",
+            )  # fmt: skip
+        if request.encoding_format == "base64":
+            vectors = [base64.b64encode(np.float32(v).astype("<f4")).decode() for v in vectors]
+        return JSONResponse(embeddings(request.model, vectors, num_tokens))
+
+    @app.get("/v1/models")
+    async def models(self) -> dict[str, Any]:
+        """The two models by name."""
+        names = (self._config.model_name, self._config.embedding_name)
+        return {"object": "list", "data": [self._model(name) for name in names]}
+
+    @app.get("/v1/models/{name}")
+    async def model(self, name: str) -> dict[str, Any]:
+        """One model by name."""
+        self._check_model(name, self._config.model_name, self._config.embedding_name)
+        return self._model(name)
+
+    @app.get("/healthz")
+    async def health(self) -> Response:
+        """200 if every deployment answers, else 503; versions of what is served."""
+        states = await asyncio.gather(*(self._state(name) for name in self._handles))
+        deployments = dict(zip(self._handles, states, strict=True))
+        ready = all(state["ready"] for state in states)
+        body = {
+            "status": "ok" if ready else "unready",
+            "model": self._config.model_name,
+            "index_version": self._index_version,
+            "in_flight": self._num_in_flight,
+            "deployments": deployments,
+        }
+        return JSONResponse(body, status_code=200 if ready else 503)
+
+    @app.get("/", response_class=HTMLResponse)
+    async def page(self) -> str:
+        """A page to ask questions on."""
+        text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+        return text.replace('"MODEL_NAME"', json.dumps(self._config.model_name))
+
+    async def _whole(self, plan: Plan, identity: dict[str, Any], slot: "Slot") -> dict[str, Any]:
+        pieces: list[str] = []
+        outcome = None
+        async with aclosing(write_answer(plan, self._policy, self._index_version)) as items:
+            async for item in items:
+                if isinstance(item, Outcome):
+                    outcome = item
+                else:
+                    pieces.append(item)
+        assert outcome is not None
+        slot.free()
+        _log(identity, outcome)
+        return completion(identity, "".join(pieces), *outcome)
+
+    async def _events(
+        self, plan: Plan, identity: dict[str, Any], slot: "Slot", include_usage: bool
+    ) -> AsyncGenerator[str, None]:
+        try:
+            yield _event(chunk(identity, {"role": "assistant", "content": ""}))
+            async with aclosing(write_answer(plan, self._policy, self._index_version)) as items:
+                async for item in items:
+                    if isinstance(item, str):
+                        yield _event(chunk(identity, {"content": item}))
+                        continue
+                    _log(identity, item)
+                    extra = {"medray": item.grounding.model_dump()}
+                    yield _event(chunk(identity, {}, item.finish_reason, **extra))
+                    if include_usage:
+                        yield _event(chunk(identity, None, usage=item.usage.model_dump()))
+            yield "data: [DONE]\n\n"
+        except (RayError, RayServeException) as error:
+            yield _event(_unavailable(error).body())
+        finally:
+            slot.free()
+
+    async def _embed(self, question: str) -> list[float]:
+        return await self._handles["embedding"].embed_question.remote(question)
+
+    async def _search(self, vector: list[float], top_k: int) -> list[dict[str, Any]]:
+        return await self._handles["retrieval"].search.remote(vector, top_k)
+
+    async def _state(self, name: str) -> dict[str, Any]:
+        timeout_s = self._config.health_timeout_s
+        try:
+            status = await asyncio.wait_for(self._handles[name].status.remote(), timeout_s)
+        except (TimeoutError, RayError, RayServeException) as error:
+            return {"ready": False, "reason": type(error).__name__}
+        return {"ready": True, **status}
+
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "medray"}
+
+    def _check_model(self, name: str, *served: str) -> None:
+        if name not in served:
+            raise ApiError(
+                404, f"no such model here; this endpoint serves {' and '.join(served)}",
+                code="model_not_found", param="model",
+            )  # fmt: skip
+
+    def _check_size(self, num_chars: int) -> None:
+        limit = self._config.max_input_chars
+        if num_chars > limit:
+            raise ApiError(400, f"the input is {num_chars} characters, more than {limit}",
+                           code="input_too_long")  # fmt: skip
+
+
+class Slot:
+    """One request in flight; refused with 429 when the gateway is full."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        config = gateway._config
+        if gateway._num_in_flight >= config.max_in_flight:
+            raise ApiError(
+                429, f"{config.max_in_flight} requests are in flight; try again shortly",
+                code="overloaded", retry_after_s=config.retry_after_s,
+            )  # fmt: skip
+        gateway._num_in_flight += 1
+        self._gateway: Gateway | None = gateway
+
+    def free(self) -> None:
+        """Gives the slot back; once is enough, twice does no harm."""
+        if self._gateway is not None:
+            self._gateway._num_in_flight -= 1
+            self._gateway = None
+
+
+@app.exception_handler(ApiError)
+async def on_api_error(_: Request, error: ApiError) -> Response:
+    """Our own refusals."""
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
+    return JSONResponse(error.body(), status_code=error.status, headers=headers)
+
+
+@app.exception_handler(RequestValidationError)
+async def on_invalid(_: Request, error: RequestValidationError) -> Response:
+    """Malformed requests. Field names and reasons only: pydantic's own report holds the input."""
+    faults = error.errors()
+    where = [".".join(str(part) for part in fault["loc"][1:]) for fault in faults]
+    told = "; ".join(
+        f"{place or 'body'}: {fault['msg']}" for place, fault in zip(where, faults, strict=True)
+    )
+    return await on_api_error(_, ApiError(400, told, param=where[0] or None))
+
+
+@app.exception_handler(HTTPException)
+async def on_http_error(_: Request, error: HTTPException) -> Response:
+    """Unknown paths and methods."""
+    return await on_api_error(_, ApiError(error.status_code, str(error.detail)))
+
+
+@app.exception_handler(RayError)
+@app.exception_handler(RayServeException)
+async def on_unavailable(_: Request, error: Exception) -> Response:
+    """A deployment died or is being replaced."""
+    return await on_api_error(_, _unavailable(error))
+
+
+def _unavailable(error: Exception) -> ApiError:
+    # The message of a Ray error may quote what a task was given: its type must do.
+    logger.error("a deployment failed: %s", type(error).__name__)
+    return ApiError(
+        503, "a part of the service is not available; try again shortly",
+        code="unavailable", retry_after_s=5,
+    )  # fmt: skip
+
+
+def _log(identity: dict[str, Any], outcome: Outcome) -> None:
+    verdicts = [verdict.verdict for verdict in outcome.grounding.verdicts]
+    logger.info(
+        "%s %s: %d + %d tokens, %d passages, %d sentences, %d left out",
+        identity["id"], outcome.finish_reason, outcome.usage.prompt_tokens,
+        outcome.usage.completion_tokens, len(outcome.grounding.passages), len(verdicts),
+        verdicts.count("failed"),
+    )  # fmt: skip
+
+
+def _event(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+
+async def _chain(first: str, rest: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    async with aclosing(rest) as events:
+        yield first
+        async for event in events:
+            yield event

@@ -1,0 +1,220 @@
+"""Brings a Serve config up on this machine or on a cluster, and down again.
+
+In: a file of serve_configs/, the same that `serve deploy` takes. Out: a served application and its
+address. The command line calls `start`, then `run_until_interrupt`.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from pydantic import ValidationError
+from ray import serve
+from ray.serve.schema import ServeDeploySchema
+
+from medray.common.config import apply_overrides, explain, read_yaml
+from medray.common.errors import ConfigError, ServiceError
+from medray.serving import client
+from medray.serving.app import ServingConfig, build_app
+
+logger = logging.getLogger(__name__)
+APP_PATH = "medray.serving.app:build_app"
+POLL_S = 0.2
+
+
+class Running:
+    """A served application. As a context manager it is stopped at the end."""
+
+    def __init__(self, url: str, owns_ray: bool, name: str) -> None:
+        self.url, self._owns_ray, self._name = url, owns_ray, name
+
+    def stop(self) -> None:
+        """Takes the application down; the local Ray too, if `start` brought it up."""
+        if not ray.is_initialized():
+            return
+        if self._owns_ray:
+            serve.shutdown()
+            ray.shutdown()
+        else:
+            serve.delete(self._name)
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def read_config(
+    path: Path, overrides: list[str] | None = None
+) -> tuple[ServeDeploySchema, ServingConfig]:
+    """Reads a Serve config and its application's `args`; overrides are dotted keys of `args`.
+
+    Raises:
+        ConfigError: if either is invalid, or the file holds something `medray serve` cannot do.
+    """
+    values = read_yaml(path)
+    try:
+        schema = ServeDeploySchema.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, str(path))) from None
+    if len(schema.applications) != 1 or schema.applications[0].import_path != APP_PATH:
+        raise ConfigError(f"{path} must hold one application with import_path: {APP_PATH}")
+    application = schema.applications[0]
+    if application.deployments:
+        raise ConfigError(
+            f"{path}: set replicas under args (policy_replicas, …), not under deployments"
+        )
+    config = ServingConfig.parse(apply_overrides(application.args, overrides or []), str(path))
+    return schema, config
+
+
+def start(
+    config_path: Path,
+    overrides: list[str] | None = None,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    address: str | None = None,
+    num_cpus: int | None = None,
+    timeout_s: float = 180.0,
+    tell: Callable[[str], None] = logger.info,
+) -> Running:
+    """Deploys a config and returns once every deployment is healthy.
+
+    Args:
+        overrides: dotted settings of the application, such as `slots=8`.
+        host, port: where to listen; None takes the config's.
+        address: a running Ray cluster (`auto`, `ray://…`, `host:port`); None starts a local one.
+        num_cpus: size of the local Ray; at least 2, whatever the machine has.
+        tell: is handed a line a step for the user.
+    Raises:
+        ConfigError: if the config is invalid or nothing has been trained yet.
+        ServiceError: if the port is taken, no cluster is at the address, or a deployment fails.
+    """
+    schema, config = read_config(config_path, overrides)
+    host = host or schema.http_options.host
+    port = port or schema.http_options.port
+    if address is None:
+        check_port(host, port)
+    application = build_app(config)  # a missing artefact is told before Ray starts
+    owns_ray = not ray.is_initialized()
+    if owns_ray:
+        tell("starting Ray" if address is None else f"connecting to Ray at {address}")
+        _connect(address, num_cpus)
+    name = schema.applications[0].name
+    running = Running(f"http://{host}:{port}", owns_ray, name)
+    try:
+        serve.start(http_options={"host": host, "port": port})
+        tell("starting the deployments: gateway, policy, embedding, retrieval")
+        target = serve.RunTarget(application, name, schema.applications[0].route_prefix)
+        # Not waited for here: Serve itself would wait for ever, without a word why.
+        serve.run_many(
+            [target],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+        _wait_until_running(name, timeout_s)
+    except BaseException:
+        running.stop()
+        raise
+    tell(f"serving {config.gateway.model_name} at {running.url}/v1")
+    return running
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises ServiceError if the port cannot be listened on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ServiceError(
+                f"cannot listen on {host}:{port} ({error.strerror}); stop what uses it, "
+                f"or choose another port, for example: medray serve --port {port + 1}"
+            ) from None
+
+
+def ask(question: str, url: str = client.DEFAULT_URL, **options: Any) -> Iterator[str]:
+    """Yields what `medray ask` prints: the answer as it comes, then its sources.
+
+    Raises:
+        ServiceError: if nothing answers at `url`, or the server refuses.
+    """
+    for piece in client.ask(question, url, **options):
+        yield piece.text
+        if piece.grounding is not None:
+            yield client.sources(piece.grounding)
+
+
+def run_until_interrupt(running: Running) -> None:
+    """Blocks until SIGINT or SIGTERM, then stops what runs. For the main thread."""
+    asked = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: asked.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        asked.wait()
+    finally:
+        running.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _connect(address: str | None, num_cpus: int | None) -> None:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if address is None:
+        options |= {
+            "address": "local",  # never joins a cluster that happens to run here
+            "num_cpus": max(2, num_cpus or os.cpu_count() or 2),
+            "include_dashboard": False,
+        }
+    else:
+        options["address"] = address
+    try:
+        ray.init(**options)
+    except (ConnectionError, ValueError) as error:
+        raise ServiceError(
+            f"no Ray cluster at {address} ({type(error).__name__}); start one with "
+            "`ray start --head`, or leave the address out to start a local one"
+        ) from None
+
+
+def _wait_until_running(name: str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        application = serve.status().applications[name]
+        if application.status == "RUNNING":
+            return
+        reasons = [
+            f"{deployment}: {_last_line(state.message)}"
+            for deployment, state in application.deployments.items()
+            if state.status == "DEPLOY_FAILED" or state.status == "UNHEALTHY"
+        ]
+        if application.status == "DEPLOY_FAILED" or reasons:
+            raise ServiceError("a deployment failed to start: " + "; ".join(reasons))
+        if time.monotonic() > deadline:
+            waiting = [
+                f"{deployment} {state.status.value}"
+                for deployment, state in application.deployments.items()
+                if state.status != "HEALTHY"
+            ]
+            raise ServiceError(
+                f"not healthy after {timeout_s:.0f} s: {', '.join(waiting)}; is there enough "
+                "memory, and a free CPU or GPU for each replica?"
+            )
+        time.sleep(POLL_S)
+
+
+def _last_line(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"

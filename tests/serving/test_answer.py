@@ -1,0 +1,140 @@
+"""From a chat to a checked answer, with a ten-line policy that says what the test wants."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from medray.generation.prompts import NO_ANSWER, Numbered, grounded_prompt
+from medray.serving.answer import AnswerConfig, Outcome, plan_answer, write_answer
+from medray.serving.citations import notice
+from medray.serving.policy import Finish, Fit
+from medray.serving.schema import ApiError, ChatRequest
+
+CONFIG = AnswerConfig(top_k=2, min_score=0.5, max_tokens=10)
+QUESTION = "心衰如何治疗？"
+
+
+def hit(k: int, score: float) -> dict[str, Any]:
+    return {
+        "passage_id": f"p{k}", "doc_id": f"d{k}", "title": f"题{k}", "section": "治疗", "start": 0,
+        "end": 4, "source": "手册", "date": "", "text": f"内容第{k}", "kind": "guideline",
+        "department": "", "score": score,
+    }  # fmt: skip
+
+
+class Script:
+    """A policy whose tokens are characters and whose answer is given."""
+
+    def __init__(self, answer: str = "", context: int = 1000) -> None:
+        self.answer, self.context, self.seen, self.closed = answer, context, [], False
+
+    async def fit(self, conversations, max_new_tokens, exact):
+        for index, messages in enumerate(conversations):
+            length = sum(len(m["content"]) for m in messages)
+            if length + max_new_tokens <= self.context:
+                return Fit(index, length, max_new_tokens, self.context)
+        return Fit(None, length, 0, self.context)
+
+    async def stream(self, messages, sampling):
+        self.seen = messages
+        try:
+            for character in self.answer:
+                yield character
+            yield Finish("stop", len(self.answer))
+        finally:
+            self.closed = True
+
+
+async def embed(question: str) -> list[float]:
+    assert question == QUESTION
+    return [1.0, 0.0]
+
+
+def answer(policy: Script, hits: list[dict[str, Any]], **fields) -> tuple[str, Outcome]:
+    async def search(vector, top_k):
+        assert vector == [1.0, 0.0]
+        return hits[:top_k]
+
+    async def run():
+        request = ChatRequest.model_validate(
+            {"model": "medray", "messages": [{"role": "user", "content": QUESTION}], **fields}
+        )
+        plan = await plan_answer(request, CONFIG, embed, search, policy)
+        return [item async for item in write_answer(plan, policy, "v7")]
+
+    *texts, outcome = asyncio.run(run())
+    return "".join(texts), outcome
+
+
+def test_grounded_answer_carries_its_citation():
+    policy = Script("《题2》[2]：“第2”。")
+    text, outcome = answer(policy, [hit(1, 0.9), hit(2, 0.8), hit(3, 0.7)])
+    assert text == "《题2》[2]：“第2”。"
+    [citation] = outcome.grounding.citations
+    assert (citation.passage_id, citation.start, citation.end, citation.ok) == ("p2", 2, 4, True)
+    assert [p.number for p in outcome.grounding.passages] == [1, 2]
+    assert outcome.grounding.index_version == "v7"
+    shown = [Numbered("题1", "内容第1"), Numbered("题2", "内容第2")]
+    assert policy.seen == [{"role": "user", "content": grounded_prompt(QUESTION, shown)}]
+    assert outcome.usage.prompt_tokens == len(grounded_prompt(QUESTION, shown))
+    assert outcome.usage.completion_tokens == len("《题2》[2]：“第2”。")
+
+
+def test_invented_citation_is_left_out():
+    text, outcome = answer(Script("《题1》[1]：“一派胡言”。"), [hit(1, 0.9)])
+    assert text == notice(1)
+    assert outcome.grounding.verdicts[0].verdict == "failed"
+
+
+def test_threshold_and_abstention():
+    policy = Script("《题1》[1]：“第1”。")
+    text, outcome = answer(policy, [hit(1, 0.9), hit(2, 0.4)])
+    assert [p.passage_id for p in outcome.grounding.passages] == ["p1"]
+    policy = Script("never said")
+    text, outcome = answer(policy, [hit(1, 0.4)])
+    assert text == NO_ANSWER
+    assert outcome.grounding.verdicts[0].verdict == "no_answer"
+    assert outcome.usage.total_tokens == 0
+    assert policy.seen == []
+
+
+def test_without_retrieval_the_model_answers_alone():
+    policy = Script("《题1》[1]：“没有核对”")
+    text, outcome = answer(policy, [hit(1, 0.9)], retrieval=False)
+    assert text == "《题1》[1]：“没有核对”"
+    assert policy.seen == [{"role": "user", "content": QUESTION}]
+    assert (outcome.grounding.retrieval, outcome.grounding.passages) == (False, [])
+
+
+def test_worst_passage_is_left_out_when_the_context_is_full():
+    one = len(grounded_prompt(QUESTION, [Numbered("题1", "内容第1")]))
+    _, outcome = answer(Script("好。", context=one + 10), [hit(1, 0.9), hit(2, 0.8)])
+    assert [p.passage_id for p in outcome.grounding.passages] == ["p1"]
+
+
+def test_overflow_is_told_without_the_text():
+    with pytest.raises(ApiError, match="context is 20 tokens") as caught:
+        answer(Script(context=20), [hit(1, 0.9)])
+    assert (caught.value.status, caught.value.code) == (400, "context_length_exceeded")
+    assert "心衰" not in str(caught.value)
+
+
+def test_closing_the_answer_closes_the_policy():
+    policy = Script("长" * 100 + "。" + "长" * 100)
+
+    async def search(vector, top_k):
+        return [hit(1, 0.9)]
+
+    async def run():
+        request = ChatRequest.model_validate(
+            {"model": "medray", "messages": [{"role": "user", "content": QUESTION}]}
+        )
+        plan = await plan_answer(request, CONFIG, embed, search, policy)
+        items = write_answer(plan, policy, "")
+        await anext(items)
+        assert not policy.closed
+        await items.aclose()
+
+    asyncio.run(run())
+    assert policy.closed
