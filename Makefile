@@ -1,5 +1,6 @@
 # medray: every target makes .venv and installs on its first call. See README.md.
-#   make demo [KEEP=1]   records to served answers on this machine; KEEP=1 leaves the server up
+#   make demo [KEEP=1]   records to served answers on this machine; KEEP=1 leaves the server up,
+#                        PORT=8001 moves it
 #   make test            test-fast + the tests that start Ray     make test-slow   the rest
 #   make lint            ruff, ruff format, pyright               make bench       benchmarks
 # PYTHON=python3.12 chooses an interpreter. TORCH_INDEX=https://download.pytorch.org/whl/cpu keeps
@@ -42,7 +43,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: $(STAMP)
-	@$(BIN)/medray demo $(if $(filter-out 0,$(KEEP)),--keep)
+	@$(BIN)/medray demo $(if $(filter-out 0,$(KEEP)),--keep) $(addprefix --port ,$(PORT))
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"

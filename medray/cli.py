@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     args, rest = parser.parse_known_args(argv)
     # argparse cannot take `KEY=VALUE …` on both sides of an option, so the rest is sorted here.
     strange = [text for text in rest if text.startswith("-") or "=" not in text]
-    if strange or (rest and not hasattr(args, "profile")):
+    if strange or (rest and args.command in (ask_server, print_table)):
         parser.error(f"unrecognised arguments: {' '.join(strange or rest)}")
     args.overrides = rest
     try:
@@ -64,7 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="serve the models on this machine")
     serve.add_argument("--config", default="laptop", help="a name or a YAML file (laptop)")
-    serve.add_argument("--port", type=int, help="HTTP port; default: the one in the config")
+    serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--address", help="a Ray cluster; default: Ray on this machine")
+    serve.usage = with_overrides(serve)
     serve.set_defaults(command=serve_models)
 
     ask = commands.add_parser("ask", help="ask a running server")
@@ -78,6 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="records to served answers, about 15 minutes")
     demo.add_argument("--keep", action="store_true", help="leave the server up")
+    demo.add_argument("--port", type=int, default=8000)
+    add_profile_option(demo)
     demo.set_defaults(command=run_demo)
 
     doctor = commands.add_parser("doctor", help="check this machine and say what to mend")
@@ -92,9 +97,12 @@ def build_parser() -> argparse.ArgumentParser:
 def add_profile_option(parser: argparse.ArgumentParser) -> None:
     """`--profile` and the overrides that follow it."""
     parser.add_argument("--profile", default="laptop", help="a name or a YAML file (laptop)")
-    parser.usage = (
-        f"{parser.format_usage().removeprefix('usage: ').strip()} [SECTION.KEY=VALUE ...]"
-    )
+    parser.usage = with_overrides(parser)
+
+
+def with_overrides(parser: argparse.ArgumentParser) -> str:
+    """The usage line of a command that takes `KEY=VALUE` settings."""
+    return f"{parser.format_usage().removeprefix('usage: ').strip()} [KEY=VALUE ...]"
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
@@ -137,21 +145,23 @@ def serve_models(args: argparse.Namespace) -> int:
     """Serves until interrupted."""
     from medray.serving import up
 
-    server = up.start(find_serve_config(args.config), port=args.port)
-    sys.stdout.write(f"serving at {server.url}; stop with Ctrl-C\n")
-    sys.stdout.flush()
-    up.run_until_interrupt(server)
+    running = up.start(
+        find_serve_config(args.config), args.overrides,
+        host=args.host, port=args.port, address=args.address,
+        tell=lambda line: _say(f"{line}\n"),
+    )  # fmt: skip
+    _say("stop with Ctrl-C\n")
+    up.run_until_interrupt(running)
     return 0
 
 
 def ask_server(args: argparse.Namespace) -> int:
-    """Streams one answer to the terminal."""
-    from medray.serving import up
+    """Streams one answer to the terminal, then what it cites."""
+    from medray.demo import format_citations
+    from medray.serving.client import ask
 
-    for delta in up.ask(args.question, url=args.url):
-        sys.stdout.write(delta)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
+    for piece in ask(args.question, args.url):
+        _say(piece.text if piece.grounding is None else format_citations(piece.grounding))
     return 0
 
 
@@ -169,7 +179,7 @@ def run_demo(args: argparse.Namespace) -> int:
     """Runs the demonstration."""
     from medray.demo import run
 
-    return run(keep=args.keep)
+    return run(args.profile, args.overrides, port=args.port, keep=args.keep)
 
 
 def check_machine(args: argparse.Namespace) -> int:
@@ -179,6 +189,11 @@ def check_machine(args: argparse.Namespace) -> int:
     checks = doctor.examine(args.profile, args.overrides, address=args.address, models=args.model)
     sys.stdout.write(doctor.to_json(checks) if args.json else doctor.to_table(checks))
     return 2 if any(check.status == "fail" for check in checks) else 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
