@@ -1,0 +1,1 @@
+"""Medical quality control: indicators as data, decomposition, verdicts, evidence, logic, report."""
