@@ -1,0 +1,148 @@
+"""sft/: the examples of all fine-tuning tasks together.
+
+In: a `Step`. Out: `Instruction` shards. Records and documents are read once, raw sources once per
+output; nothing but ids is held in memory.
+"""
+
+from collections.abc import Callable, Iterator
+
+from medray.common.manifest import Counts
+from medray.common.records import Document, Instruction
+from medray.instructions.audit import audit_pairs, record_documents
+from medray.instructions.conversations import consultation, dialogue, instruction
+from medray.instructions.examples import Skipped, Task
+from medray.instructions.exams import exam
+from medray.instructions.grounded import grounded
+from medray.instructions.knowledge_graph import knowledge_graph, load_templates
+from medray.instructions.outputs import exam_questions
+from medray.instructions.quality import load_sub_tasks, quality
+from medray.instructions.raw import Consultation, Dialogue, Generic, Grounded, Triple
+from medray.instructions.records import diagnosis, differential, treatment
+from medray.instructions.settle import Share
+from medray.instructions.spool import Spool, hash_key
+from medray.instructions.step import Step
+
+
+def make_sft(step: Step) -> None:
+    """Writes sft/: the examples of every task that the sampling does not leave out."""
+
+    def rows() -> Iterator[Instruction]:
+        yield from _records(step)
+        for task, make in FROM_SOURCES.items():
+            if _is_wanted(step, task):
+                yield from make(step)
+
+    def share(row: Instruction) -> Share:
+        sampling = step.config.sampling_of(row.task)  # pyright: ignore[reportArgumentType]
+        if row.split == "dev":
+            return Share(f"{row.task}_dev", sampling.max_dev_rows)
+        return Share(f"{row.task}_train", sampling.max_rows, sampling.weight)
+
+    def prompt(row: Instruction) -> str:
+        return "\n".join(message.content for message in row.messages[:-1])
+
+    step.write("sft", Instruction, rows(), prompt, share)
+
+
+def _is_wanted(step: Step, task: Task) -> bool:
+    return step.config.sampling_of(task).max_rows != 0
+
+
+def _records(step: Step) -> Iterator[Instruction]:
+    """Diagnosis, treatment and differential of every record, in one pass over the corpus."""
+    limits = step.config.max_prompt_chars, step.config.max_answer_chars
+    makes: dict[Task, Callable[[Document], Instruction | Skipped]] = {
+        "diagnosis": lambda record: diagnosis(record, limits[0]),
+        "treatment": lambda record: treatment(record, *limits),
+        "differential": lambda record: differential(record, *limits),
+    }
+    makes = {task: make for task, make in makes.items() if _is_wanted(step, task)}
+    for task in makes:
+        step.counts[task] = Counts()
+    for record in record_documents(step, audit=False) if makes else ():
+        for task, make in makes.items():
+            made = step.count(task, make(record))
+            if made is not None:
+                yield made
+
+
+def _consultation(step: Step) -> Iterator[Instruction]:
+    limits = step.config.max_prompt_chars, step.config.max_answer_chars
+
+    def make(row: Consultation) -> Instruction | Skipped:
+        return consultation(row, step.reader.split(row.split, row.scenario), step.mask, *limits)
+
+    return step.each("consultation", step.reader.rows(Consultation, "consultation"), make)
+
+
+def _dialogue(step: Step) -> Iterator[Instruction]:
+    limits = step.config.max_prompt_chars, step.config.max_answer_chars
+
+    def make(row: Dialogue) -> Instruction | Skipped:
+        return dialogue(row, step.reader.split(row.split, row.id), step.mask, *limits)
+
+    return step.each("dialogue", step.reader.rows(Dialogue, "dialogue"), make)
+
+
+def _instruction(step: Step) -> Iterator[Instruction]:
+    limits = step.config.max_prompt_chars, step.config.max_answer_chars
+
+    def make(row: Generic) -> Instruction | Skipped:
+        return instruction(row, step.reader.split(row.split, row.instruction), step.mask, *limits)
+
+    return step.each("instruction", step.reader.rows(Generic, "instruction"), make)
+
+
+def _grounded(step: Step) -> Iterator[Instruction]:
+    def make(row: Grounded) -> Instruction | Skipped:
+        return grounded(row, step.reader.split(row.split, row.question), step.mask)
+
+    return step.each("grounded", step.reader.rows(Grounded, "grounded"), make)
+
+
+def _exam(step: Step) -> Iterator[Instruction]:
+    limit = step.config.max_prompt_chars
+    questions = exam_questions(step, "exam_questions")
+    return step.each("exam", questions, lambda question: exam(question, limit))
+
+
+def _knowledge_graph(step: Step) -> Iterator[Instruction]:
+    config = step.config.knowledge_graph
+    counts = step.counts["knowledge_graph"] = Counts()
+    with Spool(step.directory / ".triples.spool") as spool:
+        for row in step.reader.rows(Triple, "triple"):
+            counts.rows_in += 1
+            if row.relation in load_templates():
+                counts.rows_out += 1
+                spool.add(hash_key(row.head, row.relation), [row.head, row.relation, row.tail])
+            else:
+                counts.reject("no_template")
+        for _, triples in spool.groups():
+            head, relation, _ = triples[0]
+            yield from knowledge_graph(head, relation, [tail for _, _, tail in triples], config)
+
+
+def _quality(step: Step) -> Iterator[Instruction]:
+    if not any(source.kind == "quality_label" for source in step.config.sources):
+        return
+    sub_tasks = load_sub_tasks(step.config.quality.indicators)
+    step.counts["quality"] = Counts()
+    cited = 0
+    for record, labels in audit_pairs(step, "quality_labels"):
+        for _, made in quality(record, labels, sub_tasks, step.config.max_prompt_chars):
+            example = step.count("quality", made)
+            if example is not None:
+                cited += "[" in example.answer
+                yield example
+    step.metrics["quality/with_evidence_rows"] = cited
+
+
+FROM_SOURCES: dict[Task, Callable[[Step], Iterator[Instruction]]] = {
+    "consultation": _consultation,
+    "dialogue": _dialogue,
+    "knowledge_graph": _knowledge_graph,
+    "exam": _exam,
+    "grounded": _grounded,
+    "quality": _quality,
+    "instruction": _instruction,
+}

@@ -1,0 +1,185 @@
+"""The whole step on a small invented hospital: rows accounted for, no patient on both sides."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medray.common.errors import ConfigError, DataError
+from medray.common.manifest import Artefact
+from medray.common.records import (
+    Document,
+    ExamQuestion,
+    Instruction,
+    PreferencePair,
+    RetrievalQuestion,
+    Scenario,
+    ScoredResponse,
+)
+from medray.common.rows import read_rows
+from medray.instructions.build import InstructionsConfig, build_instructions, check_sources
+from medray.instructions.quality import QualityLabel
+
+Open = Callable[..., Artefact]
+Make = Callable[..., InstructionsConfig]
+
+
+@pytest.fixture
+def built(hospital: Path, corpus: Path, config_of: Make, open_artefact: Open) -> Artefact:
+    artefact = open_artefact(config_of())
+    build_instructions(config_of(), hospital, corpus, artefact)
+    return artefact
+
+
+def test_every_row_is_accounted_for(built: Artefact) -> None:
+    for operator, counts in built.counts.items():
+        counts.check(operator)
+    assert built.counts["diagnosis"].rows_out == 60
+    assert built.counts["knowledge_graph"].rejected == {"no_template": 1}
+    assert built.counts["questions"].rejected == {"gold_not_in_corpus": 1}
+    assert built.counts["quality"].rows_in == 60  # 20 records of 3 sub-tasks
+    outputs = [name for name in built.counts if name.startswith("write/")]
+    for name in outputs:
+        rows = sum(v for k, v in built.metrics.items()
+                   if (k.startswith(f"{name[6:]}/") and k.endswith(("train_rows", "dev_rows")))
+                   or k.startswith(f"{name[6:]}/train_bin"))  # fmt: skip
+        assert built.counts[name].rows_out == rows, name
+
+
+def test_outputs_have_their_row_models(built: Artefact) -> None:
+    for name, row_type in {
+        "sft": Instruction, "scores": ScoredResponse, "preferences": PreferencePair,
+        "prompts": Scenario, "questions": RetrievalQuestion, "exam": ExamQuestion,
+        "quality/documents": Document, "quality/labels": QualityLabel,
+    }.items():  # fmt: skip
+        assert list(read_rows(built.dir / name, row_type)), name
+    question = next(q for q in read_rows(built.dir / "questions", RetrievalQuestion))
+    assert question.passage_ids[0].startswith("肺炎#")
+    assert {path.name for path in built.dir.iterdir()} == {
+        "config.yaml", "sft", "scores", "preferences", "prompts", "questions", "exam", "quality",
+    }  # fmt: skip
+
+
+def test_no_patient_and_no_prompt_on_both_sides(built: Artefact, corpus: Path) -> None:
+    patient = {d.doc_id: d.patient_id for d in read_rows(corpus / "documents", Document)}
+    sides: dict[str, set[str]] = {}
+    prompts: dict[str, set[str]] = {}
+    for row in read_rows(built.dir / "sft", Instruction):
+        prompts.setdefault(row.messages[0].content, set()).add(row.split)
+        parts = row.id.split("-")
+        doc_id = "-".join(parts[1:3])
+        if doc_id in patient:
+            sides.setdefault(patient[doc_id], set()).add(row.split)
+    assert len(sides) > 30
+    assert all(len(splits) == 1 for splits in sides.values())
+    assert all(len(splits) == 1 for splits in prompts.values())
+    held_out = {d.doc_id for d in read_rows(built.dir / "quality" / "documents", Document)}
+    assert 0 < len(held_out) < 20
+    labelled = {row.record_id for row in read_rows(built.dir / "quality" / "labels", QualityLabel)}
+    assert labelled == held_out
+
+
+def test_the_same_scenario_is_on_the_same_side_in_every_output(built: Artefact) -> None:
+    consultations = {
+        row.messages[0].content: row.split
+        for row in read_rows(built.dir / "sft", Instruction)
+        if row.task == "consultation"
+    }
+    scores = list(read_rows(built.dir / "scores", ScoredResponse))
+    assert len(scores) == 40
+    assert all(consultations[row.scenario] == row.split for row in scores)
+    assert {row.split for row in scores} == {"train", "dev"}
+
+
+def contents(directory: Path) -> list[str]:
+    return [row.model_dump_json() for row in read_rows(directory, Instruction)]
+
+
+def test_the_order_of_the_sources_does_not_show(
+    built: Artefact, hospital: Path, corpus: Path, config_of: Make, open_artefact: Open
+) -> None:
+    import gzip
+
+    for path in hospital.glob("*.gz"):
+        lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+        path.write_bytes(gzip.compress(b"".join(reversed(lines))))
+    other = open_artefact(config_of(), "reversed")
+    build_instructions(config_of(), hospital, corpus, other)
+    assert contents(other.dir / "sft") == contents(built.dir / "sft")
+    seeded = open_artefact(config_of(seed=1), "seeded")
+    build_instructions(config_of(seed=1), hospital, corpus, seeded)
+    assert contents(seeded.dir / "sft") != contents(built.dir / "sft")
+    assert sorted(contents(seeded.dir / "sft")) == sorted(contents(built.dir / "sft"))
+
+
+def test_limits_and_weights(
+    hospital: Path, corpus: Path, config_of: Make, open_artefact: Open
+) -> None:
+    config = config_of(
+        sampling={
+            "diagnosis": {"max_rows": 7, "max_dev_rows": 2},
+            "treatment": {"max_rows": 0},
+            "instruction": {"weight": 2},
+        }
+    )
+    artefact = open_artefact(config)
+    build_instructions(config, hospital, corpus, artefact)
+    rows = list(read_rows(artefact.dir / "sft", Instruction))
+    by_task = Counter((row.task, row.split) for row in rows)
+    assert by_task["diagnosis", "train"] == 7
+    assert by_task["diagnosis", "dev"] == 2
+    assert not any(row.task == "treatment" for row in rows)
+    assert by_task["instruction", "train"] * 1 + 2 * by_task["instruction", "dev"] == 20
+    assert len({row.id for row in rows}) == len(rows)
+    artefact.counts["write/sft"].check("write/sft")
+
+
+def test_a_finished_output_is_kept_by_the_next_run(
+    hospital: Path, corpus: Path, config_of: Make, open_artefact: Open
+) -> None:
+    config = config_of()
+    (hospital / "exam.jsonl.gz").rename(hospital / "away")
+    with pytest.raises(DataError, match="exam"):
+        build_instructions(config, hospital, corpus, open_artefact(config))
+    (hospital / "away").rename(hospital / "exam.jsonl.gz")
+    straight = open_artefact(config, "straight")
+    build_instructions(config, hospital, corpus, straight)
+    resumed = open_artefact(config)
+    build_instructions(config, hospital, corpus, resumed)
+    assert contents(resumed.dir / "sft") == contents(straight.dir / "sft")
+    assert resumed.counts == straight.counts
+
+
+def test_malformed_rows_are_set_aside_without_their_text(
+    hospital: Path, corpus: Path, config_of: Make, open_artefact: Open
+) -> None:
+    import gzip
+
+    path = hospital / "consultation.jsonl.gz"
+    bad = '{"id": "c99", "scenario": "秘密"}\n{broken 秘密\n'.encode()
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bad))
+    artefact = open_artefact(config_of())
+    build_instructions(config_of(), hospital, corpus, artefact)
+    assert artefact.counts["read/consultation"].rejected == {
+        "missing_field:response": 1, "malformed_json": 1,
+    }  # fmt: skip
+    lines = (artefact.dir / "quarantine" / "consultation.jsonl").read_text(encoding="utf-8")
+    assert [json.loads(line)["line"] for line in lines.splitlines()] == [41, 42]
+    assert "秘密" not in lines
+    strict = config_of(max_rejected_fraction=0.01)
+    with pytest.raises(DataError, match="source consultation: 2 of 42 lines rejected"):
+        build_instructions(strict, hospital, corpus, open_artefact(strict, "strict"))
+
+
+def test_check_sources_finds_a_wrong_setting_without_writing(
+    hospital: Path, config_of: Make
+) -> None:
+    check_sources(config_of(), hospital)
+    wrong = config_of().model_dump()
+    wrong["sources"][0]["fields"] = {"head": "h"}
+    with pytest.raises(DataError, match="head ← h"):
+        check_sources(InstructionsConfig.model_validate(wrong), hospital)
+    with pytest.raises(ConfigError, match="no indicator file"):
+        check_sources(config_of(quality={"indicators": "quality/none/*.yaml"}), hospital)
