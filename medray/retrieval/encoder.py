@@ -1,0 +1,320 @@
+"""The encoder job. In: corpus documents and passages, retrieval questions. Out: a BERT directory
+for embedding (`model/`), the one after masked-language training only (`mlm/`), metrics.jsonl.
+
+Source: [C-Pack 3] for the two stages, METHOD.md on retrieval; the small BERT of the laptop
+profile replaces a BGE checkpoint, which takes its place with `base`.
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import transformers
+from pydantic import Field, model_validator
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+)
+
+from medray.common.config import Config
+from medray.common.errors import CheckpointError
+from medray.common.manifest import Artefact, Counts
+from medray.common.metrics import MetricsLog
+from medray.common.records import Document, RetrievalQuestion
+from medray.common.rows import count_rows, read_batches, read_rows
+from medray.common.split import unit_hash
+from medray.retrieval.contrastive import (
+    ContrastiveConfig,
+    PairBatches,
+    PairLoss,
+    load_passages,
+    load_questions,
+)
+from medray.retrieval.embed import passage_text, save_instruction
+from medray.retrieval.loop import LoopSettings, Stage, load_state, run_stage
+from medray.retrieval.mlm import (
+    MaskedLanguageLoss,
+    MlmBatches,
+    MlmConfig,
+    open_blocks,
+    write_blocks,
+)
+from medray.retrieval.tokenizer import train_tokenizer
+
+logger = logging.getLogger(__name__)
+SCRATCH = ("encoder_data", "encoder_train")
+"""Names in the artefact's directory that are not part of the artefact; drop them at publishing."""
+
+
+class EncoderConfig(Config):
+    """The encoder, its two training stages, and the workers."""
+
+    base: str = ""
+    """A Hugging Face directory (BGE, BERT, RoBERTa) to start from; empty builds a small BERT."""
+    num_layers: int = Field(default=3, ge=1)
+    """Of the small BERT. Source: not given; the largest that trains in 100 s on two cores."""
+    hidden_size: int = Field(default=128, ge=8)
+    num_heads: int = Field(default=4, ge=1)
+    vocab_size: int = Field(default=6000, ge=100)
+    max_positions: int = Field(default=512, ge=16)
+    """Source: [BERT]."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Source: [BERT A.2]."""
+    mlm: MlmConfig = MlmConfig()
+    contrastive: ContrastiveConfig = ContrastiveConfig()
+    num_workers: int = Field(default=2, ge=1)
+    use_gpu: bool = False
+    bf16: bool = False
+    checkpoint_every: int = Field(default=100, ge=1)
+    """Steps between checkpoints."""
+    log_every: int = Field(default=20, ge=1)
+    max_failures: int = Field(default=2, ge=0)
+    """Times that a lost worker group is started again from the newest checkpoint."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> "EncoderConfig":
+        for name, size in (
+            ("mlm", self.mlm.batch_size),
+            ("contrastive", self.contrastive.batch_size),
+        ):
+            if size % self.num_workers:
+                raise ValueError(
+                    f"{name}.batch_size must be a multiple of num_workers "
+                    f"{self.num_workers}, got {size}"
+                )
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"hidden_size must be a multiple of num_heads {self.num_heads}, "
+                f"got {self.hidden_size}"
+            )
+        longest = max(
+            self.mlm.block_tokens,
+            self.contrastive.max_passage_tokens,
+            self.contrastive.max_query_tokens,
+        )
+        if not self.base and longest > self.max_positions:
+            raise ValueError(f"{longest} tokens exceed max_positions {self.max_positions}")
+        return self
+
+
+def train_encoder(
+    config: EncoderConfig, corpus: Path, instructions: Path, artefact: Artefact
+) -> None:
+    """Trains the encoder on Ray Train workers and writes it under `artefact.dir`.
+
+    A killed run is continued by calling this again: finished parts are kept, training goes on
+    from the newest checkpoint and ends in the same weights.
+
+    Raises:
+        DataError: if the corpus has no training text or no passage.
+        CheckpointError: if `base` is not a model directory.
+    """
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    # Workers run in a directory of their own.
+    corpus, instructions, directory = (p.resolve() for p in (corpus, instructions, artefact.dir))
+    data = directory / "encoder_data"
+    if not data.is_dir():
+        prepare_data(config, corpus, data)
+    counts = json.loads((data / "counts.json").read_text(encoding="utf-8"))
+    artefact.counts["mlm_documents"] = Counts.model_validate(counts)
+    _count_questions(instructions, artefact)
+    if not (directory / "model").is_dir():
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={
+                "config": config.model_dump(mode="json"),
+                "passages": str(corpus / "passages"),
+                "questions": str(instructions / "questions"),
+                "directory": str(directory),
+            },
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=config.num_workers, use_gpu=config.use_gpu
+            ),
+            run_config=ray.train.RunConfig(
+                name="encoder_train",
+                storage_path=str(directory),
+                failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            ),
+        )
+        trainer.fit()
+    _summarise(artefact)
+
+
+def prepare_data(config: EncoderConfig, corpus: Path, target: Path) -> None:
+    """Writes tokenizer, masked-language blocks and row counts to `target`, all or nothing.
+
+    Training text is the documents of split train and every passage. Memory: one batch of rows.
+    """
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    counts = Counts()
+    if config.base:
+        if not (Path(config.base) / "config.json").is_file():
+            raise CheckpointError(
+                f"encoder.base {config.base} has no config.json; "
+                "give a Hugging Face model directory, or leave it empty"
+            )
+        AutoTokenizer.from_pretrained(config.base).save_pretrained(temporary / "tokenizer")
+    else:
+        texts = (text for batch in _texts(config, corpus, Counts()) for text in batch)
+        train_tokenizer(texts, config.vocab_size, config.max_positions, temporary / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(temporary / "tokenizer")
+    texts = _texts(config, corpus, counts)
+    blocks = write_blocks(texts, tokenizer, config.mlm.block_tokens, temporary / "blocks.bin")
+    (temporary / "counts.json").write_text(counts.model_dump_json(), encoding="utf-8")
+    os.replace(temporary, target)
+    logger.info(
+        "encoder data: %d documents, %d blocks of %d tokens, vocabulary %d",
+        counts.rows_out, len(blocks), config.mlm.block_tokens, len(tokenizer),
+    )  # fmt: skip
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """What each Ray Train worker runs: both stages, then rank 0 writes the model."""
+    import ray.train.torch
+
+    logging.basicConfig(level=logging.INFO)
+    transformers.logging.set_verbosity_error()  # the head and the pooler differ by design
+    config = EncoderConfig.model_validate(settings["config"])
+    directory = Path(settings["directory"])
+    mlm_dir, model_dir = directory / "mlm", directory / "model"
+    tokenizer = AutoTokenizer.from_pretrained(directory / "encoder_data" / "tokenizer")
+    loop = LoopSettings(
+        seed=config.seed,
+        device=ray.train.torch.get_device(),  # pyright: ignore[reportArgumentType]
+        bf16=config.bf16,
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+    )
+    log = MetricsLog(directory / "metrics.jsonl")
+    state = load_state()
+    if mlm_dir.is_dir() and (state is None or state.step <= config.mlm.steps):
+        state = None  # the finished stage outranks a checkpoint taken within it
+        done = config.mlm.steps
+    else:
+        done = 0 if state is None else state.step
+    if dist.get_rank() == 0:
+        log.truncate(done)
+
+    # 1. masked language
+    if not mlm_dir.is_dir():
+        torch.manual_seed(config.seed)
+        masked = build_masked_model(config, tokenizer)
+        if config.mlm.steps:
+            blocks = open_blocks(directory / "encoder_data" / "blocks.bin", config.mlm.block_tokens)
+            stage = Stage(
+                "mlm", MaskedLanguageLoss(masked),
+                MlmBatches(config.mlm, blocks, tokenizer, config.seed),
+                config.mlm.steps, config.mlm.learning_rate, config.mlm.warmup_steps, first_step=0,
+            )  # fmt: skip
+            run_stage(stage, state, loop, log)
+        state = None
+        publish_model(masked, tokenizer, mlm_dir, config.contrastive.query_instruction)
+
+    # 2. contrastive
+    torch.manual_seed(config.seed)
+    encoder = AutoModel.from_pretrained(mlm_dir)
+    for name, parameter in encoder.named_parameters():
+        if "pooler" in name:  # [CLS] pooling leaves it out
+            parameter.requires_grad_(False)
+    if config.contrastive.steps:
+        passages = load_passages(Path(settings["passages"]))
+        questions = load_questions(Path(settings["questions"]), passages)
+        stage = Stage(
+            "contrastive", PairLoss(encoder, config.contrastive.temperature),
+            PairBatches(config.contrastive, questions, passages, tokenizer, config.seed),
+            config.contrastive.steps, config.contrastive.learning_rate,
+            config.contrastive.warmup_steps, first_step=config.mlm.steps,
+        )  # fmt: skip
+        run_stage(stage, state, loop, log)
+    publish_model(encoder, tokenizer, model_dir, config.contrastive.query_instruction)
+
+
+def build_masked_model(config: EncoderConfig, tokenizer: Any) -> Any:
+    """Returns the model that masked-language training starts from."""
+    if config.base:
+        return AutoModelForMaskedLM.from_pretrained(config.base)
+    return BertForMaskedLM(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=config.num_heads,
+            intermediate_size=4 * config.hidden_size,
+            max_position_embeddings=config.max_positions,
+            hidden_dropout_prob=config.dropout,
+            attention_probs_dropout_prob=config.dropout,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def publish_model(model: Any, tokenizer: Any, target: Path, instruction: str) -> None:
+    """Rank 0 writes a Hugging Face directory, whole or not at all; all workers wait for it."""
+    if dist.get_rank() == 0:
+        temporary = target.with_name(f".{target.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        model.eval().to("cpu").save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        save_instruction(temporary, instruction)
+        os.replace(temporary, target)
+    dist.barrier()
+
+
+def _texts(config: EncoderConfig, corpus: Path, counts: Counts) -> Iterator[list[str]]:
+    def sections() -> Iterable[Document]:
+        for document in read_rows(corpus / "documents", Document):
+            counts.rows_in += 1
+            if document.split != "train":
+                counts.reject("held_out")
+            elif unit_hash(document.doc_id) >= config.mlm.document_fraction:
+                counts.reject("beyond_document_fraction")
+            else:
+                counts.rows_out += 1
+                yield document
+
+    texts: list[str] = []
+    for document in sections():
+        body = "\n".join(f"{section.heading}：{section.text}" for section in document.sections)
+        texts.append(passage_text(document.title, body))
+        if len(texts) == 256:
+            yield texts
+            texts = []
+    yield texts
+    for batch in read_batches(corpus / "passages"):
+        rows = batch.select(["title", "text"]).to_pylist()
+        yield [passage_text(row["title"], row["text"]) for row in rows]
+
+
+def _count_questions(instructions: Path, artefact: Artefact) -> None:
+    counts = Counts(rows_in=count_rows(instructions / "questions"))
+    for question in read_rows(instructions / "questions", RetrievalQuestion):
+        if question.split == "train":
+            counts.rows_out += 1
+        else:
+            counts.reject("held_out")
+    artefact.counts["contrastive_questions"] = counts
+
+
+def _summarise(artefact: Artefact) -> None:
+    rows = MetricsLog(artefact.dir / "metrics.jsonl").read()
+    for stage in ("mlm", "contrastive"):
+        losses = [row[f"{stage}/loss"] for row in rows if f"{stage}/loss" in row]
+        if losses:
+            artefact.metrics[f"{stage}/loss_before"] = losses[0]
+            artefact.metrics[f"{stage}/loss_after"] = losses[-1]
+    logger.info("encoder: %s", artefact.metrics)

@@ -1,0 +1,215 @@
+"""The index job. In: encoder, passages, held-out questions. Out: passages with vectors in Parquet
+(the source of truth), a Milvus collection filled from them, recall@k.
+
+Source: [EMR-LLM] retrieval of the k nearest passages by cosine; DESIGN.md 3 on versions and alias.
+"""
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from medray.common.config import Config
+from medray.common.errors import DataError
+from medray.common.manifest import Artefact, Counts, remove
+from medray.common.records import RetrievalQuestion
+from medray.common.rows import count_rows, read_rows
+from medray.retrieval.collection import (
+    ALIAS,
+    CollectionConfig,
+    connect,
+    disconnect,
+    is_lite,
+    load_version,
+    search_vectors,
+    vectors_of,
+)
+from medray.retrieval.embed import Embedder, passage_text
+from medray.retrieval.recall import exact_top, retrieval_metrics, tfidf_top
+from medray.retrieval.search import INFO
+
+logger = logging.getLogger(__name__)
+DEPTH = 10
+"""Hits per question that the figures look at."""
+
+
+class IndexConfig(Config):
+    """The index."""
+
+    uri: str = ""
+    """A Milvus cluster, http://host:19530. Empty: Milvus Lite, milvus.db in the artefact."""
+    collection: CollectionConfig = CollectionConfig()
+    num_actors: int = Field(default=2, ge=1)
+    """Ray actors that embed."""
+    batch_size: int = Field(default=64, ge=1)
+    max_tokens: int = Field(default=256, ge=8)
+    use_gpu: bool = False
+    max_questions: int = Field(default=2000, ge=1)
+    """Held-out questions that the figures are computed on, the first in id order."""
+
+
+class EmbedPassages:
+    """A Ray Data actor: adds the column `vector` to a table of passages."""
+
+    def __init__(self, encoder: str, batch_size: int, max_tokens: int, device: str) -> None:
+        self.embedder = Embedder(
+            encoder, device=device, batch_size=batch_size, max_tokens=max_tokens
+        )
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        titles, texts = table["title"].to_pylist(), table["text"].to_pylist()
+        vectors_ND = self.embedder.embed(
+            [passage_text(title, text) for title, text in zip(titles, texts, strict=True)]
+        )
+        column = pa.FixedSizeListArray.from_arrays(vectors_ND.ravel(), self.embedder.dim)
+        return table.append_column("vector", column)
+
+
+def build_index(
+    config: IndexConfig, encoder: Path, corpus: Path, questions: Path | None, artefact: Artefact
+) -> None:
+    """Embeds all passages, fills Milvus, and measures on the questions of split dev.
+
+    Finished vectors in `artefact.dir` are reused; the collection is always filled anew.
+
+    Args:
+        questions: directory of RetrievalQuestion shards; None skips the figures.
+    Raises:
+        DataError: if there is no passage, or passage ids repeat.
+        ServiceError: if no Milvus answers at `config.uri`.
+    """
+    target = artefact.dir / "passages"
+    rows_in = count_rows(corpus / "passages")
+    if not rows_in:
+        raise DataError(f"{corpus / 'passages'} holds no passage; run the corpus job first")
+    lite = not config.uri or is_lite(config.uri)
+    uri = (config.uri or str(artefact.dir / "milvus.db")) if lite else config.uri
+    disconnect(connect(uri), uri)  # a wrong URI shows before the long work
+    if not target.is_dir():
+        started = time.monotonic()
+        embed_passages(config, encoder, corpus / "passages", target)
+        artefact.metrics["time/embed_s"] = round(time.monotonic() - started, 2)
+    client = connect(uri)
+    try:
+        rows_out = count_rows(target)
+        artefact.counts["embed"] = Counts(rows_in=rows_in, rows_out=rows_out)
+        started = time.monotonic()
+        name = load_version(client, target, config.collection)
+        artefact.metrics["time/load_s"] = round(time.monotonic() - started, 2)
+        info = {
+            "uri": "" if lite else uri,
+            "collection": name,
+            "alias": ALIAS,
+            "passages": rows_out,
+            "config": config.collection.model_dump(mode="json"),
+        }
+        text = json.dumps(info, indent=1)
+        (artefact.dir / INFO).write_text(text, encoding="utf-8")
+        if questions is not None:
+            table = pa.concat_tables([pq.read_table(p) for p in sorted(target.glob("*.parquet"))])
+            figures = evaluate_index(config, encoder, table, questions, artefact, client, name)
+            artefact.metrics.update(figures)
+    finally:
+        disconnect(client, uri)
+    logger.info("index: %d passages in %s; %s", rows_out, name, artefact.metrics)
+
+
+def embed_passages(config: IndexConfig, encoder: Path, passages: Path, target: Path) -> None:
+    """Embeds passages on Ray Data actors into Parquet shards, whole or not at all."""
+    import ray.data
+
+    temporary = target.with_name(f".{target.name}.tmp")
+    remove(temporary)
+    context = ray.data.DataContext.get_current()
+    preserved = context.execution_options.preserve_order
+    context.execution_options.preserve_order = True  # the same files, whichever actor is faster
+    try:
+        ray.data.read_parquet(
+            [str(path) for path in sorted(passages.glob("*.parquet"))]
+        ).map_batches(
+            EmbedPassages,  # pyright: ignore[reportArgumentType]
+            fn_constructor_kwargs={
+                "encoder": str(encoder),
+                "batch_size": config.batch_size,
+                "max_tokens": config.max_tokens,
+                "device": "cuda" if config.use_gpu else "cpu",
+            },
+            batch_format="pyarrow",
+            batch_size=4 * config.batch_size,
+            compute=ray.data.ActorPoolStrategy(size=config.num_actors),
+            num_gpus=1 if config.use_gpu else None,
+        ).write_parquet(str(temporary), min_rows_per_file=10_000)
+    finally:
+        context.execution_options.preserve_order = preserved
+    # Ray names shards with a random id in front and their number behind.
+    for number, path in enumerate(sorted(temporary.glob("*.parquet"), key=lambda p: p.name[-30:])):
+        path.rename(temporary / f"part-{number:05d}.parquet")
+    os.replace(temporary, target)
+
+
+def evaluate_index(
+    config: IndexConfig,
+    encoder: Path,
+    table: pa.Table,
+    questions: Path,
+    artefact: Artefact,
+    client,
+    collection: str,
+) -> dict[str, float]:
+    """Returns recall@1/5/10 and MRR@10 on held-out questions: Milvus, exact search, TF-IDF.
+
+    A question whose passages are not all indexed is left out and counted.
+    """
+    names = table["passage_id"].to_pylist()
+    known = set(names)
+    counts, asked = Counts(), []
+    rows = sorted(read_rows(questions, RetrievalQuestion), key=lambda row: row.id)
+    for question in rows:
+        counts.rows_in += 1
+        if question.split != "dev":
+            counts.reject("split_train")
+        elif not known.issuperset(question.passage_ids):
+            counts.reject("passage_not_indexed")
+        elif len(asked) == config.max_questions:
+            counts.reject("beyond_max_questions")
+        else:
+            asked.append(question)
+            counts.rows_out += 1
+    artefact.counts["questions"] = counts
+    if not asked:
+        logger.warning("no held-out question; recall is not measured")
+        return {}
+    texts, gold = [q.question for q in asked], [q.passage_ids for q in asked]
+    queries_QD = Embedder(
+        encoder, max_tokens=config.max_tokens, batch_size=config.batch_size
+    ).embed_queries(texts)
+    started = time.monotonic()
+    hits = [
+        search_vectors(
+            client, collection, query_D[None], DEPTH, config.collection, fields=["passage_id"]
+        )[0]
+        for query_D in queries_QD
+    ]
+    milliseconds = 1000 * (time.monotonic() - started) / len(asked)
+    found = [[hit["passage_id"] for hit in row] for row in hits]
+    exact = [[names[i] for i in row] for row in exact_top(queries_QD, vectors_of(table), DEPTH)]
+    passages = [
+        passage_text(title, text)
+        for title, text in zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
+    ]
+    lexical = [[names[i] for i in row] for row in tfidf_top(texts, passages, DEPTH)]
+    agreement = np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, exact, strict=True)])
+    return {
+        **retrieval_metrics(found, gold),
+        **retrieval_metrics(exact, gold, "exact/"),
+        **retrieval_metrics(lexical, gold, "tfidf/"),
+        "agreement@10": round(float(agreement), 4),
+        "questions": len(asked),
+        "time/search_ms": round(milliseconds, 2),
+    }
