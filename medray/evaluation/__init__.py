@@ -1,0 +1,1 @@
+"""Evaluation: metrics, baselines, ceilings, intervals and the report."""
