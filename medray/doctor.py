@@ -118,7 +118,7 @@ def check_memory() -> Check:
         mend = f"free memory up to {MIN_MEMORY_GIB} GiB, better {GOOD_MEMORY_GIB}"
         return Check("memory", "fail", found, mend)
     if free < GOOD_MEMORY_GIB:
-        mend = f"the demonstration wants {GOOD_MEMORY_GIB} GiB; lower sample.n if it is killed"
+        mend = f"the demonstration wants {GOOD_MEMORY_GIB} GiB; lower sample.num_records if it is killed"
         return Check("memory", "warn", found, mend)
     return Check("memory", "ok", found)
 

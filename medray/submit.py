@@ -5,12 +5,14 @@ project without models, indexes and artefacts) is uploaded, so that the code tha
 """
 
 import asyncio
+import logging
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from medray.common.config import apply_overrides, read_yaml
@@ -40,9 +42,8 @@ def submit(
         jobs: the directory of job scripts; its parent is uploaded when it is a checkout.
         address: the head's dashboard, `http://HOST:8265`.
     Raises:
-        ConfigError: the profile would keep artefacts where the cluster loses them, or the upload
-            is too large.
-        ServiceError: no cluster at the address.
+        ConfigError: the profile would keep artefacts where the cluster loses them.
+        ServiceError: no cluster at the address, or it refuses the token or the upload.
     """
     root = jobs.parent if jobs.name == "jobs" else jobs
     profile_path = find_profile(profile).resolve()
@@ -51,6 +52,7 @@ def submit(
     there = profile_path.relative_to(root).as_posix()
     options = [there if option == profile else option for option in options]
     check_storage(apply_overrides(read_yaml(profile_path), list(overrides)), str(profile_path))
+    logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every web socket
     client = connect(address)
     script = (jobs / f"{job}.py").relative_to(root).as_posix()
     try:
@@ -59,8 +61,11 @@ def submit(
             runtime_env={"working_dir": str(root), "excludes": list(EXCLUDES)},
             metadata={"name": job},
         )
-    except ValueError as error:  # Ray's wording when the package exceeds its limit
-        raise ConfigError(f"{root} cannot be uploaded: {error}") from None
+    except (ValueError, RuntimeError) as error:
+        raise ServiceError(
+            f"{address} does not take the job: {error} What is uploaded is {root} without "
+            "artefacts, and may have 100 MiB"
+        ) from None
     return client, job_id
 
 
@@ -83,6 +88,11 @@ def connect(address: str) -> JobSubmissionClient:
         raise ConfigError(f"--address must read http://HOST:8265 (the dashboard), got {address!r}")
     try:
         return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise ServiceError(
+            f"{address} refuses: {error.message.splitlines()[0]}. Set RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN to the cluster's token (on the head: `ray get-auth-token`)"
+        ) from None
     except (ConnectionError, RuntimeError) as error:
         raise ServiceError(
             f"no Ray cluster answers at {address}: {error} Start one with `ray start --head`, "

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent.parent
 CLUSTER = ROOT / "cluster"
 CLUSTER_FIELDS = {
     "rayVersion", "headGroupSpec", "workerGroupSpecs", "enableInTreeAutoscaling",
-    "autoscalerOptions",
+    "autoscalerOptions", "authOptions",
 }  # fmt: skip
 HEAD_FIELDS = {"serviceType", "rayStartParams", "template"}
 WORKER_FIELDS = {
@@ -73,10 +73,11 @@ def test_cluster_fields(name: str) -> None:
     spec = cluster_spec(name)
     assert set(spec) <= CLUSTER_FIELDS
     assert spec["rayVersion"] == pinned("ray")
+    assert spec["authOptions"] == {"mode": "token"}  # the job API runs any code
     assert spec["autoscalerOptions"]["upscalingMode"] in ("Default", "Aggressive", "Conservative")
     assert isinstance(spec["autoscalerOptions"]["idleTimeoutSeconds"], int)
     assert set(spec["headGroupSpec"]) <= HEAD_FIELDS
-    assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"  # the job API runs any code
+    assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
     assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"  # no work beside the GCS
     for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
@@ -204,6 +205,13 @@ def test_ray_up_uses_the_image_of_the_manifests() -> None:
     assert docker["image"] == head["image"]
     assert "-v /mnt/medray:/mnt/medray" in docker["run_options"]
     assert not docker["pull_before_run"]
+
+
+def test_ray_up_asks_for_the_token() -> None:
+    config = load("ray_up")
+    assert "-e RAY_AUTH_MODE=token" in config["docker"]["run_options"]
+    assert config["file_mounts"] == {"/home/medray/.ray/auth_token": "~/.ray/auth_token"}
+    assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
 
 
 def test_dockerfile_is_pinned_unprivileged_and_watched() -> None:
