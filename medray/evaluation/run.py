@@ -6,6 +6,7 @@ goes on with the next. Comparisons are paired, on the same items.
 Source: EVALUATION.md 1.
 """
 
+import itertools
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -264,7 +265,7 @@ def comparisons(values: Mapping[str, Mapping[str, list[float]]]) -> list[Figure]
     """Paired differences between neighbouring stages."""
     figures = []
     names = [name for name, metrics in values.items() if metrics]
-    for before, after in zip(names, names[1:], strict=False):
+    for before, after in itertools.pairwise(names):
         figures += [
             rewards.compare(before, after, metric, values[before][metric], values[after][metric])
             for metric in values[before]

@@ -7,6 +7,7 @@ Source: EVALUATION.md 1, 2.
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from medray.evaluation.figures import Figure, mean, plain
 
@@ -24,7 +25,7 @@ def rouge_l(response: str, reference: str) -> float:
     if not ours or not theirs:
         return 0.0
     # The package splits sentences at full stops of its own accord; commas and stops stay words.
-    scores = Rouge(metrics=["rouge-l"]).get_scores(" ".join(ours), " ".join(theirs))
+    scores: Any = Rouge(metrics=["rouge-l"]).get_scores(" ".join(ours), " ".join(theirs))
     return float(scores[0]["rouge-l"]["f"])
 
 
