@@ -92,8 +92,10 @@ def load_version(
     Returns:
         the collection's name, such as docs_v2.
     Raises:
-        DataError: if a row does not fit or fewer rows arrived than were sent.
+        DataError: if a passage is too long or ids repeat.
+        ServiceError: if fewer rows arrived than were sent.
     """
+    _check_ids(directory)
     existing = versions(client, alias)
     number = int(existing[-1].rpartition("_v")[2]) + 1 if existing else 1
     name = f"{alias}_v{number}"
@@ -175,6 +177,19 @@ def _batches(directory: Path) -> Iterator[pa.RecordBatch]:
             yield from file.iter_batches(batch_size=INSERT_ROWS)
 
 
+def _check_ids(directory: Path) -> None:
+    # Milvus takes a repeated primary key without a word and returns either row.
+    seen = pa.concat_arrays(
+        [batch["passage_id"] for batch in _batches(directory)] or [pa.array([], pa.string())]
+    )
+    repeated = len(seen) - len(seen.unique())
+    if repeated:
+        raise DataError(
+            f"{directory}: {repeated} of its passage ids are repeats; "
+            "ids must be unique, mend the corpus sources"
+        )
+
+
 def _create(client: MilvusClient, name: str, dim: int, config: CollectionConfig) -> None:
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
     for field, info in Passage.model_fields.items():
@@ -224,7 +239,7 @@ def _load(
         time.sleep(0.2 * (attempt + 1))
         client.release_collection(name)
     client.drop_collection(name)
-    raise DataError(
+    raise ServiceError(
         f"collection {name} holds {found} rows after loading, {rows} were sent; "
-        "passage ids may repeat, or the disk is full"
+        "look at Milvus' log and its disk, then build the index again"
     )

@@ -79,12 +79,15 @@ def build_index(
     Finished vectors in `artefact.dir` are reused; the collection is always filled anew.
 
     Args:
+        encoder: an encoder artefact, or any directory with a Hugging Face model under `model/`.
         questions: directory of RetrievalQuestion shards; None skips the figures.
     Raises:
         DataError: if there is no passage, or passage ids repeat.
         ServiceError: if no Milvus answers at `config.uri`.
     """
-    target = artefact.dir / "passages"
+    # Ray Data's actors run in a directory of their own.
+    encoder, corpus = (encoder / "model").resolve(), corpus.resolve()
+    target = artefact.dir.resolve() / "passages"
     rows_in = count_rows(corpus / "passages")
     if not rows_in:
         raise DataError(f"{corpus / 'passages'} holds no passage; run the corpus job first")

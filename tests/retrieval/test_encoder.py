@@ -1,0 +1,160 @@
+"""The encoder job on real Ray Train workers: resumed and killed runs end like straight ones."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import ray.train.v2.api.exceptions
+import torch
+from safetensors.torch import load_file
+
+from medray.common.errors import CheckpointError, DataError
+from medray.common.manifest import Artefact
+from medray.common.metrics import MetricsLog
+from medray.common.records import Passage, RetrievalQuestion
+from medray.common.rows import write_rows
+from medray.common.storage import Storage, StorageConfig
+from medray.retrieval.contrastive import ContrastiveConfig
+from medray.retrieval.embed import Embedder
+from medray.retrieval.encoder import SCRATCH, EncoderConfig, train_encoder
+from medray.retrieval.mlm import MlmConfig
+
+
+def tiny(**values) -> EncoderConfig:
+    settings = {
+        "num_layers": 1, "hidden_size": 32, "num_heads": 2, "vocab_size": 200, "max_positions": 64,
+        "mlm": MlmConfig(steps=4, batch_size=4, block_tokens=16, warmup_steps=1),
+        "contrastive": ContrastiveConfig(
+            steps=4, batch_size=8, warmup_steps=1, max_query_tokens=16, max_passage_tokens=48
+        ),
+        "checkpoint_every": 2, "log_every": 1,
+    }  # fmt: skip
+    return EncoderConfig.model_validate({**settings, **values})
+
+
+def open_artefact(root: Path, config: EncoderConfig) -> Artefact:
+    return Artefact(Storage(StorageConfig(root=str(root))), "encoder", config, key="k")
+
+
+def weights(artefact: Artefact) -> dict[str, torch.Tensor]:
+    return load_file(artefact.dir / "model" / "model.safetensors")
+
+
+def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        assert torch.equal(values, other[name]), name
+
+
+@pytest.fixture(scope="session")
+def straight(ray_cluster, corpus, instructions, tmp_path_factory) -> Artefact:
+    """An undisturbed run of 4 + 4 steps on two workers."""
+    artefact = open_artefact(tmp_path_factory.mktemp("straight"), tiny())
+    train_encoder(tiny(), corpus, instructions, artefact)
+    return artefact
+
+
+def test_batch_that_workers_cannot_share_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"contrastive.batch_size must be a multiple"):
+        tiny(num_workers=4, contrastive=ContrastiveConfig(batch_size=6))
+
+
+def test_base_without_model_is_refused(corpus, instructions, tmp_path: Path) -> None:
+    config = tiny(base=str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        train_encoder(config, corpus, instructions, open_artefact(tmp_path / "out", config))
+
+
+@pytest.mark.cluster
+def test_writes_models_losses_and_counts(straight: Artefact) -> None:
+    rows = MetricsLog(straight.dir / "metrics.jsonl").read()
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert ["mlm/loss" in row for row in rows] == [True] * 4 + [False] * 4
+    assert straight.metrics["mlm/loss_before"] > 0
+    assert straight.counts["mlm_documents"].model_dump() == {
+        "rows_in": 5, "rows_out": 4, "rejected": {"held_out": 1}
+    }  # fmt: skip
+    assert straight.counts["contrastive_questions"].rows_out == 5
+    assert Embedder(straight.dir / "model").embed(["肺炎"]).shape == (1, 32)
+    assert {"mlm", "model", *SCRATCH} <= {path.name for path in straight.dir.iterdir()}
+
+
+@pytest.mark.cluster
+def test_two_workers_train_like_one(straight, corpus, instructions, tmp_path: Path) -> None:
+    runs = []
+    for num_workers in (1, 2):
+        config = tiny(num_workers=num_workers, dropout=0.0)
+        artefact = open_artefact(tmp_path / str(num_workers), config)
+        train_encoder(config, corpus, instructions, artefact)
+        runs.append(weights(artefact))
+    for name, values in runs[0].items():
+        torch.testing.assert_close(values, runs[1][name], atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(("max_failures", "kill_at"), [(1, 3), (0, 3), (1, 7)])
+def test_killed_run_ends_like_a_straight_one(
+    straight, corpus, instructions, tmp_path: Path, max_failures: int, kill_at: int
+) -> None:
+    """With 1 Ray Train starts the workers again; with 0 the job fails and is run again."""
+    config = tiny(max_failures=max_failures)
+    artefact = open_artefact(tmp_path, config)
+    log = MetricsLog(artefact.dir / "metrics.jsonl")
+    before = {process.pid for process in psutil.process_iter() if is_worker(process)}
+    killed: list[int] = []
+
+    def kill_once_it_trains() -> None:
+        while not any(row["step"] >= kill_at for row in log.read()):
+            time.sleep(0.005)
+        for process in psutil.process_iter():
+            if process.pid not in before and is_worker(process):
+                os.kill(process.pid, signal.SIGKILL)
+                killed.append(process.pid)
+                return
+
+    thread = threading.Thread(target=kill_once_it_trains, daemon=True)
+    thread.start()
+    if not max_failures:
+        with pytest.raises(ray.train.v2.api.exceptions.TrainingFailedError):
+            train_encoder(config, corpus, instructions, artefact)
+    train_encoder(config, corpus, instructions, artefact)
+    thread.join(timeout=10)
+    assert len(killed) == 1
+    assert_equal(weights(straight), weights(artefact))
+    rows = MetricsLog(artefact.dir / "metrics.jsonl").read()
+    assert [row["step"] for row in rows] == list(range(1, 9))
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return "RayTrainWorker" in process.name() or any(
+            "RayTrainWorker" in part for part in process.cmdline()
+        )
+    except psutil.Error:
+        return False
+
+
+@pytest.mark.cluster
+def test_corpus_without_passages_is_refused(
+    ray_cluster, corpus, instructions, tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "corpus" / "passages", Passage, [])
+    (tmp_path / "corpus" / "documents").symlink_to(corpus / "documents")
+    with pytest.raises(DataError, match="holds no passage"):
+        train_encoder(
+            tiny(), tmp_path / "corpus", instructions, open_artefact(tmp_path / "out", tiny())
+        )
+
+
+@pytest.mark.cluster
+def test_questions_may_be_missing(ray_cluster, corpus, tmp_path: Path) -> None:
+    """Spans of passages alone train the encoder where a hospital has no questions yet."""
+    write_rows(tmp_path / "questions", RetrievalQuestion, [])
+    config = tiny(num_workers=1, mlm=MlmConfig(steps=0, batch_size=4, block_tokens=16))
+    artefact = open_artefact(tmp_path / "out", config)
+    train_encoder(config, corpus, tmp_path, artefact)
+    assert (artefact.dir / "model" / "model.safetensors").is_file()

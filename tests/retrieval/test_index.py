@@ -1,0 +1,72 @@
+"""The index job end to end: Ray Data actors, Parquet, Milvus Lite, figures."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from medray.common.errors import DataError, ServiceError
+from medray.common.manifest import Artefact
+from medray.common.records import Passage
+from medray.common.rows import write_rows
+from medray.common.storage import Storage, StorageConfig
+from medray.retrieval.collection import vectors_of
+from medray.retrieval.embed import Embedder, passage_text
+from medray.retrieval.index import IndexConfig, build_index
+from medray.retrieval.search import Searcher
+
+
+def open_artefact(root: Path) -> Artefact:
+    return Artefact(Storage(StorageConfig(root=str(root))), "index", IndexConfig(), key="k")
+
+
+@pytest.mark.cluster
+def test_build_publish_search_and_rebuild(
+    ray_cluster, encoder_dir: Path, corpus: Path, instructions: Path, tmp_path: Path
+) -> None:
+    artefact = open_artefact(tmp_path)
+    questions = instructions / "questions"
+    build_index(IndexConfig(), encoder_dir.parent, corpus, questions, artefact)
+
+    table = pq.read_table(sorted((artefact.dir / "passages").glob("*.parquet"))[0])
+    source = [pq.read_table(path) for path in sorted((corpus / "passages").glob("*.parquet"))]
+    ids = [name for part in source for name in part["passage_id"].to_pylist()]
+    assert table["passage_id"].to_pylist() == ids  # order kept
+    texts = [
+        passage_text(row["title"], row["text"])
+        for row in table.select(["title", "text"]).to_pylist()
+    ]
+    expected = Embedder(encoder_dir).embed(texts)
+    np.testing.assert_allclose(vectors_of(table), expected, atol=1e-5)
+
+    metrics = artefact.metrics
+    assert metrics["questions"] == 5 and metrics["agreement@10"] == 1.0
+    assert metrics["recall@10"] == metrics["exact/recall@10"] == 1.0  # ten passages in all
+    assert metrics["recall@5"] == metrics["exact/recall@5"]
+    assert artefact.counts["questions"].rejected == {"split_train": 5}
+    assert artefact.counts["embed"].rows_out == 10
+
+    # a second call in the same directory keeps the vectors and fills a new version
+    written = (artefact.dir / "passages" / "part-00000.parquet").stat().st_mtime_ns
+    build_index(IndexConfig(), encoder_dir.parent, corpus, questions, artefact)
+    assert (artefact.dir / "passages" / "part-00000.parquet").stat().st_mtime_ns == written
+
+    published = artefact.publish()
+    with Searcher(published) as searcher:
+        hits = searcher.search(expected[3], top_k=1)
+    assert hits[0].passage.passage_id == ids[3]
+    assert hits[0].score == pytest.approx(1, abs=1e-5)
+
+
+def test_no_passage_and_no_milvus_are_said_before_the_work(
+    encoder_dir: Path, corpus: Path, tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "empty" / "passages", Passage, [])
+    with pytest.raises(DataError, match="holds no passage"):
+        build_index(
+            IndexConfig(), encoder_dir.parent, tmp_path / "empty", None, open_artefact(tmp_path)
+        )
+    config = IndexConfig(uri="http://127.0.0.1:9")
+    with pytest.raises(ServiceError, match=r"start the Milvus cluster"):
+        build_index(config, encoder_dir.parent, corpus, None, open_artefact(tmp_path))

@@ -1,0 +1,118 @@
+"""Collections and search against a real Milvus Lite."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from medray.common.errors import ConfigError, DataError, ServiceError
+from medray.common.records import Passage
+from medray.common.rows import arrow_schema
+from medray.retrieval.collection import (
+    CollectionConfig,
+    connect,
+    disconnect,
+    load_version,
+    search_vectors,
+    switch_alias,
+    versions,
+)
+from medray.retrieval.search import INFO, Searcher
+
+# Cosine with (1, 0): a 1, b 0.6, c 0, d -1.
+VECTORS = {"a": (1.0, 0.0), "b": (0.6, 0.8), "c": (0.0, 1.0), "d": (-1.0, 0.0)}
+
+
+def write_index(directory: Path, names: str = "abcd", index_type: str = "FLAT") -> Path:
+    """An index directory with one passage for each letter."""
+    rows = [
+        Passage(
+            passage_id=name, doc_id=f"doc-{name}", start=0, end=1, section="治疗",
+            title="肺炎 治疗", text=name, kind="guideline" if name in "bd" else "literature",
+        ).model_dump()
+        for name in names
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=arrow_schema(Passage))
+    flat = np.array([VECTORS[name] for name in names], dtype=np.float32).ravel()
+    table = table.append_column("vector", pa.FixedSizeListArray.from_arrays(flat, 2))
+    (directory / "passages").mkdir(parents=True)
+    pq.write_table(table, directory / "passages" / "part-00000.parquet")
+    info = {"uri": "", "config": {"index_type": index_type}}
+    (directory / INFO).write_text(json.dumps(info), encoding="utf-8")
+    return directory
+
+
+@pytest.mark.parametrize("index_type", ["FLAT", "HNSW"])
+def test_best_first_with_cosine_and_whole_passages(tmp_path: Path, index_type: str) -> None:
+    with Searcher.from_parquet(write_index(tmp_path, index_type=index_type)) as searcher:
+        hits = searcher.search(np.array([1.0, 0.0]), top_k=3)
+    assert [hit.passage.passage_id for hit in hits] == ["a", "b", "c"]
+    assert [hit.score for hit in hits] == pytest.approx([1, 0.6, 0], abs=1e-5)
+    assert hits[0].passage == Passage(
+        passage_id="a", doc_id="doc-a", start=0, end=1, section="治疗", title="肺炎 治疗",
+        text="a", kind="literature",
+    )  # fmt: skip
+
+
+def test_condition_filters_and_a_wrong_one_is_an_error(tmp_path: Path) -> None:
+    with Searcher.from_parquet(write_index(tmp_path)) as searcher:
+        hits = searcher.search(np.array([1.0, 0.0]), 5, condition='kind == "guideline"')
+        assert [hit.passage.passage_id for hit in hits] == ["b", "d"]
+        with pytest.raises(DataError, match="refused the condition"):
+            searcher.search(np.array([1.0, 0.0]), 5, condition="kind ==")
+
+
+def test_two_searchers_of_one_index_and_nothing_left_behind(tmp_path: Path) -> None:
+    index = write_index(tmp_path)
+    first, second = Searcher(index), Searcher(index)
+    copies = [Path(searcher.uri).parent for searcher in (first, second)]
+    for searcher in (first, second):
+        assert searcher.search(np.array([0.0, 1.0]), 1)[0].passage.passage_id == "c"
+        searcher.close()
+    assert copies[0] != copies[1] and not any(copy.exists() for copy in copies)
+
+
+def test_versions_alias_and_rollback(tmp_path: Path) -> None:
+    uri, config = str(tmp_path / "milvus.db"), CollectionConfig(keep_versions=2)
+    query = np.array([[1.0, 0.0]])
+    client = connect(uri)
+    try:
+        for number, names in enumerate(("abcd", "bcd", "cd"), start=1):
+            directory = write_index(tmp_path / names, names) / "passages"
+            assert load_version(client, directory, config) == f"docs_v{number}"
+            best = search_vectors(client, "docs", query, 1, config)[0][0]
+            assert best["passage_id"] == names[0]
+        assert versions(client) == ["docs_v2", "docs_v3"]
+        switch_alias(client, "docs_v2")
+        assert search_vectors(client, "docs", query, 1, config)[0][0]["passage_id"] == "b"
+    finally:
+        disconnect(client, uri)
+    client = connect(uri)  # the lock is free again in the same process
+    assert versions(client) == ["docs_v2", "docs_v3"]
+    disconnect(client, uri)
+
+
+def test_repeated_ids_are_refused_and_leave_no_version(tmp_path: Path) -> None:
+    directory = write_index(tmp_path / "index", "aab") / "passages"
+    uri = str(tmp_path / "milvus.db")
+    client = connect(uri)
+    try:
+        with pytest.raises(DataError, match="1 of its passage ids"):
+            load_version(client, directory, CollectionConfig())
+        assert versions(client) == []
+    finally:
+        disconnect(client, uri)
+
+
+def test_wrong_places_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="build the index first"):
+        Searcher(tmp_path)
+    with pytest.raises(ConfigError, match="either"):
+        Searcher()
+    with pytest.raises(ConfigError, match="locked to one process"):
+        Searcher(uri=str(tmp_path / "milvus.db"))
+    with pytest.raises(ServiceError, match="start the Milvus cluster"):
+        Searcher(uri="http://127.0.0.1:9")
