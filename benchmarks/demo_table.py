@@ -11,7 +11,7 @@ from pathlib import Path
 from frame import print_result
 
 from medray.common.errors import DataError
-from medray.evaluation.table import build_table, read_steps, render_table
+from medray.evaluation.table import format_table, read_table
 
 BASELINES = ("TF-IDF", "majority", "regular expressions", "ceiling")
 
@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="the result line only")
     arguments = parser.parse_args()
     try:
-        lines = build_table(read_steps(arguments.root))
+        lines = read_table(arguments.root)
     except DataError as error:
         # `make bench` runs this on a fresh clone too: no figure, and why.
         print(error, file=sys.stderr)
@@ -32,7 +32,7 @@ def main() -> int:
         )
         return 0
     if not arguments.quick:
-        print(render_table(lines))
+        print(format_table(lines))
     goals = [line.met for line in lines if line.goal]
     sides: dict[bool, list] = {True: [], False: []}
     for line in lines:

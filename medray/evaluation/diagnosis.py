@@ -5,10 +5,10 @@ Source: [ClinicalGPT 3, table 6] by department; EVALUATION.md 1.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from medray.common.records import Document, Instruction
+from medray.common.records import Document, Instruction, Section
 from medray.evaluation.figures import Figure, plain, share
 from medray.evaluation.lexicon import Lexicon
 from medray.quality.protocols import ChatEngine, Engine, Greedy
@@ -42,12 +42,12 @@ def chat_items(instructions: Sequence[Instruction], lexicon: Lexicon) -> list[It
 
 
 def completion_items(
-    documents: Sequence[Document], lexicon: Lexicon, section_format: str
+    documents: Sequence[Document], lexicon: Lexicon, render: Callable[[Document], str]
 ) -> list[Item]:
-    """Records cut before their diagnosis, for a base model to go on writing.
+    """Records cut before the text of their diagnosis, for a base model to go on writing.
 
     Args:
-        section_format: how pretraining text writes a section, with {heading} and {text}.
+        render: a document as pretraining text.
     """
     items = []
     for document in documents:
@@ -58,12 +58,9 @@ def completion_items(
         gold = lexicon.principal(document.sections[at].text)
         if gold is None or at == 0:
             continue
-        before = "".join(
-            section_format.format(heading=section.heading, text=section.text)
-            for section in document.sections[:at]
-        )
-        opening = section_format.format(heading=HEADING, text="").rstrip("\n")
-        items.append(Item(document.doc_id, before + opening, gold, document.department))
+        opened = [*document.sections[:at], Section(heading=HEADING, text="")]
+        prompt = render(document.model_copy(update={"sections": opened}))
+        items.append(Item(document.doc_id, prompt, gold, document.department))
     return items
 
 

@@ -6,7 +6,7 @@ evaluation is a part of a larger one.
 import gzip
 import heapq
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -52,7 +52,9 @@ def read_exam(directory: Path) -> Iterator[ExamQuestion]:
         yield from (r for r in read_rows(directory / "exam", ExamQuestion) if r.split == "dev")
 
 
-def read_records(corpus: Path, limit: int) -> tuple[list[Document], dict[str, str]]:
+def read_records(
+    corpus: Path, limit: int, left_out_sources: Sequence[str]
+) -> tuple[list[Document], dict[str, str]]:
     """`limit` held-out patient records, and ICD-10 code → name as all records write them."""
     codes: dict[str, str] = {}
 
@@ -63,7 +65,7 @@ def read_records(corpus: Path, limit: int) -> tuple[list[Document], dict[str, st
             for section in document.sections:
                 if section.heading == "诊断":
                     codes.update(codes_in(section.text))
-            if document.split == "dev":
+            if document.split == "dev" and document.source not in left_out_sources:
                 yield document
 
     return sample_rows(held_out(), "doc_id", limit), codes

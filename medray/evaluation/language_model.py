@@ -5,7 +5,7 @@ The bound: the generator logs the log-probability of each of its choices for a r
 can be better on average than their sum, divided by the tokens of the same records.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from medray.common.records import Document
@@ -27,29 +27,30 @@ class Loss(NamedTuple):
 
 
 def held_out_loss(
-    documents: Sequence[Document], engine: Engine, section_format: str, start: str
+    documents: Sequence[Document], engine: Engine, render: Callable[[Document], str]
 ) -> Loss:
-    """Scores whole records as pretraining text.
+    """Scores whole records as pretraining text, after their first heading.
+
+    A packed block gives the first token of a document nothing to be predicted from, so the first
+    heading, which is the same in nearly all records, is given and the rest is scored.
 
     Args:
-        section_format: how pretraining text writes a section, with {heading} and {text}.
-        start: what stands before a record in pretraining, such as the end-of-text token.
+        render: a document as pretraining text.
     """
-    room = engine.max_tokens - engine.count_tokens(start)
+    prompts: list[str] = []
     texts: list[str] = []
     doc_ids: list[str] = []
     tokens = 0
     for document in documents:
-        text = "".join(
-            section_format.format(heading=section.heading, text=section.text)
-            for section in document.sections
-        )
-        count = engine.count_tokens(text)
-        if 0 < count <= room:
-            texts.append(text)
+        whole = render(document)
+        at = whole.find("】") + 1 or 1
+        count = engine.count_tokens(whole[at:])
+        if 0 < count <= engine.max_tokens - engine.count_tokens(whole[:at]):
+            prompts.append(whole[:at])
+            texts.append(whole[at:])
             doc_ids.append(document.doc_id)
             tokens += count
-    scores = engine.score([start] * len(texts), [[text] for text in texts])
+    scores = engine.score(prompts, [[text] for text in texts])
     nats = -sum(row[0] for row in scores)
     return Loss(nats, tokens, doc_ids, len(documents) - len(texts))
 

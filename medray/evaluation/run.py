@@ -48,10 +48,8 @@ class EvaluationConfig(Config):
     baseline_iterations: int = Field(200, ge=1)
     diagnosis_tokens: int = Field(32, ge=1)
     answer_tokens: int = Field(160, ge=1)
-    section_format: str = "【{heading}】{text}"
-    """How pretraining text writes a section; must be what prepare_corpus writes."""
-    start_token: str = "<|endoftext|>"
-    """What stands before a record in pretraining text."""
+    left_out_sources: list[str] = Field(default_factory=lambda: ["audit"])
+    """Sources of records that are no plain sample of the hospital's visits."""
     aliases: str = ""
     """YAML of disease names and their aliases; empty: the one shipped with medray."""
 
@@ -68,6 +66,7 @@ class Items(NamedTuple):
     questions: list[ExamQuestion]
     grounded: list[grounded.Grounded]
     records: list[Document]
+    render: Callable[[Document], str]
 
 
 class Bounds(NamedTuple):
@@ -84,6 +83,7 @@ def evaluate(
     instructions: Path,
     corpus: Path,
     artefact: Artefact,
+    render: Callable[[Document], str],
     hospital: Path | None = None,
     scorer: rewards.Scorer | None = None,
     true_score: rewards.TrueScore | None = None,
@@ -93,10 +93,11 @@ def evaluate(
 
     Args:
         engines: model name → what loads it, in the order of the stages.
+        render: a document as pretraining text.
         hospital: the sample hospital, if the data come from it: its truth gives ceiling and bound.
         unigram_nats: unigram entropy of held-out records, nats per token.
     """
-    items = read_items(config, instructions, corpus)
+    items = read_items(config, instructions, corpus, render)
     wanted = {record.doc_id for record in items.records}
     wanted |= {item.id.removeprefix("diagnosis-") for item in items.chats}
     bounds = Bounds(unigram_nats, inputs.read_truth(hospital, wanted))
@@ -117,7 +118,9 @@ def evaluate(
     return figures
 
 
-def read_items(config: EvaluationConfig, instructions: Path, corpus: Path) -> Items:
+def read_items(
+    config: EvaluationConfig, instructions: Path, corpus: Path, render: Callable[[Document], str]
+) -> Items:
     """Reads what the models are asked.
 
     Raises:
@@ -127,7 +130,9 @@ def read_items(config: EvaluationConfig, instructions: Path, corpus: Path) -> It
     def held_out(task: str, limit: int) -> list[Instruction]:
         return inputs.sample_rows(inputs.read_instructions(instructions, task, "dev"), "id", limit)
 
-    records, codes = inputs.read_records(corpus, max(config.max_loss_records, config.max_diagnoses))
+    records, codes = inputs.read_records(
+        corpus, max(config.max_loss_records, config.max_diagnoses), config.left_out_sources
+    )
     dev = held_out("diagnosis", config.max_diagnoses)
     train_rows = inputs.read_instructions(instructions, "diagnosis", "train")
     train = inputs.sample_rows(train_rows, "id", config.max_baseline_rows)
@@ -138,9 +143,7 @@ def read_items(config: EvaluationConfig, instructions: Path, corpus: Path) -> It
         lexicon=lexicon,
         train=diagnosis.chat_items(train, lexicon),
         chats=diagnosis.chat_items(dev, lexicon),
-        completions=diagnosis.completion_items(
-            records[: config.max_diagnoses], lexicon, config.section_format
-        ),
+        completions=diagnosis.completion_items(records[: config.max_diagnoses], lexicon, render),
         texts={task: held_out(task, config.max_texts) for task in config.text_tasks},
         scenarios=inputs.sample_rows(
             inputs.read_scenarios(instructions), "id", config.max_scenarios
@@ -148,6 +151,7 @@ def read_items(config: EvaluationConfig, instructions: Path, corpus: Path) -> It
         questions=inputs.sample_rows(inputs.read_exam(instructions), "id", config.max_questions),
         grounded=grounded.read_examples(held_out("grounded", config.max_grounded)),
         records=records[: config.max_loss_records],
+        render=render,
     )
     asked = (items.chats, items.scenarios, items.questions, items.grounded, items.completions)
     if not any((*asked, *items.texts.values())):
@@ -241,9 +245,7 @@ def loss_figures(
     """Nats per token on held-out records; for a raw model also the distance closed."""
     if name not in config.raw_models or not items.records:
         return []
-    loss = language_model.held_out_loss(
-        items.records, engine, config.section_format, config.start_token
-    )
+    loss = language_model.held_out_loss(items.records, engine, items.render)
     if loss.per_token is None:
         return [missing(name, "record_nats_per_token", "no held-out record fits the context")]
     n = len(loss.doc_ids)

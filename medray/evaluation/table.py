@@ -60,6 +60,11 @@ def read_steps(root: Path) -> dict[str, Step]:
     return steps
 
 
+def read_table(root: Path) -> list[Line]:
+    """The table of the last pipeline run under `root`; errors as `read_steps`."""
+    return build_table(read_steps(root))
+
+
 def build_table(steps: Mapping[str, Step]) -> list[Line]:
     """The lines of the table, in the order of the stages."""
     metrics = {name: step.metrics for name, step in steps.items()}
@@ -193,7 +198,7 @@ def _number(value: Any) -> str:
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"
 
 
-def render_table(lines: Sequence[Line]) -> str:
+def format_table(lines: Sequence[Line]) -> str:
     """The table as text; wide (Chinese) characters count as two columns."""
     rows = [("", "figure", "value", "goal", "")]
     group = ""
@@ -204,7 +209,7 @@ def render_table(lines: Sequence[Line]) -> str:
         group = line.group
     widths = [max(width(row[k]) for row in rows) for k in range(len(rows[0]))]
     text = ["  ".join(map(_pad, row, widths)).rstrip() for row in rows]
-    return "\n".join([text[0], "─" * (sum(widths) + 2 * (len(widths) - 1)), *text[1:]]) + "\n"
+    return "\n".join([text[0], "─" * (sum(widths) + 2 * (len(widths) - 1)), *text[1:]])
 
 
 def width(text: str) -> int:
