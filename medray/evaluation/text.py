@@ -24,7 +24,7 @@ def rouge_l(response: str, reference: str) -> float:
     ours, theirs = characters(response), characters(reference)
     if not ours or not theirs:
         return 0.0
-    # The package splits sentences at full stops of its own accord; commas and stops stay words.
+    # The package takes words between blanks and raises on empty text.
     scores: Any = Rouge(metrics=["rouge-l"]).get_scores(" ".join(ours), " ".join(theirs))
     return float(scores[0]["rouge-l"]["f"])
 

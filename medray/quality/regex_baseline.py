@@ -106,7 +106,7 @@ RULES: dict[str, dict[str, Rule]] = {
     },
     "lung-cancer-margin-negative": {
         "CANCER": mention(r"肺(?:腺|鳞|鳞状细胞|小细胞)?癌|肺恶性肿瘤"),
-        "RESECTION": mention(r"肺叶切除|肺段切除|全肺切除|楔形切除|袖式切除|肺切除"),
+        "RESECTION": mention(r"(?:肺|肺?[上中下]叶|肺叶|肺段|全肺|楔形|袖式)切除"),
         "T1": mention(
             r"切缘[^,，]{0,8}(?:阴性|未见|\(-\)|无癌|干净|无肿瘤)",
             denial=r"切缘(?![^,，]{0,8}(?:未见|无))[^,，]{0,8}(?:阳性|可见|见癌|\(\+\)|累及)",

@@ -31,6 +31,7 @@ def test_every_shipped_indicator_has_rules() -> None:
         ("af-risk-assessed", "VALVULAR", "诊断：非瓣膜性心房颤动。", False),
         ("af-risk-assessed", "T1", "CHA2DS2-VASc评分3分。", True),
         ("lung-cancer-margin-negative", "T1", "支气管切缘未见癌累及。", True),
+        ("lung-cancer-margin-negative", "RESECTION", "胸腔镜下行右肺上叶切除。", True),
         ("lung-cancer-margin-negative", "T1", "支气管切缘可见癌细胞。", False),
     ],
 )
