@@ -4,11 +4,12 @@ In: raw scores, preferences and scenarios, whose free text is masked here. Out: 
 `PreferencePair`, `Scenario`.
 Source: scenario–response pairs with expert scores, score ranges balanced by stratified sampling
 [EMR-LLM 1.4]; pairs [ClinicalGPT 2.3].
-Differs: where there are no expert scores, a pair may stand in for two (chosen 1, rejected 0), so
-that the published regression objective still has targets; a setting, off by default.
+Differs: where there are no expert scores, the share of its comparisons that a response won may
+stand in for one (1 for a response that was only ever chosen, 0 for one only rejected), so that the
+published regression objective still has targets; a setting, off by default.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from pydantic import model_validator
@@ -18,7 +19,8 @@ from medray.common.records import PreferencePair, Scenario, ScoredResponse
 from medray.common.split import Split
 from medray.instructions.conversations import doctor_text
 from medray.instructions.examples import Mask, Skipped, clip
-from medray.instructions.raw import Consultation, Preference, ScenarioRow, Score
+from medray.instructions.raw import Preference, ScenarioRow, Score
+from medray.instructions.spool import Spool, hash_key
 
 
 class ScoresConfig(Config):
@@ -33,7 +35,7 @@ class ScoresConfig(Config):
     max_per_bin: int | None = None
     """Training rows per range at most, chosen by hash; None keeps all. Dev is never thinned."""
     from_preferences: bool = False
-    """Derive scores from preference sources: chosen 1, rejected 0."""
+    """Derive scores from preference sources: the share of its comparisons that a response won."""
 
     @model_validator(mode="after")
     def _check_range(self) -> "ScoresConfig":
@@ -86,20 +88,27 @@ def preference_pair(
     return PreferencePair(id=row.id, prompt=prompt, chosen=chosen, rejected=rejected, split=split)
 
 
-def scores_of_pair(pair: PreferencePair) -> Iterator[ScoredResponse]:
-    """Regression targets of a preference: chosen 1, rejected 0."""
-    for name, response, score in (("chosen", pair.chosen, 1.0), ("rejected", pair.rejected, 0.0)):
+def win_rates(pairs: Iterable[PreferencePair], spool: Spool) -> Iterator[ScoredResponse]:
+    """One regression target per scenario and response, over all pairs that it stands in."""
+    for pair in pairs:
+        for response, won in ((pair.chosen, 1), (pair.rejected, 0)):
+            key = hash_key(pair.prompt, response)
+            spool.add(key, [pair.split, pair.id, pair.prompt, response, won])
+    for _, outcomes in spool.groups():
+        # The first in order: dev stands before train, so a response held out once is held out.
+        split, pair_id, scenario, response, _ = outcomes[0]
+        score = sum(won for *_, won in outcomes) / len(outcomes)
         yield ScoredResponse(
-            id=f"{pair.id}-{name}",
-            scenario=pair.prompt,
+            id=f"{pair_id}-{hash_key(response)[:8]}",
+            scenario=scenario,
             response=response,
             score=score,
-            split=pair.split,
+            split=split,
         )
 
 
 def scenario_prompt(
-    row: ScenarioRow | Consultation | Preference | Score,
+    row: ScenarioRow,
     split: Split,
     mask: Mask,
     max_prompt_chars: int,

@@ -25,6 +25,8 @@ class KnowledgeGraphConfig(Config):
     """How triples become questions."""
 
     language: Language = "zh"
+    relations: tuple[str, ...] | None = None
+    """Relations to use, under the names of the graph; None: all that have templates."""
     templates_per_group: int = 1
     """Wordings asked per head and relation, chosen by hash.
     Source: not given; 1 because 100 k pairs came of several hundred thousand triples."""

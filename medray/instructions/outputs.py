@@ -19,16 +19,17 @@ from medray.instructions.feedback import (
     preference_pair,
     scenario_prompt,
     scored_response,
-    scores_of_pair,
+    win_rates,
 )
 from medray.instructions.questions import find_passages, gold_documents, retrieval_question
 from medray.instructions.raw import Exam, Preference, Question, ScenarioRow, Score
 from medray.instructions.settle import Share
+from medray.instructions.spool import Spool
 from medray.instructions.step import Step
 
 
 def make_scores(step: Step) -> None:
-    """scores/: expert scores, and preferences in their place where the config says so."""
+    """scores/: expert scores, and win rates in their place where the config says so."""
     config, limit = step.config.scores, step.config.max_answer_chars
 
     def score(row: Score) -> ScoredResponse | Skipped:
@@ -38,8 +39,9 @@ def make_scores(step: Step) -> None:
     def rows() -> Iterator[ScoredResponse]:
         yield from step.each("scores", step.reader.rows(Score, "score"), score)
         if config.from_preferences:
-            for pair in _pairs(step, "scores_of_preferences"):
-                yield from scores_of_pair(pair)
+            pairs = _pairs(step, "scores_of_preferences")
+            with Spool(step.directory / ".responses.spool") as spool:
+                yield from win_rates(pairs, spool)
 
     def share(row: ScoredResponse) -> Share:
         if row.split == "dev":

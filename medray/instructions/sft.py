@@ -112,7 +112,9 @@ def _knowledge_graph(step: Step) -> Iterator[Instruction]:
     with Spool(step.directory / ".triples.spool") as spool:
         for row in step.reader.rows(Triple, "triple"):
             counts.rows_in += 1
-            if row.relation in load_templates():
+            if config.relations is not None and row.relation not in config.relations:
+                counts.reject("relation_not_chosen")
+            elif row.relation in load_templates():
                 counts.rows_out += 1
                 spool.add(hash_key(row.head, row.relation), [row.head, row.relation, row.tail])
             else:

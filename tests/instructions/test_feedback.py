@@ -16,10 +16,11 @@ from medray.instructions.feedback import (
     ScoresConfig,
     preference_pair,
     scored_response,
-    scores_of_pair,
+    win_rates,
 )
 from medray.instructions.questions import retrieval_question
 from medray.instructions.raw import Preference, Question, Score
+from medray.instructions.spool import Spool
 
 
 def same(text: str) -> str:
@@ -49,9 +50,18 @@ def test_a_preference_of_consultations_is_what_the_doctor_said() -> None:
     pair = preference_pair(row, "train", same, 3)
     assert isinstance(pair, PreferencePair)
     assert (pair.chosen, pair.rejected) == ("甲。", "丙。")
-    assert [(s.response, s.score) for s in scores_of_pair(pair)] == [("甲。", 1.0), ("丙。", 0.0)]
     equal = row.model_copy(update={"rejected": "甲。"})
     assert preference_pair(equal, "train", same, 2) == Skipped("equal_responses")
+
+
+def test_a_response_scores_the_share_of_its_comparisons_that_it_won(tmp_path: Path) -> None:
+    def pair(name: str, chosen: str, rejected: str) -> PreferencePair:
+        return PreferencePair(id=name, prompt="问", chosen=chosen, rejected=rejected, split="train")
+
+    pairs = [pair("1", "甲", "乙"), pair("2", "甲", "丙"), pair("3", "乙", "丙")]
+    with Spool(tmp_path / "spool") as spool:
+        scores = {row.response: row.score for row in win_rates(pairs, spool)}
+    assert scores == {"甲": 1.0, "乙": 0.5, "丙": 0.0}  # won 2 of 2, 1 of 2, 0 of 2
 
 
 def test_gold_is_looked_up_by_document_and_section() -> None:
@@ -85,7 +95,7 @@ def test_score_ranges_are_balanced(
     rows = list(read_rows(artefact.dir / "scores", ScoredResponse))
     bins = Counter(config.scores.bin_of(row.score) for row in rows if row.split == "train")
     assert bins == {0: 3, 1: 3, 2: 3, 3: 3, 4: 3}
-    # All 40 scores and the 20 of 10 pairs came in.
+    # All 40 scores and the 20 responses of 10 pairs came in.
     assert artefact.counts["write/scores"].rows_in == 60
     assert artefact.counts["write/scores"].rejected["over_limit"] > 0
     prompts = list(read_rows(artefact.dir / "prompts", Scenario))
