@@ -33,9 +33,10 @@ class QualityTasksConfig(Config):
     indicators: str = "quality/indicators/*.yaml"
     """Indicator files, a glob in the last part of the path; a relative path starts in the medray
     package. The files are data: quality control checks them, here only what is asked is read."""
-    dev_fraction: float | None = 0.4
-    """Share of audit patients held out to check the verdicts on; None keeps the corpus's split.
-    Source: not given; 0.4 because audit samples are small and both sides need positives."""
+    dev_fraction: float | None = None
+    """Share of audit patients held out to check the verdicts on, beyond those that the corpus holds
+    out; None keeps the corpus's split. Better set on the audit source of the corpus, so that
+    pretraining does not see them either."""
 
 
 class SubTask(NamedTuple):

@@ -140,7 +140,8 @@ def config_of() -> Callable[..., InstructionsConfig]:
 
     def make(**settings: Any) -> InstructionsConfig:
         sources = [{"name": kind, "kind": kind, "path": f"{kind}.jsonl.gz"} for kind in TASK_FILES]
-        return InstructionsConfig.model_validate({"sources": sources, **settings})
+        values = {"sources": sources, "quality": {"dev_fraction": 0.4}, **settings}
+        return InstructionsConfig.model_validate(values)
 
     return make
 
