@@ -13,7 +13,7 @@ from ray import serve
 from medray.common.config import Config
 from medray.serving.artefacts import Location, directory, newest
 from medray.serving.embedding import Embedding
-from medray.serving.gateway import Gateway, GatewayConfig, app
+from medray.serving.gateway import Gateway, GatewayConfig
 from medray.serving.policy import Policy
 from medray.serving.retrieval import Retrieval
 
@@ -116,7 +116,7 @@ def build_app(args: ServingConfig) -> serve.Application:
         **args.retrieval_replicas.options(ongoing)
     )
     # Far more than may be in flight, so that the gateway itself answers 429.
-    gateway = serve.deployment(serve.ingress(app)(Gateway), name="gateway").options(
+    gateway = serve.deployment(Gateway, name="gateway").options(
         **args.gateway_replicas.options(args.gateway.max_in_flight * 4 + 64)
     )
     return gateway.bind(

@@ -20,6 +20,7 @@ import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -79,8 +80,11 @@ class PolicyHandle:
                 response.cancel()
 
 
+# Wrapped here, not where the graph is built: each replica imports this module, and must find the
+# routes bound to the class.
+@serve.ingress(app)
 class Gateway:
-    """Routes of the API. Wrapped by `serve.ingress(app)` in `medray.serving.app`."""
+    """Routes of the API."""
 
     def __init__(
         self, config: GatewayConfig, index_version: str, policy: DeploymentHandle,

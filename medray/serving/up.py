@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,8 @@ def start(
         tell("starting Ray" if address is None else f"connecting to Ray at {address}")
         _connect(address, num_cpus)
     name = schema.applications[0].name
-    running = Running(f"http://{host}:{port}", owns_ray, name)
+    reached_at = "127.0.0.1" if host == "0.0.0.0" else host
+    running = Running(f"http://{reached_at}:{port}", owns_ray, name)
     try:
         serve.start(http_options={"host": host, "port": port})
         tell("starting the deployments: gateway, policy, embedding, retrieval")
@@ -122,6 +124,7 @@ def start(
             wait_for_applications_running=False,
         )
         _wait_until_running(name, timeout_s)
+        _wait_until_answering(running.url)
     except BaseException:
         running.stop()
         raise
@@ -212,6 +215,22 @@ def _wait_until_running(name: str, timeout_s: float) -> None:
                 f"not healthy after {timeout_s:.0f} s: {', '.join(waiting)}; is there enough "
                 "memory, and a free CPU or GPU for each replica?"
             )
+        time.sleep(POLL_S)
+
+
+def _wait_until_answering(url: str, timeout_s: float = 20.0) -> None:
+    """The HTTP proxy learns of a new application a moment after it runs."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/healthz", timeout=10):
+                return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ServiceError(
+                    f"{url}/healthz does not answer ({error}); if Serve ran on this cluster "
+                    "before, it keeps its own host and port: see `serve config`"
+                ) from None
         time.sleep(POLL_S)
 
 

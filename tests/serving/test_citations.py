@@ -34,7 +34,8 @@ CASES = {
     "other brackets": ("应限盐【2】。", notice(1), ["failed"], ["no_quote"]),
     "quote cut short": ("《肺炎 治疗》[1]：“首选青", notice(1), ["failed"], ["no_quote"]),
     "full stop inside the quote": (
-        "《肺炎 治疗》[1]：“静脉滴注。疗程七天。”好。", "《肺炎 治疗》[1]：“静脉滴注。疗程七天。”好。",
+        "《肺炎 治疗》[1]：“静脉滴注。疗程七天。”好。",
+        "《肺炎 治疗》[1]：“静脉滴注。疗程七天。”好。",
         ["supported"], [],
     ),
     "one of three": (

@@ -1,0 +1,253 @@
+"""The real graph on local Ray: HTTP, the openai client, tiny models, Milvus Lite."""
+
+import json
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import openai
+import pytest
+
+from medray.common.errors import ServiceError
+from medray.generation.prompts import NO_ANSWER
+from medray.retrieval.embed import Embedder
+from medray.serving import client, up
+from medray.serving.citations import notice
+
+pytestmark = pytest.mark.cluster
+CONFIGS = Path(__file__).parents[2] / "serve_configs"
+QUESTIONS = {"true": "肺炎如何治疗？", "false": "心衰如何治疗？", "none": "癫痫如何治疗？"}
+LONG_QUESTION = "请一直数下去。"
+MAX_IN_FLIGHT = 3
+
+
+@pytest.fixture(scope="module")
+def url(ray_cluster, hospital) -> Iterator[str]:
+    """The application of serve_configs/laptop.yaml over the tiny storage root."""
+    from ray import serve
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    overrides = [
+        f"storage_root={hospital.root}", "slots=1", f"gateway.max_in_flight={MAX_IN_FLIGHT}",
+        "gateway.answer.top_k=3", "gateway.answer.min_score=-1",
+    ]  # fmt: skip
+    with up.start(CONFIGS / "laptop.yaml", overrides, port=port) as running:
+        yield running.url
+    serve.shutdown()
+
+
+@pytest.fixture
+def api(url) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as api:
+        yield api
+
+
+def ask(api: openai.OpenAI, question: str, **fields):
+    messages = [{"role": "user", "content": question}]
+    return api.chat.completions.create(model="medray", messages=messages, **fields)  # type: ignore[call-overload]
+
+
+def stream(api: openai.OpenAI, question: str, **fields):
+    chunks = list(ask(api, question, stream=True, **fields))
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    return text, chunks
+
+
+def health(url: str) -> dict:
+    with urllib.request.urlopen(f"{url}/healthz", timeout=10) as response:
+        return json.load(response)
+
+
+def wait_until_idle(url: str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        state = health(url)
+        busy = state["in_flight"], state["deployments"]["policy"]["active_streams"]
+        if busy == (0, 0):
+            return
+        assert time.monotonic() < deadline, f"still busy after {timeout_s} s: {busy}"
+        time.sleep(0.05)
+
+
+def post(url: str, body: bytes) -> tuple[int, dict]:
+    request = urllib.request.Request(f"{url}/v1/chat/completions", data=body)
+    request.add_header("Content-Type", "application/json")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=30)
+    return caught.value.code, json.load(caught.value)["error"]
+
+
+def test_grounded_answer_with_a_citation_that_holds(api, hospital):
+    answer = ask(api, QUESTIONS["true"])
+    assert answer.choices[0].message.content == hospital.answers["true"]
+    assert answer.choices[0].finish_reason == "stop"
+    grounding = answer.model_extra["medray"]
+    [citation] = grounding["citations"]
+    cited = grounding["passages"][1]
+    assert citation["ok"]
+    assert (citation["number"], citation["passage_id"]) == (2, cited["passage_id"])
+    assert cited["text"] == hospital.cited.text
+    # Offsets are of the document's section; the passage begins at 10 there.
+    begin, end = citation["start"] - cited["start"], citation["end"] - cited["start"]
+    assert cited["text"][begin:end] == citation["quote"]
+    assert [p["number"] for p in grounding["passages"]] == [1, 2, 3]
+    scores = [p["score"] for p in grounding["passages"]]
+    assert scores == sorted(scores, reverse=True)
+    assert grounding["verdicts"] == [{"verdict": "supported", "faults": []}]
+    assert grounding["index_version"] == "i1"
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_stream_is_the_same_answer(api, name):
+    whole = ask(api, QUESTIONS[name])
+    text, chunks = stream(api, QUESTIONS[name], stream_options={"include_usage": True})
+    assert text == whole.choices[0].message.content
+    assert chunks[0].choices[0].delta.role == "assistant"
+    *_, last, usage = chunks
+    assert last.choices[0].finish_reason == whole.choices[0].finish_reason
+    assert last.model_extra["medray"] == whole.model_extra["medray"]
+    assert usage.choices == []
+    assert usage.usage == whole.usage
+
+
+def test_invented_citation_never_reaches_the_client(api, hospital):
+    text, chunks = stream(api, QUESTIONS["false"])
+    assert text == notice(1)
+    [citation] = chunks[-1].model_extra["medray"]["citations"]
+    assert (citation["ok"], citation["fault"]) == (False, "quote_not_in_passage")
+
+
+def test_no_answer_is_passed_on(api):
+    answer = ask(api, QUESTIONS["none"])
+    assert answer.choices[0].message.content == NO_ANSWER
+    assert answer.model_extra["medray"]["verdicts"] == [{"verdict": "no_answer", "faults": []}]
+
+
+def test_plain_chat_and_length(api):
+    fields = {"extra_body": {"retrieval": False}, "max_tokens": 8}
+    answer = ask(api, LONG_QUESTION, **fields)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage.completion_tokens == 8
+    assert answer.model_extra["medray"]["retrieval"] is False
+    assert answer.model_extra["medray"]["passages"] == []
+
+
+def test_top_k_of_the_request(api):
+    answer = ask(api, QUESTIONS["none"], extra_body={"top_k": 1}, max_tokens=4)
+    assert len(answer.model_extra["medray"]["passages"]) == 1
+
+
+def test_embeddings_are_the_embedder_s(api, hospital):
+    texts = [f"{disease}如何治疗？" for disease in ("肺炎", "哮喘", "胃炎")]
+    expected = Embedder(hospital.encoder).embed(texts)
+    for encoding in ("float", "base64"):
+        answer = api.embeddings.create(
+            model="medray-embedding", input=texts, encoding_format=encoding
+        )
+        vectors = [
+            np.frombuffer(__import__("base64").b64decode(d.embedding), "<f4")
+            if isinstance(d.embedding, str)
+            else d.embedding
+            for d in answer.data
+        ]
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    # [CLS] and [SEP] around seven characters, three times.
+    assert answer.usage.prompt_tokens == 27
+
+
+def test_many_embeddings_at_once_keep_their_order(api, hospital):
+    texts = [f"每日{k}次" for k in range(10)] * 2
+    expected = Embedder(hospital.encoder).embed(texts)
+
+    def one(text: str) -> list[float]:
+        with_retry = api.with_options(max_retries=20)  # twenty at once are more than the limit
+        return with_retry.embeddings.create(model="medray-embedding", input=text).data[0].embedding
+
+    with ThreadPoolExecutor(10) as pool:
+        np.testing.assert_allclose(list(pool.map(one, texts)), expected, atol=1e-5)
+
+
+def test_models_and_health(api, url):
+    assert [model.id for model in api.models.list()] == ["medray", "medray-embedding"]
+    assert api.models.retrieve("medray").id == "medray"
+    state = health(url)
+    assert (state["status"], state["index_version"]) == ("ok", "i1")
+    assert {name: d["version"] for name, d in state["deployments"].items()} == {
+        "policy": "s1", "embedding": "e1", "retrieval": "i1",
+    }  # fmt: skip
+    with urllib.request.urlopen(url) as page:
+        assert "medray" in page.read().decode()
+
+
+def test_errors_have_openai_shape_and_no_text(api, url):
+    secret = "张三身份证"
+    with pytest.raises(openai.NotFoundError) as missing:
+        api.chat.completions.create(model="gpt-4", messages=[{"role": "user", "content": secret}])
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as overflow:
+        ask(api, secret * 4000, extra_body={"retrieval": False})
+    assert overflow.value.code == "context_length_exceeded"
+    bodies = [
+        json.dumps({"model": "medray", "messages": secret}),
+        json.dumps({"model": "medray", "messages": [{"role": "user", "content": {"a": secret}}]}),
+        f'{{"model": "medray", "messages": {secret}',
+        json.dumps({"model": "medray"}),
+    ]
+    for body in bodies:
+        status, error = post(url, body.encode())
+        assert status == 400
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["type"] == "invalid_request_error"
+        assert secret not in json.dumps(error, ensure_ascii=False)
+    for problem in (missing.value, overflow.value):
+        assert secret not in str(problem)
+    with pytest.raises(urllib.error.HTTPError) as unknown:
+        urllib.request.urlopen(f"{url}/v1/nothing")
+    assert unknown.value.code == 404
+    assert json.load(unknown.value)["error"]["message"] == "Not Found"
+
+
+def test_overload_is_429_and_leaving_frees_the_slot(api, url):
+    wait_until_idle(url, 10)
+    fields = {"extra_body": {"retrieval": False}, "max_tokens": 3500, "stream": True}
+    streams = [ask(api, LONG_QUESTION, **fields) for _ in range(MAX_IN_FLIGHT)]
+    try:
+        first = next(chunk for chunk in streams[0] if chunk.choices[0].delta.content)
+        assert first.choices[0].delta.content
+        with pytest.raises(openai.RateLimitError) as refused:
+            ask(api, QUESTIONS["true"])
+        assert refused.value.code == "overloaded"
+        assert int(refused.value.response.headers["Retry-After"]) > 0
+        state = health(url)  # health checks are answered while all slots are taken
+        assert state["in_flight"] == MAX_IN_FLIGHT
+        assert state["deployments"]["policy"]["active_streams"] == 1
+    finally:
+        for opened in streams:
+            opened.close()
+    # One slot and three answers of 3500 tokens would take far longer to end by themselves.
+    wait_until_idle(url, 5)
+    assert ask(api, QUESTIONS["none"]).choices[0].message.content == NO_ANSWER
+
+
+def test_ask_of_the_command_line(url, hospital):
+    for streamed in (True, False):
+        pieces = list(client.ask(QUESTIONS["true"], url, stream=streamed))
+        assert "".join(piece.text for piece in pieces) == hospital.answers["true"]
+        assert pieces[-1].grounding["citations"][0]["ok"]
+    printed = "".join(up.ask(QUESTIONS["true"], url=url))
+    assert printed.startswith(hospital.answers["true"])
+    assert f"✓ [2] 《{hospital.cited.title}》" in printed
+
+
+def test_taken_port_is_told_before_anything_starts(url, hospital):
+    port = int(url.rpartition(":")[2])
+    with pytest.raises(ServiceError, match=f"cannot listen on 127.0.0.1:{port}.*--port {port + 1}"):
+        up.start(CONFIGS / "laptop.yaml", [f"storage_root={hospital.root}"], port=port)
