@@ -16,14 +16,16 @@ from medray.sample.sampler import Sampler
 from medray.sample.text import Speller
 
 Verdicts = dict[str, bool | None]
+Placed = tuple[str, str, tuple[str, ...]]
+"""(heading, sentence, tasks that it decides)."""
 
 
 class Note(NamedTuple):
-    """Audit sentences: (heading, sentence, tasks that it decides)."""
+    """Audit sentences of one record, and the verdicts that they lead to."""
 
     indicator: str
     tasks: Verdicts
-    sentences: list[tuple[str, str, tuple[str, ...]]]
+    sentences: list[Placed]
     disease: str
     """Disease of the record they go into."""
 
@@ -133,7 +135,7 @@ def _fibrillation(sampler: Sampler) -> Note:
     if chance() < 0.32:
         tasks["AF"] = False
         heading = choice(("既往史", "辅助检查"))
-        lines = [(heading, choice(NO_FIBRILLATION), ("AF",))]
+        lines: list[Placed] = [(heading, choice(NO_FIBRILLATION), ("AF",))]
         lines.append(("治疗", choice(NO_RISK_WORDS).format(n=n), ()))
         return Note(
             "af-risk-assessed", tasks, lines, choice(("高血压病", "病毒性心肌炎", "慢性心力衰竭"))
@@ -200,7 +202,7 @@ def _intervention(sampler: Sampler) -> Note:
 def _resection(sampler: Sampler) -> Note:
     choice, chance = sampler.choice, sampler.rng.random
     lobe = choice(LOBES)
-    tasks: Verdicts = {"CANCER": chance() < 0.65, "RESECTION": chance() < 0.7, "T1": None}
+    tasks: Verdicts = {"CANCER": chance() < 0.62, "RESECTION": chance() < 0.62, "T1": None}
     how = RESECTED if tasks["RESECTION"] else NOT_RESECTED
     lines: list[tuple[str, tuple[str, ...]]] = [(choice(how).format(l=lobe), ("RESECTION",))]
     lines.append((choice(CANCER if tasks["CANCER"] else NO_CANCER), ("CANCER",)))
@@ -216,7 +218,7 @@ def _grade(sampler: Sampler, grade: int) -> str:
     return sampler.choice(ROMAN[grade])
 
 
-def _note(lines: list[tuple[str, tuple[str, ...]]]) -> list[tuple[str, str, tuple[str, ...]]]:
+def _note(lines: list[tuple[str, tuple[str, ...]]]) -> list[Placed]:
     return [("手术记录", text, tasks) for text, tasks in lines]
 
 

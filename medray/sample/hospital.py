@@ -40,9 +40,9 @@ class SampleConfig(Config):
     misspelling_rate: float = Field(0.01, ge=0, lt=0.5)
     """Chance of each character that has a usual misspelling to be misspelt. Source: not given;
     0.01 is about one misspelling in four records."""
-    missing_rate: float = Field(0.04, ge=0, lt=1)
+    missing_rate: float = Field(0.06, ge=0, lt=1)
     """Chance of each section but the diagnosis, and of each single field, to be missing.
-    Source: not given; 0.04 leaves about one section in four records out."""
+    Source: not given; 0.06 leaves out about two sections in five records."""
     audit_fraction: float = Field(0.25, gt=0, le=1)
     """Audit records, as a share of `num_records`."""
     max_audit_records: int = Field(20_000, ge=1)

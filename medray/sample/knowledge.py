@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic import Field
 
 from medray.common.config import Config
 
@@ -33,6 +34,11 @@ class Item(Config):
         """The value of step `k` (value = k / 10^decimals), without unit."""
         return f"{k / 10**self.decimals:.{self.decimals}f}"
 
+    def report(self, k: int) -> str:
+        """Name, value and unit; a blank keeps a name's last digit apart from the value."""
+        blank = " " if self.name[-1].isascii() else ""
+        return f"{self.name}{blank}{self.write(k)}{self.unit}"
+
 
 class Disease(Config):
     """What the generator knows about a disease."""
@@ -48,7 +54,7 @@ class Disease(Config):
     course: Literal["acute", "subacute", "chronic"]
     symptoms: dict[str, float]
     signs: dict[str, float]
-    vitals: dict[str, tuple[float, float]] = {}
+    vitals: dict[str, tuple[float, float]] = Field(default_factory=dict)
     """Item → (mean, standard deviation) where it differs from the healthy."""
     labs: dict[str, tuple[float, float]]
     imaging: dict[str, float]
@@ -95,7 +101,7 @@ class Knowledge(Config):
     labs: list[Item]
     female_only: frozenset[str] = frozenset()
     male_only: frozenset[str] = frozenset()
-    misspellings: dict[str, str] = {}
+    misspellings: dict[str, str] = Field(default_factory=dict)
     """Character → characters it is mistaken for."""
 
     def of_department(self, name: str) -> list[Disease]:

@@ -22,14 +22,14 @@ COURSES = {
     "chronic": (0.07, 0.13, 0.38, 0.42),
 }
 """P(unit of duration | course). Source: not given; chosen so that courses overlap."""
-BACKGROUND = 0.015
+BACKGROUND = 0.03
 """P(finding | disease that does not list it, but a disease of its department does)."""
-ELSEWHERE = 0.0015
+ELSEWHERE = 0.002
 """P(finding | disease of a department where nobody lists it)."""
-ORDER = 0.55
+ORDER = 0.4
 """P(test of the department's panel is made)."""
 ORDER_ELSEWHERE = 0.004
-INCIDENTAL = 0.15
+INCIDENTAL = 0.25
 """Share of imaging results that are drawn uniformly from the department's results."""
 AGE = Item(name="age", unit="岁", decimals=0, mean=50, sd=15, low=14, high=92)
 
@@ -111,15 +111,15 @@ def step_p(item: Item, mean: float, sd: float, k: int) -> float:
     """P(k) of the discretised normal; never 0, so that its logarithm exists."""
     scale = 10**item.decimals
     low, high = round(item.low * scale), round(item.high * scale)
-
-    def below(edge: float) -> float:
-        return 0.5 * math.erfc(-(edge / scale - mean) / (sd * math.sqrt(2)))
-
-    if (k - 0.5) / scale > mean:  # upper side: mirrored, where erfc keeps its digits
-        upper = 0.0 if k >= high else below(2 * mean * scale - (k + 0.5))
-        return max(below(2 * mean * scale - (k - 0.5)) - upper, 1e-300)
-    lower = 0.0 if k <= low else below(k - 0.5)
-    return max((1.0 if k >= high else below(k + 0.5)) - lower, 1e-300)
+    left = ((k - 0.5) / scale - mean) / (sd * math.sqrt(2))
+    right = ((k + 0.5) / scale - mean) / (sd * math.sqrt(2))
+    if left > 0:  # upper side: complements, which keep their digits there
+        above_left = 2.0 if k <= low else math.erfc(left)
+        p = above_left - (0.0 if k >= high else math.erfc(right))
+    else:
+        below_right = 2.0 if k >= high else math.erfc(-right)
+        p = below_right - (0.0 if k <= low else math.erfc(-left))
+    return max(p / 2, 1e-300)
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from medray.sample.knowledge import Disease
 from medray.sample.sampler import Sampler
 
-IMAGING_MISSING = 0.12
+IMAGING_MISSING = 0.3
 """Share of 辅助检查 without an examination. Source: not given; with it the ceiling lies near
 0.97, below 1 as issue 2 asks."""
 COURSES = (
@@ -19,13 +19,6 @@ COURSES = (
     "自行用药效果不佳。",
     "为进一步诊治入院。",
     "病程中无好转。",
-)
-CONDITIONS = (
-    "精神可，二便正常。",
-    "精神欠佳，睡眠差。",
-    "饮食睡眠尚可。",
-    "近期体力较前下降。",
-    "精神睡眠一般，大小便无异常。",
 )
 NOTHING = ("自觉全身不适", "感身体不舒服")
 COMPLAINTS = (

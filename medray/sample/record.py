@@ -58,6 +58,8 @@ class RecordWriter:
         """Findings written so far, as worded: the discussion repeats some of them."""
         self.identity = draw_identity(sampler.free, patient.age, patient.sex, hospital)
         self.wordings: list[str] = []
+        """Symptoms as worded, in the order they are told."""
+        self.first_symptom = ""
 
     def write(self) -> Written:
         """All sections in their fixed order."""
@@ -126,6 +128,8 @@ class RecordWriter:
         self.evidence.unit = patient.unit
         ordered = sampler.arrange(patient.symptoms, len(patient.symptoms))
         names = model.symptoms.names
+        if ordered:
+            self.first_symptom = names[ordered[0]]
         self.wordings = [sampler.choice(model.knowledge.symptoms[names[i]]) for i in ordered]
         self.shown += self.wordings
 
@@ -155,13 +159,13 @@ class RecordWriter:
         return phrases.opening(sampler, None if sex is None else patient.sex_text, age)
 
     def present_illness(self, b: TextBuilder) -> None:
-        """现病史: onset, symptoms, pertinent negatives, course, condition in general."""
+        """现病史: onset, symptoms, pertinent negatives, course."""
         sampler = self.sampler
         b.add(self.opening())
         b.add(phrases.onset(sampler, self.wordings, self.patient.duration))
         b.add(phrases.denial(sampler, self.negatives()))
         self.inline_phi(b)
-        b.add(sampler.choice(phrases.COURSES)).add(sampler.choice(phrases.CONDITIONS))
+        b.add(sampler.choice(phrases.COURSES))
 
     def negatives(self) -> list[str]:
         """Two absent symptoms of the first symptom's body system. Which ones depends on the
@@ -169,9 +173,9 @@ class RecordWriter:
         model, patient, sampler = self.model, self.patient, self.sampler
         names = model.symptoms.names
         system = "general"
-        if self.wordings:
-            first = next(k for k, w in model.knowledge.symptoms.items() if self.wordings[0] in w)
-            system = next(s for s, group in model.knowledge.systems.items() if first in group)
+        if self.first_symptom:
+            groups = model.knowledge.systems.items()
+            system = next(s for s, group in groups if self.first_symptom in group)
         present = {names[i] for i in patient.symptoms}
         other_sex = model.knowledge.female_only | model.knowledge.male_only
         absent = [
@@ -236,7 +240,7 @@ class RecordWriter:
         for i in sampler.arrange(list(patient.labs), len(patient.labs)):
             item, k = model.labs.items[i], patient.labs[i]
             sampler.count(float(model.labs.log_p_D(i, k)[d]))
-            results.append(f"{item.name}{item.write(k)}{item.unit}")
+            results.append(item.report(k))
         imaging = ""
         if not sampler.flip(phrases.IMAGING_MISSING):
             sampler.count(float(model.imaging.log_p_SOD[patient.sex, patient.imaging, d]))
