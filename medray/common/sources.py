@@ -156,12 +156,15 @@ def fault(error: ValidationError) -> str:
 
 
 def check_source(source: Source, data: Path, row_type: type[Row] | None = None) -> None:
-    """Looks at the first lines of a source, so that a wrong setting shows before the work starts.
+    """Opens every file of a source and looks at the first lines of the source, so that a wrong
+    setting shows before the work starts.
 
     Raises:
         DataError: as `read_source`; or if a mapped key is in none of these lines, or, where
             `row_type` is given, not one of them makes a row.
     """
+    for path in source_files(source, data):
+        next(read_file(source, path, data))
     seen = list(islice(read_source(source, data), PROBE_LINES))
     rows = [row for row in seen if isinstance(row, SourceRow)]
     if not rows:

@@ -1,0 +1,181 @@
+"""The corpus job. In: a hospital's export, or public sets. Out: documents/, passages/,
+tokenizer/ (unless a model brings one), blocks/, quarantine/.
+
+Source: [EMR-LLM 1.2, 1.5]; DESIGN.md 1.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from medray.common.config import Config
+from medray.common.errors import DataError
+from medray.common.manifest import Artefact, Counts, remove
+from medray.common.records import Document, Passage
+from medray.common.rows import read_rows, write_rows
+from medray.common.sources import (
+    PROBE_LINES,
+    Rejected,
+    SourceRow,
+    check_source,
+    read_source,
+)
+from medray.common.split import unit_hash
+from medray.corpus.chunk import ChunkConfig, chunk
+from medray.corpus.clean import CleanConfig, render
+from medray.corpus.documents import Settings, write_documents
+from medray.corpus.sources import CorpusSource, raw_row
+from medray.corpus.stages import Outcome, Stages
+from medray.corpus.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
+from medray.corpus.tokens import training_documents, write_token_blocks
+from medray.privacy.surrogates import KeyConfig, Surrogates, load_key
+
+
+class CorpusConfig(Config):
+    """What the corpus is made of, and how."""
+
+    sources: list[CorpusSource] = Field(min_length=1)
+    dev_fraction: float = Field(default=0.15, ge=0, lt=1)
+    """Share of patients and texts held out from training. Source: not given; enough of 2 000
+    records for a loss with an error of 1 %."""
+    max_rejected_fraction: float = Field(default=0.05, ge=0, le=1)
+    """The job stops if more lines of one source cannot be read. Source: not given."""
+    dedup: bool = True
+    """Keep one of several equal texts."""
+    clean: CleanConfig = CleanConfig()
+    chunk: ChunkConfig = ChunkConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    block_tokens: int = Field(default=512, ge=8)
+    """Tokens of a training block. Source: not given in [EMR-LLM]; [ClinicalGPT 3.1] tunes at
+    1 024, set there."""
+    privacy: KeyConfig = KeyConfig()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [source.name for source in self.sources]
+        if len(set(names)) < len(names):
+            raise ValueError(f"sources need different names, got {', '.join(names)}")
+        if not any(source.pretrain for source in self.sources):
+            raise ValueError("no source has pretrain: true, so there is nothing to train on")
+        return self
+
+
+def check_sources(config: CorpusConfig, data: Path) -> None:
+    """Opens every file and looks at the first lines of each source, before any work starts.
+
+    Raises:
+        DataError: if a source is missing, empty, in another encoding, or makes no row.
+    """
+    for source in config.sources:
+        check_source(source, data)
+        lines = list(islice(read_source(source, data), PROBE_LINES))
+        rows = [raw_row(x, source.kind) if isinstance(x, SourceRow) else x for x in lines]
+        reasons = [row.reason for row in rows if isinstance(row, Rejected)]
+        if len(reasons) == len(rows):
+            raise DataError(
+                f"source {source.name}: none of the first {len(rows)} lines makes a "
+                f"{source.kind} ({reasons[0]}); map the field in the source's fields"
+            )
+
+
+def prepare_corpus(
+    config: CorpusConfig, data: Path, artefact: Artefact, tokenizer_path: Path | None
+) -> None:
+    """Makes the corpus in `artefact.dir`; stages that an earlier run finished are kept.
+
+    Args:
+        data: directory of the export; every Ray node must see it.
+        tokenizer_path: directory of the model whose tokenizer to use; None trains one.
+    Raises:
+        DataError, ConfigError, CheckpointError: if an input is missing or wrong.
+    """
+    target, stages = artefact.dir, Stages(artefact)
+    if tokenizer_path is not None:
+        load_tokenizer(tokenizer_path)  # a wrong path shows before the work starts
+    pretrain = {source.name for source in config.sources if source.pretrain}
+
+    stages.run("documents", lambda: _documents(config, data, artefact))
+    stages.run("passages", lambda: _passages(config, target))
+    if tokenizer_path is None:
+        stages.run("tokenizer", lambda: _tokenizer(config, artefact, pretrain))
+    stages.run(
+        "blocks",
+        lambda: write_token_blocks(
+            target / "documents",
+            target / "blocks",
+            pretrain,
+            load_tokenizer(tokenizer_path or target / "tokenizer"),
+            config.block_tokens,
+        ),
+    )
+
+
+def _documents(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
+    key = load_key(config.privacy, artefact.storage.local_root / "keys" / "surrogates.key")
+    settings = Settings(data.resolve(), config.sources, config.dev_fraction, config.clean, key)
+    written = write_documents(
+        settings,
+        artefact.dir,
+        dedup=config.dedup,
+        max_rejected_fraction=config.max_rejected_fraction,
+    )
+    metrics = {
+        "documents": written.counts["dedup"].rows_out,
+        "document_chars": written.num_chars,
+        "phi": written.phi,
+        "surrogate_key_id": Surrogates(key).key_id(),
+    }
+    return written.counts, metrics
+
+
+def _passages(config: CorpusConfig, target: Path) -> Outcome:
+    wanted = {source.name for source in config.sources if source.passages}
+    counts = Counts()
+
+    def passages() -> Iterator[Passage]:
+        for document in read_rows(target / "documents", Document):
+            counts.rows_in += 1
+            if document.source not in wanted:
+                counts.reject("not_knowledge")
+            elif document.superseded_by and config.chunk.skip_superseded:
+                counts.reject("superseded")
+            elif pieces := list(chunk(document, config.chunk)):
+                counts.rows_out += 1
+                yield from pieces
+            else:
+                counts.reject("no_passage")
+
+    partial = target / ".passages"
+    remove(partial)
+    remove(target / "passages")
+    num_passages = write_rows(partial, Passage, passages())
+    partial.replace(target / "passages")
+    return {"chunk": counts}, {"passages": num_passages}
+
+
+def _tokenizer(config: CorpusConfig, artefact: Artefact, pretrain: set[str]) -> Outcome:
+    """Trains on the training split only; of a large corpus, on the documents with least hash."""
+    target, counts = artefact.dir, Counts()
+    fraction = config.tokenizer.max_train_chars / max(1, artefact.metrics["document_chars"])
+
+    def texts() -> Iterator[str]:
+        for document in training_documents(target / "documents", pretrain):
+            counts.rows_in += 1
+            if document.split != "train":
+                counts.reject("held_out")
+            elif unit_hash(f"tokenizer/{document.doc_id}") >= fraction:
+                counts.reject("not_sampled")
+            else:
+                counts.rows_out += 1
+                yield render(document)
+
+    tokenizer = train_tokenizer(config.tokenizer, texts())
+    partial = target / ".tokenizer"
+    remove(partial)
+    remove(target / "tokenizer")
+    tokenizer.save_pretrained(partial)
+    partial.replace(target / "tokenizer")
+    return {"train_tokenizer": counts}, {}
