@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from medray import __version__
-from medray.common.errors import DataError, MedrayError
+from medray.common.errors import MedrayError
 from medray.project import find_job, find_serve_config, job_names, jobs_directory
 
 ADDRESS = "http://127.0.0.1:8265"
@@ -169,9 +169,7 @@ def print_table(args: argparse.Namespace) -> int:
     """Prints the demo's table for a storage root."""
     from medray.evaluation.table import format_table, read_table
 
-    if not args.root.is_dir():
-        raise DataError(f"no directory {args.root}; give the storage.root of a finished pipeline")
-    sys.stdout.write(format_table(read_table(args.root)) + "\n")
+    _say(format_table(read_table(args.root)))
     return 0
 
 

@@ -149,7 +149,7 @@ def show_results(root: Path) -> None:
     """Prints the table and where everything lies."""
     from medray.evaluation.table import format_table, read_table
 
-    say(f"\n{format_table(read_table(root))}\n\neverything is under {root.resolve()}:\n")
+    say(f"\n{format_table(read_table(root))}\neverything is under {root.resolve()}:\n")
     steps = json.loads((root / "pipeline.json").read_text(encoding="utf-8"))["steps"]
     for step, entry in steps.items():
         say(f"  {step:<12} {root / step / entry['key']}\n")

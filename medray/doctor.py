@@ -118,7 +118,7 @@ def check_memory() -> Check:
         mend = f"free memory up to {MIN_MEMORY_GIB} GiB, better {GOOD_MEMORY_GIB}"
         return Check("memory", "fail", found, mend)
     if free < GOOD_MEMORY_GIB:
-        mend = f"the demonstration wants {GOOD_MEMORY_GIB} GiB; lower sample.num_records if it is killed"
+        mend = f"the demonstration wants {GOOD_MEMORY_GIB} GiB; close what else runs"
         return Check("memory", "warn", found, mend)
     return Check("memory", "ok", found)
 
@@ -211,13 +211,11 @@ def check_ray(address: str) -> Check:
 
 
 def model_paths(values: dict[str, Any]) -> Iterator[Path]:
-    """Local model directories that a profile names: every set `path` of a `model` section."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from model_paths(value)
-            path = value.get("path")
-            if name in ("model", "decoder", "encoder") and isinstance(path, str) and path:
-                yield Path(path).expanduser()
+    """Local model directories that a profile starts from: the decoder's and the encoder's."""
+    for section, key in (("decoder", "path"), ("encoder", "base")):
+        path = values.get(section, {}).get(key)
+        if isinstance(path, str) and path:
+            yield Path(path).expanduser()
 
 
 def check_model(directory: Path) -> Check:

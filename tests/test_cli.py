@@ -77,7 +77,7 @@ def test_unknown_serve_config_is_one_message() -> None:
 
 
 def test_table_of_a_missing_root_is_one_message(tmp_path: Path) -> None:
-    assert_one_message(medray("table", "--root", str(tmp_path / "nix")), "no directory", "nix")
+    assert_one_message(medray("table", "--root", str(tmp_path / "nix")), "no pipeline.json", "nix")
 
 
 def test_submit_without_a_cluster_is_one_message() -> None:

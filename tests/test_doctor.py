@@ -52,11 +52,12 @@ def test_an_empty_and_a_missing_model_directory(tmp_path: Path) -> None:
 
 def test_model_paths_of_a_profile() -> None:
     values = {
-        "decoder": {"path": "/models/qwen", "layers": 2},
-        "encoder": {"path": None},
-        "sft": {"model": {"path": "/models/sft"}, "output": {"path": "/no/model"}},
+        "decoder": {"path": "/models/qwen", "num_layers": 2},
+        "encoder": {"base": "/models/bge"},
+        "index": {"uri": "http://milvus:19530"},
     }
-    assert list(doctor.model_paths(values)) == [Path("/models/qwen"), Path("/models/sft")]
+    assert list(doctor.model_paths(values)) == [Path("/models/qwen"), Path("/models/bge")]
+    assert list(doctor.model_paths({"decoder": {"path": ""}})) == []
 
 
 def test_a_taken_port_is_reported() -> None:

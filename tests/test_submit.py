@@ -90,8 +90,9 @@ def test_a_submitted_job_ends_and_its_artefact_is_where_the_profile_says(
     address: str, tmp_path: Path
 ) -> None:
     result = submit(
-        "generate_sample", "--address", address, f"storage.root={tmp_path}", "sample.num_records=100"
-    )
+        "generate_sample", "--address", address,
+        f"storage.root={tmp_path}", "sample.num_records=100",
+    )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     assert "succeeded" in result.stdout
     (manifest,) = tmp_path.glob("sample/*/manifest.json")
