@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from medray.sample.knowledge import Disease
 
+MIN_PASSAGE_CHARS = 50
+
 
 class Aspect(NamedTuple):
     """One kind of fact."""
@@ -208,13 +210,15 @@ def clause(aspect: Aspect, name: str, value: str, rng: random.Random) -> str:
 
 
 def passage(aspect: Aspect, name: str, fact: str, rng: random.Random) -> str:
-    """50-110 characters: the fact among two or three sentences of filler."""
-    filler = [s.format(name=name) for s in rng.sample(aspect.filler, 3)]
-    at = rng.randrange(3)
+    """The fact among filler: two sentences, more while the text is under 50 characters."""
+    filler = [s.format(name=name) for s in rng.sample(aspect.filler, len(aspect.filler))]
     sentences = filler[:2]
-    sentences.insert(at, f"{fact}。")
+    sentences.insert(rng.randrange(3), f"{fact}。")
     text = "".join(sentences)
-    return text if len(text) >= 50 else text + filler[2]
+    for sentence in filler[2:]:
+        if len(text) < MIN_PASSAGE_CHARS:
+            text += sentence
+    return text
 
 
 def question(aspect: Aspect, name: str, rng: random.Random) -> str:

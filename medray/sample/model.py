@@ -82,7 +82,7 @@ class Numbers:
             spec = self.items[item]
             by_param = {p: math.log(step_p(spec, p[0], p[1], k)) for p in set(self.params[item])}
             found = np.array([by_param[p] for p in self.params[item]])
-            if len(self._cache) < 200_000:  # keeps memory constant over a million records
+            if len(self._cache) < 50_000:  # bounds memory over a million records
                 self._cache[item, k] = found
         return found
 

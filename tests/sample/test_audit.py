@@ -35,7 +35,7 @@ def test_residual_stenosis_and_flow_agree_with_the_sentence() -> None:
             if labels["indicator"] != "pci-angio-success" or labels["tasks"][task] is None:
                 continue
             text = sentence(index, task)
-            found = re.search(r"残余狭窄约?(\d+)%", text)
+            found = re.search(r"(?:残余狭窄约?|降至)(\d+)%", text)
             assert labels["tasks"][task] == ((int(found[1]) if found else 0) < limit)
             assert found or "无残余" in text or "未见残余" in text
             checked += 1
