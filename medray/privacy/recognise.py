@@ -15,7 +15,9 @@ PhiClass = Literal["NAME", "DOCTOR", "ID", "PHONE", "EMAIL", "MRN", "ADDRESS", "
 # One character for one, so that offsets in the folded text are offsets in the text.
 FOLD = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F) if chr(code) not in "，：；！？（）"}
 STEMS, BRANCHES = "甲乙丙丁戊己庚辛壬癸", "子丑寅卯辰巳午未申酉戌亥"
-SURROGATE = re.compile(f".?某[{STEMS}][{BRANCHES}](?:医院|地)?|(?:ID|TEL|MAIL|MRN)-[A-Z2-7]{{8}}")
+SURROGATE = re.compile(
+    f".?某[{STEMS}][{BRANCHES}](?:医院|地)?|(?:ID|TEL|MAIL|MRN)-[A-Z2-7]{{4}}(?![0-9A-Z])"
+)
 
 
 class Span(NamedTuple):
@@ -58,12 +60,14 @@ LABELLED_MRN = re.compile(
     r"|床号\s*[:：]\s*(?P<bed>[\d+\-A-Za-z]{1,6})|(?P<ward>(?<![\d+])\+?\d{1,3})床(?=患者|病人|[，,。:：])"
 )
 LABELLED_ADDRESS = re.compile(
-    r"(?:家庭住址|现住址|常住地?址?|户籍地?址?|户口地址|联系地址|通讯地址|住址|地址|出生地|居住地|籍贯|工作单位)"
-    r"\s*[:：]\s*(?P<value>[^，,。；;、\n\s]{2,40})"
+    r"(?:家庭住址|现住址|常住地?址?|户籍地?址?|户口地址|联系地址|通讯地址|住址|地址|出生地|居住地|籍贯|"
+    r"工作单位)\s*[:：]\s*(?P<value>[^，,。；;、\n\s]{2,40})"
 )
+STREET = rf"[{HAN}\d]{{1,12}}?(?:路|街|道|巷|弄|村|镇|乡|小区|花园|公寓|号楼?|栋|幢|单元|室|组|层)"
 ADDRESS = re.compile(
-    rf"(?P<value>[{HAN}]{{2,8}}?(?P<level>省|自治区|市|自治州|地区)[{HAN}]{{1,8}}?(?:市|区|县|旗|镇|乡)"
-    rf"(?:[{HAN}\d]{{1,12}}?(?:路|街|道|巷|弄|村|镇|乡|小区|花园|公寓|号楼?|栋|幢|单元|室|组|[0-9]层))*)"
+    rf"(?P<value>[{HAN}]{{2,8}}?(?P<level>省|自治区|市|自治州|地区)"
+    rf"(?:[{HAN}]{{1,8}}?(?:市|区|县|旗|镇|乡)(?:{STREET})*"
+    rf"|[{HAN}]{{1,10}}?[路街道巷弄村]\d+号?(?:{STREET})*))"
 )
 HOSPITAL = re.compile(
     rf"(?P<value>[{HAN}]{{2,20}}(?P<suffix>医院|卫生院|保健院|医学中心|医疗中心|卫生服务中心|疗养院))(?!感染|获得)"

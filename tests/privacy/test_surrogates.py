@@ -25,7 +25,8 @@ def test_different_values_mostly_get_different_surrogates():
     surrogates = Surrogates(KEY)
     numbers = {surrogates.replace("MRN", str(i), "7") for i in range(1000)}
     names = {surrogates.replace("NAME", str(i), "7") for i in range(1000)}
-    assert len(numbers) == 1000
+    # 1 000 draws from 32^4 codes: 1000^2 / 2 / 32^4 = 0.5 pairs fall together.
+    assert len(numbers) >= 996
     # 1 000 draws from 4 800 names leave 4800 (1 - e^(-1000/4800)) = 903 different ones.
     assert 850 < len(names) < 950
 
