@@ -1,6 +1,7 @@
 """Recall and precision on hand-made text: nobody in it exists."""
 
 import itertools
+import time
 
 import pytest
 
@@ -116,3 +117,12 @@ def test_a_name_from_the_header_is_found_without_a_label():
     assert known == {"王建国": "NAME", "1234567": "MRN"}
     text = "建议王建国戒烟，编号1234567，另12345678"
     assert [text[s.start : s.end] for s in find_phi(text, known)] == ["王建国", "1234567"]
+
+
+@pytest.mark.parametrize(
+    "text", ["江苏省南京市" + "路号" * 5000, "a" * 20_000, "姓名：" + "王" * 20_000]
+)
+def test_hostile_text_takes_no_longer_than_its_length(text):
+    started = time.monotonic()
+    find_phi(text)
+    assert time.monotonic() - started < 2
