@@ -85,7 +85,7 @@ class HFEngine:
 
     def count_tokens(self, text: str) -> int:
         """How many tokens `text` is, special tokens in it parsed."""
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self.encode(text))
 
     def chat(self, conversations: Sequence[Chat], sampling: Sampling) -> list[Generation]:
         """Answers each conversation."""
@@ -97,20 +97,30 @@ class HFEngine:
         """Log-probability (nats) of each option as the assistant's next words."""
         return self.score([self.prompt(messages) for messages in conversations], options)
 
-    @torch.inference_mode()
     def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[Generation]:
-        """Continues each prompt. Batches are sorted by length; results keep the order given."""
-        encoded = [self._encode(prompt) for prompt in prompts]
-        results: list[Generation | None] = [None] * len(prompts)
-        for batch in self._batches([len(ids) for ids in encoded]):
-            inputs = self.tokenizer.pad(
-                {"input_ids": [encoded[i] for i in batch]}, return_tensors="pt"
-            ).to(self.model.device)
+        """Continues each prompt; results in the order given."""
+        encoded = [self.encode(prompt) for prompt in prompts]
+        answers = self.generate_ids(encoded, sampling)
+        return [self._finish(ids, len(encoded[i])) for i, ids in enumerate(answers)]
+
+    @torch.inference_mode()
+    def generate_ids(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
+        """Continues token sequences; an answer that ended has its end token as the last.
+
+        Batches are sorted by length, and the random state is set once, so that the answers
+        depend on the prompts, the seed and the batch size alone.
+        """
+        answers: list[list[int]] = [[] for _ in prompts]
+        if sampling.temperature > 0:
+            torch.manual_seed(sampling.seed)
+        for batch in self._batches([len(ids) for ids in prompts]):
+            inputs = self._pad([prompts[i] for i in batch])
             output = self.model.generate(**inputs, **self._arguments(sampling))
             for row, i in enumerate(batch):
                 answer = output[row, inputs["input_ids"].shape[1] :].tolist()
-                results[i] = self._finish(answer, len(encoded[i]))
-        return [result for result in results if result is not None]
+                ends = [k for k, token in enumerate(answer) if token in self.eos_ids]
+                answers[i] = answer[: ends[0] + 1] if ends else answer
+        return answers
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[str], options: Sequence[Sequence[str]]) -> list[list[float]]:
@@ -120,15 +130,13 @@ class HFEngine:
         (`答案：` without a blank). Source: EVALUATION.md 2.
         """
         rows = [
-            (p, o, self._encode(prompt), self._encode(option))
+            (p, o, self.encode(prompt), self.encode(option))
             for p, prompt in enumerate(prompts)
             for o, option in enumerate(options[p])
         ]
         scores = [[math.nan] * len(choices) for choices in options]
         for batch in self._batches([len(prompt) + len(option) for _, _, prompt, option in rows]):
-            inputs = self.tokenizer.pad(
-                {"input_ids": [rows[i][2] + rows[i][3] for i in batch]}, return_tensors="pt"
-            ).to(self.model.device)
+            inputs = self._pad([rows[i][2] + rows[i][3] for i in batch])
             # Only the options' positions are needed: keep the logits of the longest option.
             keep = max(len(rows[i][3]) for i in batch) + 1
             logits_BTV = self.model(
@@ -145,7 +153,9 @@ class HFEngine:
 
     def stream(self, messages: Chat, sampling: Sampling, stopped: threading.Event) -> Iterator[str]:
         """Yields text as it is generated; setting `stopped` ends the generation."""
-        prompt = self._encode(self.prompt(messages))
+        prompt = self.encode(self.prompt(messages))
+        if sampling.temperature > 0:
+            torch.manual_seed(sampling.seed)
         inputs = torch.tensor([prompt], device=self.model.device)
         streamer = TextIteratorStreamer(
             self.tokenizer,  # type: ignore[arg-type]
@@ -180,7 +190,8 @@ class HFEngine:
         if failures:
             raise failures[0]
 
-    def _encode(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a prompt; special tokens written in it are parsed."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
@@ -197,14 +208,17 @@ class HFEngine:
         }
         if sampling.temperature > 0:
             arguments |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-            torch.manual_seed(sampling.seed)
         return arguments
 
+    def _pad(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+        batch = self.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
+        return {name: batch[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+
     def _finish(self, answer: list[int], num_prompt_tokens: int) -> Generation:
-        ends = [k for k, token in enumerate(answer) if token in self.eos_ids]
-        answer = answer[: ends[0]] if ends else answer
+        ended = bool(answer) and answer[-1] in self.eos_ids
         text = str(self.tokenizer.decode(answer, skip_special_tokens=True))
-        return Generation(text, "stop" if ends else "length", num_prompt_tokens, len(answer))
+        reason = "stop" if ended else "length"
+        return Generation(text, reason, num_prompt_tokens, len(answer) - ended)
 
 
 class _Stop(StoppingCriteria):

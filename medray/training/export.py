@@ -28,9 +28,10 @@ def export_model(
     with deepspeed.zero.GatheredParameters(parameters, enabled=zero3):
         if dist.get_rank() == 0:
             merged = merge_adapters(model)
-            merged.generation_config = GenerationConfig(
-                eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-            )
+            if merged.can_generate():
+                merged.generation_config = GenerationConfig(
+                    eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+                )
             merged.save_pretrained(directory)
             tokenizer.save_pretrained(directory)
             (directory / "README.md").write_text(model_card(card), encoding="utf-8")

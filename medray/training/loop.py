@@ -19,7 +19,6 @@ from ray.train import Checkpoint
 
 from medray.common.errors import MedrayError
 from medray.common.metrics import MetricsLog
-from medray.training.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 STATE = "state"  # DeepSpeed's tag inside a checkpoint
@@ -48,8 +47,12 @@ class Stage:
     set_state: Callable[[dict[str, Any]], None] = lambda state: None
 
 
-def run_stage(stage: Stage, *, checkpoint_steps: int, log_steps: int) -> None:
-    """Trains to the end, from the newest checkpoint if there is one, and reports the model."""
+def run_stage(stage: Stage, *, checkpoint_steps: int, log_steps: int, progress: Any = None) -> None:
+    """Trains to the end, from the newest checkpoint if there is one, and reports the model.
+
+    Args:
+        progress: a queue that takes (step, total steps, figures), for the driver's bar.
+    """
     context = ray.train.get_context()
     is_first = context.get_world_rank() == 0
     with tempfile.TemporaryDirectory(prefix="medray-") as scratch:
@@ -59,7 +62,6 @@ def run_stage(stage: Stage, *, checkpoint_steps: int, log_steps: int) -> None:
             before = stage.evaluate()
             if is_first:
                 log.write(0, {f"before/{name}": value for name, value in before.items()})
-        bar = progress_bar(stage.name, stage.total_steps, step, enabled=is_first)
         while step < stage.total_steps:
             started = time.monotonic()
             metrics = stage.train_step(step)
@@ -71,19 +73,27 @@ def run_stage(stage: Stage, *, checkpoint_steps: int, log_steps: int) -> None:
                     "lower the learning rate or look at the data"
                 )
             metrics["time/step_s"] = time.monotonic() - started
-            bar.update(1)
             if is_first:
                 log.write(step, metrics)
+                if progress is not None:
+                    progress.put_nowait((step, stage.total_steps, _shown(metrics)))
                 if step % log_steps == 0 or step == stage.total_steps:
-                    figures = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-                    logger.info("%s %d/%d  %s", stage.name, step, stage.total_steps, figures)
+                    logger.info("%s %d/%d %s", stage.name, step, stage.total_steps, metrics)
             if step % checkpoint_steps == 0 and step < stage.total_steps:
                 _report(stage, step, before, log, metrics)
-        bar.close()
         after = stage.evaluate()
         if is_first:
             log.write(step, {f"after/{name}": value for name, value in after.items()})
         _report(stage, step, before, log, after, export=True)
+
+
+def _shown(metrics: dict[str, float]) -> dict[str, str]:
+    """The figures for the progress bar: the stage's own, short."""
+    return {
+        name.split("/")[1]: f"{value:.3g}"
+        for name, value in metrics.items()
+        if name in ("train/loss", "ppo/reward", "ppo/kl")
+    }
 
 
 def _resume(stage: Stage, log: MetricsLog) -> tuple[int, dict[str, float] | None]:

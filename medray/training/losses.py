@@ -14,11 +14,6 @@ def token_nll_sum(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
     return F.cross_entropy(logits_NV.float(), labels_N, reduction="sum")
 
 
-def pairwise_ranking_loss(chosen_B: Tensor, rejected_B: Tensor) -> Tensor:
-    """−log σ(r_w − r_l), mean over pairs [ClinicalGPT 2.3]. ln 2 for equal rewards."""
-    return -F.logsigmoid(chosen_B - rejected_B).mean()
-
-
 def gae(
     rewards_BA: Tensor, values_BA: Tensor, mask_BA: Tensor, *, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 Source: [EMR-LLM 1.2, 2.2].
 """
 
-from pathlib import Path
 from typing import Any
 
 from medray.common.manifest import Artefact
@@ -12,7 +11,7 @@ from medray.training.language_model import DecoderConfig, build_decoder
 from medray.training.optimiser import OptimiserConfig
 from medray.training.packed import PackedBlocks
 from medray.training.supervised import headline, train_language_model
-from medray.training.trainer import TRAIN_DIR, WorkersConfig, fit
+from medray.training.trainer import WorkersConfig, fit
 
 
 class PretrainConfig(OptimiserConfig):
@@ -27,8 +26,8 @@ def pretrain(
     workers: WorkersConfig,
     corpus: tuple[str, str],
     artefact: Artefact,
-) -> Path:
-    """Trains and publishes. `corpus` is the (step, key) of the corpus artefact."""
+) -> None:
+    """Trains; the model comes to `artefact`. `corpus` is the (step, key) of the corpus artefact."""
     arguments = {
         "config": config,
         "decoder": decoder,
@@ -37,7 +36,6 @@ def pretrain(
         "corpus": corpus,
     }
     artefact.metrics |= headline(fit(_train, arguments, workers, artefact))
-    return artefact.publish(drop=(TRAIN_DIR,))
 
 
 def _train(arguments: dict[str, Any]) -> None:
@@ -54,4 +52,5 @@ def _train(arguments: dict[str, Any]) -> None:
         arguments["workers"],
         config.seed,
         {"title": "Pretrained decoder", "base": arguments["decoder"].path or "new, Qwen3"},
+        arguments["progress"],
     )

@@ -1,22 +1,43 @@
-"""A progress bar that a worker can move and the driver's terminal shows."""
+"""A progress bar on the driver, moved by the first worker through a queue.
 
+Worker output is not forwarded to a laptop's terminal (it is Ray's and DeepSpeed's own chatter), so
+progress travels by itself.
+"""
+
+import queue
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from ray.experimental import tqdm_ray
+from ray.util.queue import Queue
+from tqdm import tqdm
 
 
-def progress_bar(name: str, total: int, done: int, *, enabled: bool) -> Any:
-    """A bar on the driver's terminal; `enabled` is False on all workers but the first."""
-    if not enabled:
-        return _NoBar()
-    bar = tqdm_ray.tqdm(desc=name, total=total, unit="step")
-    bar.update(done)
-    return bar
+@contextmanager
+def progress(name: str) -> Iterator[Queue]:
+    """Shows a bar while the body runs; yields the queue that workers put (step, total, loss) in."""
+    updates = Queue(actor_options={"num_cpus": 0})
+    ended = threading.Event()
+    thread = threading.Thread(target=_show, args=(name, updates, ended), daemon=True)
+    thread.start()
+    try:
+        yield updates
+    finally:
+        ended.set()
+        thread.join()
+        updates.shutdown()
 
 
-class _NoBar:
-    def update(self, steps: int) -> None: ...
-
-    def close(self) -> None:
-        sys.stderr.flush()
+def _show(name: str, updates: Any, ended: threading.Event) -> None:
+    seconds = 0.5 if sys.stderr.isatty() else 10.0
+    with tqdm(desc=name, unit="step", mininterval=seconds) as bar:
+        while not (ended.is_set() and updates.empty()):
+            try:
+                step, total, figures = updates.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            bar.total = total
+            bar.set_postfix(figures, refresh=False)
+            bar.update(step - bar.n)

@@ -4,6 +4,8 @@ The global batch at step t is the same for any number of workers; its state is o
 step. Source: DESIGN.md 3, exact resume.
 """
 
+import hashlib
+
 import numpy as np
 
 
@@ -32,3 +34,9 @@ class IndexSampler:
             self._order = np.random.default_rng((self.seed, epoch)).permutation(self.num_samples)
             self._epoch = epoch
         return int(self._order[place])
+
+
+def seed_of(*parts: int | str) -> int:
+    """A seed that depends on `parts` alone, such as (seed, round, "roll out", rank): with it no
+    state of a random generator has to be saved."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")

@@ -7,7 +7,6 @@ Source: [EMR-LLM 1.3], [ClinicalGPT 2.2, 3.1].
 
 import logging
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -21,7 +20,7 @@ from medray.training.language_model import LoraConfig, add_lora, load_decoder
 from medray.training.optimiser import OptimiserConfig
 from medray.training.packed import PackedBlocks
 from medray.training.supervised import headline, train_language_model
-from medray.training.trainer import TRAIN_DIR, WorkersConfig, fit
+from medray.training.trainer import WorkersConfig, fit
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +45,8 @@ def fine_tune(
     base: tuple[str, str],
     instructions: tuple[str, str],
     artefact: Artefact,
-) -> Path:
-    """Trains and publishes. `base` and `instructions` are the (step, key) of artefacts."""
+) -> None:
+    """Trains; the model comes to `artefact`. The pairs are the (step, key) of artefacts."""
     arguments = {
         "config": config,
         "workers": workers,
@@ -56,7 +55,6 @@ def fine_tune(
         "instructions": instructions,
     }
     artefact.metrics |= headline(fit(_train, arguments, workers, artefact))
-    return artefact.publish(drop=(TRAIN_DIR,))
 
 
 def _train(arguments: dict[str, Any]) -> None:
@@ -82,6 +80,7 @@ def _train(arguments: dict[str, Any]) -> None:
         arguments["workers"],
         config.seed,
         {"title": "Fine-tuned decoder", "base": f"{arguments['base'][0]}/{arguments['base'][1]}"},
+        arguments["progress"],
     )
 
 

@@ -21,7 +21,7 @@ from medray.training.language_model import LanguageModelLoss
 from medray.training.loop import Stage, run_stage
 from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
 from medray.training.packed import PackedBlocks
-from medray.training.sampler import IndexSampler
+from medray.training.sampler import IndexSampler, seed_of
 from medray.training.trainer import WorkersConfig
 
 
@@ -35,6 +35,7 @@ def train_language_model(
     workers: WorkersConfig,
     seed: int,
     card: dict[str, str],
+    progress: Any,
 ) -> None:
     """The body of a worker: builds the stage and runs it. `model` may wear LoRA."""
     context = ray.train.get_context()
@@ -45,7 +46,7 @@ def train_language_model(
 
     def train_step(step: int) -> dict[str, float]:
         set_learning_rate(engine, config.learning_rate_at(step))
-        torch.manual_seed(hash((seed, step, rank)))  # dropout, where there is any
+        torch.manual_seed(seed_of(seed, step, rank))  # dropout, where there is any
         engine.train()
         num_tokens = train.weight(sampler.batch(step))
         loss_sum = torch.zeros(())
@@ -77,7 +78,12 @@ def train_language_model(
     stage = Stage(
         name, engine, config.total_steps, train_step, evaluate, export, partial_state=is_lora
     )
-    run_stage(stage, checkpoint_steps=workers.checkpoint_steps, log_steps=workers.log_steps)
+    run_stage(
+        stage,
+        checkpoint_steps=workers.checkpoint_steps,
+        log_steps=workers.log_steps,
+        progress=progress,
+    )
 
 
 def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

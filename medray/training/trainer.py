@@ -20,6 +20,7 @@ from medray.common.errors import MedrayError
 from medray.common.manifest import Artefact
 from medray.common.metrics import MetricsLog
 from medray.training.loop import METRICS, MODEL
+from medray.training.progress import progress
 
 TRAIN_DIR = "train"
 
@@ -55,10 +56,25 @@ def fit(
     Returns:
         the rows of metrics.jsonl.
     """
-    environment = worker_environment(workers)
-    trainer = TorchTrainer(
+    with progress(artefact.step) as updates:
+        config = {"train": train, "arguments": arguments | {"progress": updates}}
+        result = _trainer(config, workers, artefact).fit()
+    if isinstance(result.return_value, MedrayError):
+        raise result.return_value
+    if result.checkpoint is None:
+        raise MedrayError(f"{artefact.step} ended without a checkpoint; see the workers' logs")
+    model = artefact.dir / MODEL
+    with result.checkpoint.as_directory() as directory:
+        shutil.rmtree(model, ignore_errors=True)
+        shutil.copytree(Path(directory) / MODEL, model)
+        shutil.copy(Path(directory) / METRICS, artefact.dir / METRICS)
+    return MetricsLog(artefact.dir / METRICS).read()
+
+
+def _trainer(config: dict[str, Any], workers: WorkersConfig, artefact: Artefact) -> TorchTrainer:
+    return TorchTrainer(
         _on_worker,
-        train_loop_config={"train": train, "arguments": arguments, "workers": workers},
+        train_loop_config=config | {"workers": workers},
         torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers.num_workers,
@@ -71,18 +87,9 @@ def fit(
             storage_path=train_path(artefact),
             failure_config=FailureConfig(max_failures=workers.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            worker_runtime_env={"env_vars": environment},
+            worker_runtime_env={"env_vars": worker_environment(workers)},
         ),
     )
-    result = trainer.fit()
-    if result.checkpoint is None:
-        raise MedrayError(f"{artefact.step} ended without a checkpoint; see the workers' logs")
-    model = artefact.dir / MODEL
-    with result.checkpoint.as_directory() as directory:
-        shutil.rmtree(model, ignore_errors=True)
-        shutil.copytree(Path(directory) / MODEL, model)
-        shutil.copy(Path(directory) / METRICS, artefact.dir / METRICS)
-    return MetricsLog(artefact.dir / METRICS).read()
 
 
 def train_path(artefact: Artefact) -> str:
@@ -106,11 +113,17 @@ def worker_environment(workers: WorkersConfig) -> dict[str, str]:
     return environment
 
 
-def _on_worker(config: dict[str, Any]) -> None:
+def _on_worker(config: dict[str, Any]) -> MedrayError | None:
+    """Runs on every worker. An error in the input, which every worker meets alike, is returned:
+    raised, it would count as a worker's death and be tried again."""
     workers: WorkersConfig = config["workers"]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if not workers.use_gpu:
         torch.set_num_threads(workers.threads_per_worker)
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    config["train"](config["arguments"])
+    try:
+        config["train"](config["arguments"])
+    except MedrayError as error:
+        return error
+    return None

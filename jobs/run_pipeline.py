@@ -1,0 +1,24 @@
+"""Everything, from the hospital's exports to a checked model, each step skipped when it is done.
+
+Out: every artefact, and pipeline.json under the storage root, which names them.
+"""
+
+import json
+
+from medray.launch import JOBS, Job, import_job, main
+
+
+def run(job: Job) -> None:
+    """The jobs in the order of their inputs; pipeline.json is written after each."""
+    for step, script in JOBS.items():
+        if step == "sample" and job.data is not None:
+            continue
+        import_job(script).run(job)
+        path = job.storage.local_root / "pipeline.json"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"steps": job.done}, indent=1), encoding="utf-8")
+        temporary.replace(path)
+
+
+if __name__ == "__main__":
+    main(run, steps=tuple(JOBS))

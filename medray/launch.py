@@ -1,0 +1,304 @@
+"""Runs a job: reads its arguments and profile, starts or joins Ray, makes artefacts, and turns
+errors the user can mend into one message and exit code 2.
+
+A job's script is `python jobs/VERB_NOUN.py --profile laptop [--data DIR] [section.key=value …]`.
+"""
+
+import argparse
+import errno
+import importlib.util
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from medray.common.config import Config
+from medray.common.errors import DataError, MedrayError, ServiceError, StorageError
+from medray.common.manifest import Artefact, artefact_key, fingerprint_directory, read_manifest
+from medray.common.storage import Storage
+from medray.project import find_profile, jobs_directory
+
+logger = logging.getLogger("medray")
+
+# What each step is made from, and which sections of the profile shape it.
+PARENTS: Mapping[str, tuple[str, ...]] = {
+    "sample": (),
+    "corpus": ("sample",),
+    "instructions": ("sample", "corpus"),
+    "pretrain": ("corpus",),
+    "encoder": ("corpus", "instructions"),
+    "sft": ("pretrain", "instructions"),
+    "reward": ("encoder", "instructions"),
+    "ppo": ("sft", "reward", "instructions"),
+    "index": ("encoder", "corpus", "instructions"),
+    "quality": ("ppo", "index", "instructions"),
+    "evaluation": ("corpus", "instructions", "pretrain", "sft", "reward", "ppo", "index"),
+}
+SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "pretrain": ("pretrain", "decoder", "workers"),
+    "sft": ("sft", "workers"),
+    "reward": ("reward", "workers"),
+    "ppo": ("ppo", "workers"),
+}
+JOBS: Mapping[str, str] = {
+    "sample": "generate_sample",
+    "corpus": "prepare_corpus",
+    "instructions": "build_instructions",
+    "pretrain": "run_pretrain",
+    "encoder": "run_encoder",
+    "sft": "run_sft",
+    "reward": "run_reward",
+    "ppo": "run_ppo",
+    "index": "build_index",
+    "quality": "check_quality",
+    "evaluation": "run_eval",
+}
+
+
+class Sections(Config):
+    """The part of a profile that shapes one step: what its key and its config.yaml hold."""
+
+    sections: dict[str, Any]
+
+    def to_yaml(self) -> str:
+        """As the profile writes it."""
+        import yaml
+
+        return yaml.safe_dump(self.sections, allow_unicode=True, sort_keys=False)
+
+
+class Job:
+    """A profile with its storage: finds artefacts, makes missing ones, knows what was reused."""
+
+    def __init__(self, profile: Any) -> None:
+        self.profile = profile
+        self.storage = Storage(profile.storage)
+        self.data: Path | None = None
+        self.fingerprint = ""
+        self.done: dict[str, dict[str, Any]] = {}
+        self._keys: dict[str, str] = {}
+        if profile.data:
+            self.data = Path(profile.data).expanduser()
+            if not self.data.is_dir():
+                raise DataError(f"no data directory at {profile.data}; check --data")
+            self.fingerprint = fingerprint_directory(self.data)
+
+    def parents(self, step: str) -> list[str]:
+        """The steps that `step` is made from; with outside data there is no sample hospital."""
+        return [parent for parent in PARENTS[step] if parent != "sample" or self.data is None]
+
+    def uses_data(self, step: str) -> bool:
+        """True if the step reads the outside data directly."""
+        return self.data is not None and "sample" in PARENTS[step]
+
+    def sections(self, step: str) -> Sections:
+        """The sections of the profile that shape `step`."""
+        names = SECTIONS.get(step, (step,))
+        values = self.profile.model_dump(mode="json")
+        return Sections(sections={name: values[name] for name in names})
+
+    def key(self, step: str) -> str:
+        """The key of a step's artefact: known before it is made."""
+        if step not in self._keys:
+            parents = {parent: self.key(parent) for parent in self.parents(step)}
+            fingerprint = self.fingerprint if self.uses_data(step) else ""
+            self._keys[step] = artefact_key(step, self.sections(step), parents, fingerprint)
+        return self._keys[step]
+
+    def artefact(self, step: str) -> tuple[str, str]:
+        """(step, key) of a finished artefact, as workers want it.
+
+        Raises:
+            DataError: if it has not been made, naming the job that makes it.
+        """
+        if not self.storage.exists(step, self.key(step)):
+            raise DataError(
+                f"{self.storage.location(step, self.key(step))} has not been made yet: run "
+                f"{JOBS[step]} first with the same profile and settings, or run_pipeline"
+            )
+        return step, self.key(step)
+
+    def path(self, step: str) -> Path:
+        """Local directory of a finished artefact."""
+        return self.storage.fetch(*self.artefact(step))
+
+    def hospital(self) -> Path:
+        """The directory that the sources of the profile are relative to."""
+        return self.data if self.data is not None else self.path("sample")
+
+    def make(self, step: str, work: Callable[[Artefact], None]) -> Path:
+        """Makes the artefact of `step` unless it is there; returns its local directory."""
+        key = self.key(step)
+        location = self.storage.location(step, key)
+        if self.storage.exists(step, key):
+            path = self.storage.fetch(step, key)
+            seconds = read_manifest(path).duration_s
+            logger.info("%s: reused, nothing has changed (%s)", step, location)
+        else:
+            parents = {parent: self.path(parent) for parent in self.parents(step)}
+            fingerprint = self.fingerprint if self.uses_data(step) else ""
+            logger.info("%s: started", step)
+            artefact = Artefact(
+                self.storage,
+                step,
+                self.sections(step),
+                parents=parents,
+                key=key,
+                fingerprint=fingerprint,
+            )
+            work(artefact)
+            path = artefact.publish(drop=("train",))
+            manifest = read_manifest(path)
+            seconds = manifest.duration_s
+            for operator, counts in manifest.counts.items():
+                logger.info(
+                    "%s/%s: %d rows in, %d out, rejected %s",
+                    step, operator, counts.rows_in, counts.rows_out, counts.rejected or "none",
+                )  # fmt: skip
+            logger.info("%s: done in %.0f s (%s)", step, seconds, location)
+            self.done[step] = {"reused": False}
+        self.done.setdefault(step, {"reused": True})
+        self.done[step] |= {"path": str(path), "key": key, "seconds": seconds}
+        return path
+
+
+def main(run: Callable[[Job], Any], *, steps: tuple[str, ...]) -> None:
+    """The body of a job's script.
+
+    Args:
+        run: does the job.
+        steps: the steps it makes, for the dry run.
+    """
+    sys.exit(run_job(run, steps, sys.argv[1:]))
+
+
+def run_job(run: Callable[[Job], Any], steps: tuple[str, ...], argv: list[str]) -> int:
+    """Runs a job with arguments; returns its exit code: 0, or 2 for what the user can mend."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    set_environment()
+    try:
+        arguments = _parse(argv)
+        job = Job(load_profile(arguments.profile, arguments.overrides, arguments.data))
+        job.storage.check_writable()
+        if arguments.dry_run:
+            _dry_run(job, steps)
+            return 0
+        check_disk(job)
+        started = time.monotonic()
+        join_ray(job.profile.ray)
+        try:
+            run(job)
+        finally:
+            import ray
+
+            ray.shutdown()
+        logger.info("finished in %.0f s", time.monotonic() - started)
+    except MedrayError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            sys.stderr.write(
+                f"error: no space left on the disk ({error.filename or 'storage root'}); free some "
+                "and run the same command again, which goes on where it stopped\n"
+            )
+            return 2
+        raise
+    return 0
+
+
+def load_profile(name: str, overrides: list[str], data: str | None = None) -> Any:
+    """The profile by name (jobs/profiles/NAME.yaml) or path, with overrides."""
+    from medray.profile import Profile
+
+    if data is not None:
+        overrides = [*overrides, f"data={Path(data).expanduser().resolve()}"]
+    return Profile.load(find_profile(name), overrides)
+
+
+def set_environment() -> None:
+    """Settings that libraries read when they are imported; what the user set stays."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "0")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+    if not (shutil.which("nvidia-smi") or os.environ.get("CUDA_VISIBLE_DEVICES")):
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def join_ray(config: Any) -> None:
+    """Joins the cluster at `config.address` or in RAY_ADDRESS, else starts a local one.
+
+    Raises:
+        ServiceError: if no cluster answers at the address.
+    """
+    import ray
+
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": config.log_to_driver, "logging_level": "warning"}
+    if not address:
+        ray.init(num_cpus=config.num_cpus, include_dashboard=False, **options)
+        return
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ServiceError(
+            f"no Ray cluster answers at {address} ({type(error).__name__}); start one with "
+            "`ray start --head`, mend ray.address, or leave it empty to run on this machine"
+        ) from None
+
+
+def check_disk(job: Job) -> None:
+    """Raises StorageError if the storage root's disk has less room than the profile asks for."""
+    free = shutil.disk_usage(job.storage.local_root).free / 2**30
+    if free < job.profile.min_free_disk_gb:
+        raise StorageError(
+            f"{job.storage.local_root} has {free:.1f} GiB free, the profile asks for "
+            f"{job.profile.min_free_disk_gb} GiB (min_free_disk_gb); free some or move storage.root"
+        )
+
+
+def import_job(name: str) -> Any:
+    """A job's script as a module, for run_pipeline."""
+    path = jobs_directory() / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"medray_job_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _dry_run(job: Job, steps: tuple[str, ...]) -> None:
+    """Says what would be made and reused, after checking profile, storage and sources."""
+    if job.data is not None:
+        from medray.corpus.prepare import check_sources as check_corpus
+        from medray.instructions.build import check_sources as check_instructions
+
+        if "corpus" in steps:
+            check_corpus(job.profile.corpus, job.data)
+        if "instructions" in steps:
+            check_instructions(job.profile.instructions, job.data)
+    for step in steps:
+        if step == "sample" and job.data is not None:
+            continue
+        state = "reused" if job.storage.exists(step, job.key(step)) else "made"
+        sys.stdout.write(f"{step}: would be {state}: {job.storage.location(step, job.key(step))}\n")
+        for parent in job.parents(step):
+            if parent not in steps and not job.storage.exists(parent, job.key(parent)):
+                sys.stdout.write(f"  needs {parent}, not made yet: run {JOBS[parent]} first\n")
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="A medray job; see the script's first lines.")
+    parser.add_argument("--profile", default="laptop", help="a name in jobs/profiles, or a path")
+    parser.add_argument("--data", help="directory of the hospital's exports, instead of the sample")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, make nothing")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    return parser.parse_intermixed_args(argv)

@@ -1,0 +1,56 @@
+"""A profile: the settings of every step on one page. The jobs read it; nothing else does."""
+
+from pydantic import Field
+
+from medray.common.config import Config
+from medray.common.storage import StorageConfig
+from medray.corpus.prepare import CorpusConfig
+from medray.evaluation.run import EvaluationConfig
+from medray.instructions.build import InstructionsConfig
+from medray.quality.run import QualityConfig
+from medray.retrieval.encoder import EncoderConfig
+from medray.retrieval.index import IndexConfig
+from medray.sample.hospital import SampleConfig
+from medray.training.language_model import DecoderConfig
+from medray.training.ppo_learner import PpoConfig
+from medray.training.pretrain import PretrainConfig
+from medray.training.reward import RewardConfig
+from medray.training.sft import SftConfig
+from medray.training.trainer import WorkersConfig
+
+
+class RayConfig(Config):
+    """The Ray cluster that jobs run on."""
+
+    address: str = ""
+    """Address of a cluster, such as ray://head:10001; empty: RAY_ADDRESS (which `ray job submit`
+    sets), else a local cluster that ends with the job."""
+    num_cpus: int | None = None
+    """Logical CPUs of a local cluster; may exceed the cores, so that two workers, an actor and a
+    data task fit on two cores. None: as many as there are."""
+    log_to_driver: bool = True
+    """Forward the workers' output to the terminal."""
+
+
+class Profile(Config):
+    """Everything a run needs. Source of the values: METHOD.md for a100x8, measured for laptop."""
+
+    storage: StorageConfig
+    data: str = ""
+    """Directory of the hospital's exports; empty: the sample hospital. Set by --data."""
+    min_free_disk_gb: float = Field(2.0, ge=0)
+    """Free space that a job asks for before it starts."""
+    ray: RayConfig = RayConfig()
+    workers: WorkersConfig
+    sample: SampleConfig
+    corpus: CorpusConfig
+    instructions: InstructionsConfig
+    decoder: DecoderConfig = DecoderConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    sft: SftConfig = SftConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    reward: RewardConfig = RewardConfig()
+    ppo: PpoConfig = PpoConfig()
+    index: IndexConfig = IndexConfig()
+    quality: QualityConfig = QualityConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()

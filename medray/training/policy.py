@@ -1,0 +1,101 @@
+"""The policy with its value head, and the experience that a round of PPO learns from.
+
+Shapes: B answers, T tokens of prompt and answer, A answer tokens, D hidden.
+One model plays three parts: with the adapter on it is the policy, with the adapter off the frozen
+reference π_SFT, and a linear head on its hidden states is the critic. Source: [ClinicalGPT 2.4];
+DESIGN.md 3, PPO colocated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medray.training.language_model import base_of
+
+
+class PolicyWithValue(nn.Module):
+    """Log-probabilities and values of given answers, through one forward pass."""
+
+    def __init__(self, policy: Any, hidden_size: int) -> None:
+        super().__init__()
+        self.policy = policy
+        self.value_head = nn.Linear(hidden_size, 1)
+        # Values start at 0, so that the first advantages are the rewards themselves.
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    def forward(
+        self, tokens_BT: Tensor, attention_BT: Tensor, places_BA: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            tokens_BT: prompt and answer, padded on the right.
+            attention_BT: 1 on real tokens.
+            places_BA: index in T of each answer token; any valid index on padding.
+        Returns:
+            (logprobs_BA of the answer tokens, values_BA of the states they were chosen in).
+        """
+        base = base_of(self.policy)
+        hidden_BTD = base.base_model(
+            input_ids=tokens_BT, attention_mask=attention_BT, use_cache=False
+        ).last_hidden_state
+        rows_B1 = torch.arange(len(tokens_BT), device=tokens_BT.device)[:, None]
+        states_BAD = hidden_BTD[rows_B1, places_BA - 1]
+        logits_BAV = base.get_output_embeddings()(states_BAD).float()
+        chosen_BA1 = tokens_BT[rows_B1, places_BA][..., None]
+        logprobs_BA = logits_BAV.log_softmax(-1).gather(-1, chosen_BA1)[..., 0]
+        return logprobs_BA, self.value_head(states_BAD).float()[..., 0]
+
+
+@dataclass
+class Experience:
+    """The answers of one worker in one round; every row is one answer."""
+
+    tokens_BT: Tensor
+    attention_BT: Tensor
+    places_BA: Tensor
+    mask_BA: Tensor
+    """1 on real answer tokens."""
+    scores_B: Tensor
+    """Reward model's score of each whole answer."""
+    logprobs_BA: Tensor
+    """Under the policy that generated, from the same forward pass that training uses."""
+    reference_BA: Tensor
+    """Log-probabilities under the reference."""
+    values_BA: Tensor
+    advantages_BA: Tensor
+    returns_BA: Tensor
+
+    def rows(self, indices: Sequence[int]) -> "Experience":
+        """Some of the answers."""
+        index = list(indices)
+        return Experience(**{name: tensor[index] for name, tensor in vars(self).items()})
+
+    def __len__(self) -> int:
+        return len(self.tokens_BT)
+
+
+def lay_out(
+    prompts: Sequence[list[int]], answers: Sequence[list[int]], pad: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tensors of prompts with their answers, padded on the right.
+
+    Returns:
+        tokens_BT, attention_BT, places_BA, mask_BA.
+    """
+    T = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
+    A = max(len(a) for a in answers)
+    tokens_BT = torch.full((len(prompts), T), pad)
+    attention_BT = torch.zeros(len(prompts), T, dtype=torch.long)
+    places_BA = torch.ones(len(prompts), A, dtype=torch.long)
+    mask_BA = torch.zeros(len(prompts), A)
+    for b, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        end = len(prompt) + len(answer)
+        tokens_BT[b, :end] = torch.tensor(prompt + answer)
+        attention_BT[b, :end] = 1
+        places_BA[b, : len(answer)] = torch.arange(len(prompt), end)
+        mask_BA[b, : len(answer)] = 1
+    return tokens_BT, attention_BT, places_BA, mask_BA

@@ -1,0 +1,278 @@
+"""One worker's part of PPO: roll out, score, advantages, clipped updates, adaptive β.
+
+    reward   r(x, y) − β · log(π_RL / π_SFT)          KL in the reward  [ClinicalGPT 2.4]
+    loss     −min(ρA, clip(ρ, 1−ε, 1+ε)A)             clipped policy    [EMR-LLM 1.4]
+    A_t      s_t + γ V(s_{t+1}) − V(s_t)              λ = 0; GAE by setting
+    β        adaptive, from 0.1
+
+Differs: [EMR-LLM] puts KL(π_θ ‖ π_old) in the loss with its sign slipped; it is in the reward here.
+"""
+
+import math
+from typing import Any, Literal
+
+import ray.train
+import torch
+from pydantic import model_validator
+
+from medray.common.errors import DataError
+from medray.common.records import Scenario
+from medray.generation.engine import HFEngine, Sampling
+from medray.training import losses
+from medray.training.language_model import LoraConfig, add_lora
+from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
+from medray.training.policy import Experience, PolicyWithValue, lay_out
+from medray.training.reward import RewardModel
+from medray.training.sampler import IndexSampler, seed_of
+from medray.training.supervised import all_reduce_sum, chunks
+
+
+class PpoConfig(OptimiserConfig):
+    """Settings of PPO; `total_steps` counts rounds, `batch_size` answers of one update."""
+
+    learning_rate: float = 1e-5
+    """[ClinicalGPT 2.4]."""
+    total_steps: int = 4000
+    """[ClinicalGPT 2.4]."""
+    warmup_steps: int = 0
+    batch_size: int = 8
+    """[EMR-LLM 2.2]."""
+    rollouts: int = 64
+    """Answers per round, over all workers. Source: not given."""
+    epochs: int = 4
+    """Passes over a round's answers [EMR-LLM 2.2]."""
+    clip: float = 0.2
+    """ε [EMR-LLM 2.2]."""
+    value_clip: float = 0.2
+    value_coefficient: float = 0.5
+    """Source: not given; the usual one."""
+    gamma: float = 1.0
+    lam: float = 0.95
+    """λ of GAE; 0 gives the published one-step advantage [EMR-LLM 1.4]."""
+    whiten: bool = True
+    kl_coefficient: float = 0.1
+    """β₀ [EMR-LLM 2.2]."""
+    kl_target: float = 4.0
+    """KL per answer, in nats, that β steers to."""
+    kl_rate: float = 0.1
+    """How fast β adapts in a round."""
+    kl_estimator: Literal["k1", "k3"] = "k1"
+    reward_clip: float = 5.0
+    """Scores are normalised by the spread at the start and clipped to ± this."""
+    lora: LoraConfig = LoraConfig()
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+    num_heldout: int = 200
+    """Held-out prompts that reward and KL are measured on, before and after."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check_ppo(self) -> "PpoConfig":
+        if self.zero_stage > 2:
+            raise ValueError("ppo.zero_stage must be 0, 1 or 2: the policy also generates")
+        if self.lora.dropout:
+            raise ValueError("ppo.lora.dropout must be 0, or the ratio of equal policies is not 1")
+        if self.rollouts % self.batch_size:
+            raise ValueError("ppo.rollouts must be a multiple of ppo.batch_size")
+        return self
+
+
+class PpoLearner:
+    """One worker's part of PPO."""
+
+    def __init__(
+        self,
+        config: PpoConfig,
+        model: Any,
+        tokenizer: Any,
+        reward_model: RewardModel,
+        prompts: list[Scenario],
+    ) -> None:
+        context = ray.train.get_context()
+        self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
+        self.config, self.reward_model = config, reward_model
+        self.prompts = [row.prompt for row in prompts if row.split == "train"]
+        self.heldout = [row.prompt for row in prompts if row.split == "dev"][: config.num_heldout]
+        if not self.prompts or not self.heldout:
+            raise DataError(
+                f"PPO needs prompts in both splits, found {len(self.prompts)} train and "
+                f"{len(self.heldout)} dev; look at the prompts of the instructions artefact"
+            )
+        self.policy = add_lora(model, config.lora, config.seed)
+        module = PolicyWithValue(self.policy, model.config.hidden_size)
+        self.engine = initialise(module, config, self.world_size)
+        reward_model.model.to(self.engine.device)
+        self.generator = HFEngine.wrap(self.policy, tokenizer, config.rollouts)
+        self.pad = int(tokenizer.pad_token_id)
+        self.sampler = IndexSampler(len(self.prompts), config.rollouts, config.seed)
+        self.beta = config.kl_coefficient
+        self.score_mean: float | None = None  # set by the first evaluation
+        self.score_sd = 1.0
+
+    def round(self, step: int) -> dict[str, float]:
+        """One round of PPO, from prompts to updated weights."""
+        config = self.config
+        set_learning_rate(self.engine, config.learning_rate_at(step))
+        # 1. roll out, 2. score
+        mine = self.sampler.share(step, self.rank, self.world_size)
+        texts = [self.prompts[i] for i in mine]
+        experience = self.roll_out(texts, seed_of(config.seed, step, "roll out", self.rank))
+        # 3. rewards and advantages
+        kl_BA = self._estimate_kl(experience) * experience.mask_BA
+        self._set_advantages(experience, kl_BA)
+        # 4. passes of mini-batches
+        figures = torch.zeros(3)
+        share = config.batch_size // self.world_size
+        for epoch in range(config.epochs):
+            generator = torch.Generator().manual_seed(seed_of(config.seed, step, "epoch", epoch))
+            order = torch.randperm(len(experience), generator=generator).tolist()
+            for minibatch in chunks(order, share):
+                figures += self._update(experience.rows(minibatch))
+        # 5. β for the next round
+        length_B = experience.mask_BA.sum(-1)
+        sums = torch.stack(
+            [experience.scores_B.sum(), kl_BA.sum(), length_B.sum(), torch.tensor(len(experience))]
+        )
+        score, kl, length, num = all_reduce_sum(sums, self.engine).tolist()
+        beta = self.beta
+        self.beta = losses.adapt_kl_coefficient(
+            beta, kl / num, config.kl_target, rate=config.kl_rate
+        )
+        policy_loss, value_loss, clipped = (figures / config.epochs).tolist()
+        return {
+            "ppo/reward": score / num,
+            "ppo/kl": kl / num,
+            "ppo/beta": beta,
+            "ppo/length": length / num,
+            "ppo/policy_loss": policy_loss,
+            "ppo/value_loss": value_loss,
+            "ppo/clip_fraction": clipped,
+        }
+
+    @torch.no_grad()
+    def roll_out(self, texts: list[str], seed: int) -> Experience:
+        """Answers to prompts, their scores, and log-probabilities under policy and reference."""
+        config = self.config
+        self.engine.eval()
+        encoded = [
+            self.generator.encode(self.generator.prompt([{"role": "user", "content": text}]))
+            for text in texts
+        ]
+        sampling = Sampling(
+            max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=seed
+        )
+        answers = self.generator.generate_ids(encoded, sampling)
+        decoded = self.generator.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        scores_B = torch.tensor(self.reward_model.score(texts, decoded))
+        tokens_BT, attention_BT, places_BA, mask_BA = lay_out(encoded, answers, self.pad)
+        logprobs, reference, values = [], [], []
+        # At the micro-batch's shape, so that the first ratios are exactly 1.
+        for part in chunks(range(len(texts)), config.micro_batch_size):
+            index = list(part)
+            inputs = [t[index].to(self.engine.device) for t in (tokens_BT, attention_BT, places_BA)]
+            logprobs_BA, values_BA = self.engine.module(*inputs)
+            with self.policy.disable_adapter():
+                reference_BA, _ = self.engine.module(*inputs)
+            logprobs.append(logprobs_BA.cpu())
+            values.append(values_BA.cpu())
+            reference.append(reference_BA.cpu())
+        empty_BA = torch.zeros_like(mask_BA)
+        return Experience(
+            tokens_BT, attention_BT, places_BA, mask_BA, scores_B,
+            torch.cat(logprobs), torch.cat(reference), torch.cat(values), empty_BA, empty_BA,
+        )  # fmt: skip
+
+    def evaluate(self) -> dict[str, float]:
+        """Reward, KL to the reference and length of sampled answers to held-out prompts."""
+        mine = self.heldout[self.rank :: self.world_size]
+        figures = torch.zeros(5, dtype=torch.float64)
+        if mine:
+            seed = seed_of(self.config.seed, "held out", self.rank)
+            experience = self.roll_out(mine, seed)
+            kl_B = (
+                losses.kl_k1(experience.logprobs_BA, experience.reference_BA) * experience.mask_BA
+            ).sum(-1)
+            scores_B = experience.scores_B.double()
+            figures = torch.stack(
+                [
+                    scores_B.sum(),
+                    (scores_B**2).sum(),
+                    kl_B.sum().double(),
+                    experience.mask_BA.sum().double(),
+                    torch.tensor(float(len(mine)), dtype=torch.float64),
+                ]
+            )
+        total, squares, kl, tokens, num = all_reduce_sum(figures, self.engine).tolist()
+        mean = total / num
+        spread = math.sqrt(max(0.0, squares / num - mean**2))
+        if self.score_mean is None:
+            self.score_mean, self.score_sd = mean, spread or 1.0
+        return {
+            "reward": mean,
+            "reward_sd": spread,
+            "kl": kl / num,
+            "length": tokens / num,
+            "num": num,
+        }
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the engine."""
+        return {"beta": self.beta, "score_mean": self.score_mean, "score_sd": self.score_sd}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes back what `get_state` gave."""
+        self.beta = state["beta"]
+        self.score_mean, self.score_sd = state["score_mean"], state["score_sd"]
+
+    def _estimate_kl(self, experience: Experience) -> torch.Tensor:
+        estimate = losses.kl_k1 if self.config.kl_estimator == "k1" else losses.kl_k3
+        return estimate(experience.logprobs_BA, experience.reference_BA)
+
+    def _set_advantages(self, experience: Experience, kl_BA: torch.Tensor) -> None:
+        """Rewards per token (−β·KL, the score on the last one), then advantages, whitened over
+        all workers."""
+        config, mask_BA = self.config, experience.mask_BA
+        rewards_BA = -self.beta * kl_BA
+        assert self.score_mean is not None
+        normal_B = (experience.scores_B - self.score_mean) / self.score_sd
+        last_B = mask_BA.sum(-1).long() - 1
+        rewards_BA[torch.arange(len(last_B)), last_B] += normal_B.clamp(
+            -config.reward_clip, config.reward_clip
+        )
+        experience.advantages_BA, experience.returns_BA = losses.gae(
+            rewards_BA, experience.values_BA, mask_BA, gamma=config.gamma, lam=config.lam
+        )
+        if config.whiten:
+            advantages_BA = experience.advantages_BA
+            sums = torch.stack([advantages_BA.sum(), (advantages_BA**2).sum(), mask_BA.sum()])
+            total, squares, num = all_reduce_sum(sums.double(), self.engine)
+            mean, variance = total / num, squares / num - (total / num) ** 2
+            experience.advantages_BA = losses.whiten(
+                advantages_BA, mask_BA, mean.float(), variance.float()
+            )
+
+    def _update(self, batch: Experience) -> torch.Tensor:
+        """One optimiser step; returns this worker's (policy loss, value loss, clip fraction)."""
+        config = self.config
+        self.engine.train()
+        num_tokens = all_reduce_sum(batch.mask_BA.sum(), self.engine)
+        figures = torch.zeros(3)
+        for part in chunks(range(len(batch)), config.micro_batch_size):
+            micro = batch.rows(part)
+            micro = Experience(**{k: v.to(self.engine.device) for k, v in vars(micro).items()})
+            logprobs_BA, values_BA = self.engine(
+                micro.tokens_BT, micro.attention_BT, micro.places_BA
+            )
+            policy, clipped = losses.ppo_policy_loss(
+                logprobs_BA, micro.logprobs_BA, micro.advantages_BA, micro.mask_BA,
+                clip=config.clip,
+            )  # fmt: skip
+            value = losses.value_loss(
+                values_BA, micro.values_BA, micro.returns_BA, micro.mask_BA, clip=config.value_clip
+            )
+            scale = self.world_size * config.accumulation(self.world_size) / num_tokens.item()
+            self.engine.backward((policy + config.value_coefficient * value) * scale)
+            self.engine.step()
+            figures += torch.stack([policy.detach(), value.detach(), clipped]).cpu()
+        updates = config.rollouts // config.batch_size
+        return all_reduce_sum(figures, self.engine) / num_tokens / updates
