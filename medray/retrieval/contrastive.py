@@ -21,7 +21,6 @@ import torch.distributed as dist
 from FlagEmbedding.finetune.embedder.encoder_only.base import BiEncoderOnlyEmbedderModel
 from pydantic import Field
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
 from torch.nn import functional
 
 from medray.common.config import Config
@@ -145,11 +144,30 @@ class PairLoss(BiEncoderOnlyEmbedderModel):
         queries_BD: Tensor = self.encode(queries)  # pyright: ignore[reportAssignmentType]
         passages_BD: Tensor = self.encode(passages)  # pyright: ignore[reportAssignmentType]
         if dist.is_initialized() and dist.get_world_size() > 1:
-            # The gradient flows back to the worker that encoded the passage.
-            passages_GD = torch.cat(all_gather(passages_BD))
+            passages_GD: Tensor = GatherRows.apply(passages_BD)  # pyright: ignore[reportAssignmentType]
         else:
             passages_GD = passages_BD
         return info_nce(self.compute_score(queries_BD, passages_GD), masked, target)
+
+
+class GatherRows(torch.autograd.Function):
+    """All workers' rows, in rank order; the gradient flows back to the worker that made a row.
+
+    Own, because `torch.distributed.nn.functional.all_gather` is deprecated in torch 2.13 and its
+    successor is absent from 2.11.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows_BD: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gathered = [torch.empty_like(rows_BD) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, rows_BD.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx: Any, grad_GD: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        grad_GD = grad_GD.contiguous()
+        dist.all_reduce(grad_GD)
+        return grad_GD.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 def info_nce(scores_BG: Tensor, masked_BG: Tensor, target_B: Tensor) -> Tensor:

@@ -69,6 +69,8 @@ class EncoderConfig(Config):
     """Source: [BERT]."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Source: [BERT A.2]."""
+    init_std: float = Field(default=0.02, gt=0)
+    """Standard deviation of new weights. Source: [BERT]."""
     mlm: MlmConfig = MlmConfig()
     contrastive: ContrastiveConfig = ContrastiveConfig()
     num_workers: int = Field(default=2, ge=1)
@@ -258,6 +260,7 @@ def build_masked_model(config: EncoderConfig, tokenizer: Any) -> Any:
             max_position_embeddings=config.max_positions,
             hidden_dropout_prob=config.dropout,
             attention_probs_dropout_prob=config.dropout,
+            initializer_range=config.init_std,
             pad_token_id=tokenizer.pad_token_id,
         )
     )
