@@ -61,7 +61,7 @@ def write_hospital(data: Path) -> None:
         (data / "records" / f"{name}.jsonl.gz").write_bytes(gzip.compress(b"\n".join(part) + b"\n"))
     texts = [
         {"doc_id": f"d{i}", "title": symptom,
-         "text": f"【病因】{symptom}的病因很多。【治疗】{symptom}先治本病。",
+         "text": f"【病因】{symptom}的病因很多。【治疗】{symptom}应先治疗本病。",
          "kind": "guideline", "superseded_by": "d0" if i == 3 else None}
         for i, symptom in enumerate(SYMPTOMS[:4])
     ]  # fmt: skip
@@ -139,7 +139,7 @@ def test_patients_stay_on_one_side(made):
 def test_passages_come_from_knowledge_that_is_in_force(made):
     passages = list(read_rows(made.dir / "passages", Passage))
     assert [p.passage_id for p in passages] == [f"d{i}#{k}-0" for i in range(3) for k in range(2)]
-    assert passages[1].title == "咳嗽 治疗" and passages[1].text == "咳嗽先治本病。"
+    assert passages[1].title == "咳嗽 治疗" and passages[1].text == "咳嗽应先治疗本病。"
     assert made.counts["chunk"].rejected == {"not_knowledge": 41, "superseded": 1}
 
 
