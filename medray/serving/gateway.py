@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
-from starlette.exceptions import HTTPException
 
 from medray.common.config import Config
 from medray.generation.engine import Chat, Sampling
 from medray.serving.answer import AnswerConfig, Outcome, Plan, plan_answer, write_answer
+from medray.serving.limits import InFlight, Slot
 from medray.serving.policy import Finish, Fit
+from medray.serving.refusals import add_error_handlers, unavailable
 from medray.serving.schema import (
     ApiError,
     ChatRequest,
@@ -41,6 +41,7 @@ from medray.serving.schema import (
 
 logger = logging.getLogger(__name__)
 app = FastAPI(title="medray", docs_url=None, redoc_url=None)
+add_error_handlers(app)
 
 
 class GatewayConfig(Config):
@@ -80,8 +81,30 @@ class PolicyHandle:
                 response.cancel()
 
 
+def _log(identity: dict[str, Any], outcome: Outcome) -> None:
+    verdicts = [verdict.verdict for verdict in outcome.grounding.verdicts]
+    logger.info(
+        "%s %s: %d + %d tokens, %d passages, %d sentences, %d left out",
+        identity["id"], outcome.finish_reason, outcome.usage.prompt_tokens,
+        outcome.usage.completion_tokens, len(outcome.grounding.passages), len(verdicts),
+        verdicts.count("failed"),
+    )  # fmt: skip
+
+
+def _event(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+
+async def _chain(first: str, rest: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    async with aclosing(rest) as events:
+        yield first
+        async for event in events:
+            yield event
+
+
 # Wrapped here, not where the graph is built: each replica imports this module, and must find the
-# routes bound to the class.
+# routes bound to the class. Wrapping copies the methods with the names defined so far, so the class
+# stands last in this file.
 @serve.ingress(app)
 class Gateway:
     """Routes of the API."""
@@ -93,7 +116,7 @@ class Gateway:
         self._config, self._index_version = config, index_version
         self._handles = {"policy": policy, "embedding": embedding, "retrieval": retrieval}
         self._policy = PolicyHandle(policy)
-        self._num_in_flight = 0
+        self._in_flight = InFlight(config.max_in_flight, config.retry_after_s)
         self._created = int(time.time())
 
     @app.post("/v1/chat/completions")
@@ -102,7 +125,7 @@ class Gateway:
         self._check_model(request.model, self._config.model_name)
         request.check()
         self._check_size(sum(len(message.plain()["content"]) for message in request.messages))
-        slot = Slot(self)
+        slot = self._in_flight.take()
         try:
             plan = await plan_answer(
                 request, self._config.answer, self._embed, self._search, self._policy
@@ -134,7 +157,7 @@ class Gateway:
         self._check_model(request.model, self._config.embedding_name)
         texts = request.texts()
         self._check_size(sum(map(len, texts)))
-        slot = Slot(self)
+        slot = self._in_flight.take()
         try:
             vectors, num_tokens = await self._handles["embedding"].embed.remote(texts)
         finally:
@@ -170,7 +193,7 @@ class Gateway:
             "status": "ok" if ready else "unready",
             "model": self._config.model_name,
             "index_version": self._index_version,
-            "in_flight": self._num_in_flight,
+            "in_flight": self._in_flight.count,
             "deployments": deployments,
         }
         return JSONResponse(body, status_code=200 if ready else 503)
@@ -181,7 +204,7 @@ class Gateway:
         text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
         return text.replace('"MODEL_NAME"', json.dumps(self._config.model_name))
 
-    async def _whole(self, plan: Plan, identity: dict[str, Any], slot: "Slot") -> dict[str, Any]:
+    async def _whole(self, plan: Plan, identity: dict[str, Any], slot: Slot) -> dict[str, Any]:
         pieces: list[str] = []
         outcome = None
         async with aclosing(write_answer(plan, self._policy, self._index_version)) as items:
@@ -196,7 +219,7 @@ class Gateway:
         return completion(identity, "".join(pieces), *outcome)
 
     async def _events(
-        self, plan: Plan, identity: dict[str, Any], slot: "Slot", include_usage: bool
+        self, plan: Plan, identity: dict[str, Any], slot: Slot, include_usage: bool
     ) -> AsyncGenerator[str, None]:
         try:
             yield _event(chunk(identity, {"role": "assistant", "content": ""}))
@@ -212,7 +235,7 @@ class Gateway:
                         yield _event(chunk(identity, None, usage=item.usage.model_dump()))
             yield "data: [DONE]\n\n"
         except (RayError, RayServeException) as error:
-            yield _event(_unavailable(error).body())
+            yield _event(unavailable(error).body())
         finally:
             slot.free()
 
@@ -245,84 +268,3 @@ class Gateway:
         if num_chars > limit:
             raise ApiError(400, f"the input is {num_chars} characters, more than {limit}",
                            code="input_too_long")  # fmt: skip
-
-
-class Slot:
-    """One request in flight; refused with 429 when the gateway is full."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        config = gateway._config
-        if gateway._num_in_flight >= config.max_in_flight:
-            raise ApiError(
-                429, f"{config.max_in_flight} requests are in flight; try again shortly",
-                code="overloaded", retry_after_s=config.retry_after_s,
-            )  # fmt: skip
-        gateway._num_in_flight += 1
-        self._gateway: Gateway | None = gateway
-
-    def free(self) -> None:
-        """Gives the slot back; once is enough, twice does no harm."""
-        if self._gateway is not None:
-            self._gateway._num_in_flight -= 1
-            self._gateway = None
-
-
-@app.exception_handler(ApiError)
-async def on_api_error(_: Request, error: ApiError) -> Response:
-    """Our own refusals."""
-    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
-    return JSONResponse(error.body(), status_code=error.status, headers=headers)
-
-
-@app.exception_handler(RequestValidationError)
-async def on_invalid(_: Request, error: RequestValidationError) -> Response:
-    """Malformed requests. Field names and reasons only: pydantic's own report holds the input."""
-    faults = error.errors()
-    where = [".".join(str(part) for part in fault["loc"][1:]) for fault in faults]
-    told = "; ".join(
-        f"{place or 'body'}: {fault['msg']}" for place, fault in zip(where, faults, strict=True)
-    )
-    return await on_api_error(_, ApiError(400, told, param=where[0] or None))
-
-
-@app.exception_handler(HTTPException)
-async def on_http_error(_: Request, error: HTTPException) -> Response:
-    """Unknown paths and methods."""
-    return await on_api_error(_, ApiError(error.status_code, str(error.detail)))
-
-
-@app.exception_handler(RayError)
-@app.exception_handler(RayServeException)
-async def on_unavailable(_: Request, error: Exception) -> Response:
-    """A deployment died or is being replaced."""
-    return await on_api_error(_, _unavailable(error))
-
-
-def _unavailable(error: Exception) -> ApiError:
-    # The message of a Ray error may quote what a task was given: its type must do.
-    logger.error("a deployment failed: %s", type(error).__name__)
-    return ApiError(
-        503, "a part of the service is not available; try again shortly",
-        code="unavailable", retry_after_s=5,
-    )  # fmt: skip
-
-
-def _log(identity: dict[str, Any], outcome: Outcome) -> None:
-    verdicts = [verdict.verdict for verdict in outcome.grounding.verdicts]
-    logger.info(
-        "%s %s: %d + %d tokens, %d passages, %d sentences, %d left out",
-        identity["id"], outcome.finish_reason, outcome.usage.prompt_tokens,
-        outcome.usage.completion_tokens, len(outcome.grounding.passages), len(verdicts),
-        verdicts.count("failed"),
-    )  # fmt: skip
-
-
-def _event(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
-
-
-async def _chain(first: str, rest: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
-    async with aclosing(rest) as events:
-        yield first
-        async for event in events:
-            yield event

@@ -30,10 +30,23 @@ class Fit(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """The last item of a stream. `num_tokens` counts the answer's text, without the end token."""
+    """The last item of a stream. `num_tokens` are those generated, the end token among them."""
 
     finish_reason: str
     num_tokens: int
+
+
+class CountingStop(threading.Event):
+    """Tells the engine to stop, and counts its tokens: it asks once after each.
+
+    Counting the text's tokens afterwards would not do: a text has several tokenisations.
+    """
+
+    num_tokens = 0
+
+    def is_set(self) -> bool:
+        self.num_tokens += 1
+        return super().is_set()
 
 
 class Policy:
@@ -83,7 +96,7 @@ class Policy:
             self._num_active += 1
             loop = asyncio.get_running_loop()
             queue: asyncio.Queue[str | None] = asyncio.Queue()
-            stopped = threading.Event()
+            stopped = CountingStop()
 
             def work() -> None:
                 try:
@@ -95,20 +108,15 @@ class Policy:
             thread = loop.run_in_executor(self._pool, work)
             # The slot is free once the thread has ended, not when its reader has gone.
             thread.add_done_callback(self._count_down)
-            pieces: list[str] = []
             try:
                 while (text := await queue.get()) is not None:
-                    pieces.append(text)
                     yield text
                 await thread  # raises what the engine raised
-                yield self._finish("".join(pieces), sampling)
+                full = stopped.num_tokens >= sampling.max_new_tokens
+                yield Finish("length" if full else "stop", stopped.num_tokens)
             finally:
                 stopped.set()
                 await asyncio.wait([thread])
 
     def _count_down(self, _: object) -> None:
         self._num_active -= 1
-
-    def _finish(self, text: str, sampling: Sampling) -> Finish:
-        num_tokens = self._engine.count_tokens(text)
-        return Finish("length" if num_tokens >= sampling.max_new_tokens else "stop", num_tokens)

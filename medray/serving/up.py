@@ -40,11 +40,9 @@ class Running:
         """Takes the application down; the local Ray too, if `start` brought it up."""
         if not ray.is_initialized():
             return
+        serve.delete(self._name)  # lets running streams end
         if self._owns_ray:
-            serve.shutdown()
             ray.shutdown()
-        else:
-            serve.delete(self._name)
 
     def __enter__(self) -> "Running":
         return self
@@ -107,6 +105,7 @@ def start(
         check_port(host, port)
     application = build_app(config)  # a missing artefact is told before Ray starts
     owns_ray = not ray.is_initialized()
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # `tell` says what is going on
     if owns_ray:
         tell("starting Ray" if address is None else f"connecting to Ray at {address}")
         _connect(address, num_cpus)

@@ -40,6 +40,8 @@ class Hospital(NamedTuple):
     cited: Numbered
     """The passage that the answer to the `true` question cites."""
     answers: dict[str, str]
+    questions: dict[str, str] = QUESTIONS
+    long_question: str = LONG_QUESTION
 
 
 @pytest.fixture(scope="session")
