@@ -52,7 +52,7 @@ def submit(
     there = profile_path.relative_to(root).as_posix()
     options = [there if option == profile else option for option in options]
     check_storage(apply_overrides(read_yaml(profile_path), list(overrides)), str(profile_path))
-    logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every web socket
+    logging.getLogger(JobSubmissionClient.__module__).setLevel(logging.WARNING)  # web sockets
     client = connect(address)
     script = (jobs / f"{job}.py").relative_to(root).as_posix()
     try:
