@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from medray.common.config import Config
-from medray.common.errors import CheckpointError
+from medray.common.errors import CheckpointError, DataError
 from medray.common.manifest import Artefact, Counts
 from medray.common.metrics import MetricsLog
 from medray.common.records import Document, RetrievalQuestion
@@ -126,6 +126,10 @@ def train_encoder(
 
     # Workers run in a directory of their own.
     corpus, instructions, directory = (p.resolve() for p in (corpus, instructions, artefact.dir))
+    if not count_rows(corpus / "passages"):
+        raise DataError(
+            f"{corpus / 'passages'} holds no passage; add literature to the corpus sources"
+        )
     data = directory / "encoder_data"
     if not data.is_dir():
         prepare_data(config, corpus, data)
@@ -210,6 +214,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     else:
         done = 0 if state is None else state.step
     if dist.get_rank() == 0:
+        logger.info("encoder training starts after step %d", done)
         log.truncate(done)
 
     # 1. masked language
@@ -219,7 +224,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         if config.mlm.steps:
             blocks = open_blocks(directory / "encoder_data" / "blocks.bin", config.mlm.block_tokens)
             stage = Stage(
-                "mlm", MaskedLanguageLoss(masked),
+                "mlm", MaskedLanguageLoss(masked, config.mlm.cls_weight),
                 MlmBatches(config.mlm, blocks, tokenizer, config.seed),
                 config.mlm.steps, config.mlm.learning_rate, config.mlm.warmup_steps, first_step=0,
             )  # fmt: skip

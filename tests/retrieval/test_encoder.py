@@ -47,7 +47,8 @@ def weights(artefact: Artefact) -> dict[str, torch.Tensor]:
 def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     assert one.keys() == other.keys()
     for name, values in one.items():
-        assert torch.equal(values, other[name]), name
+        difference = (values - other[name]).abs().max().item()
+        assert difference == 0, f"{name} differs by {difference}"
 
 
 @pytest.fixture(scope="session")

@@ -25,10 +25,7 @@ def gradient(rank: int, num_workers: int, encoder: Path, passages: Path, target:
         AutoTokenizer.from_pretrained(encoder), seed=0,
     )  # fmt: skip
     model = AutoModel.from_pretrained(encoder)
-    torch.manual_seed(0)
     for name, parameter in model.named_parameters():
-        if parameter.ndim == 2:  # as initialised all texts point the same way: no gradient to see
-            torch.nn.init.normal_(parameter, std=0.2)
         parameter.requires_grad_("pooler" not in name)
     loss = PairLoss(model, 0.05).eval()
     parallel = DistributedDataParallel(loss) if num_workers > 1 else loss

@@ -73,9 +73,9 @@ def test_loss_equals_the_models_own_and_ln_v_at_zero_logits() -> None:
     input_ids = torch.randint(5, 50, (2, 8))
     positions, labels = torch.tensor([[1, 4], [2, 6]]), torch.tensor([[9, 10], [11, 12]])
     full = torch.full_like(input_ids, -100).scatter_(1, positions, labels)
-    ours = MaskedLanguageLoss(model)(input_ids, positions, labels)
+    ours = MaskedLanguageLoss(model, 0.0)(input_ids, positions, labels)
     assert ours.item() == pytest.approx(model(input_ids, labels=full).loss.item(), abs=1e-6)
     for parameter in model.parameters():
         torch.nn.init.zeros_(parameter)
-    zero = MaskedLanguageLoss(model)(input_ids, positions, labels)
+    zero = MaskedLanguageLoss(model, 0.0)(input_ids, positions, labels)
     assert zero.item() == pytest.approx(np.log(50), abs=1e-6)
