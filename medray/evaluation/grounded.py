@@ -7,17 +7,21 @@ that reads quotes the new clause; one that recites keeps the old one.
 Source: issue 2; [EMR-LLM 1.5] for `[q; d1; …; dk]`.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from medray.common.records import Instruction
 from medray.evaluation.figures import Figure, share
-from medray.generation.prompts import NO_ANSWER, Numbered, check_citation, parse_citations
+from medray.generation.prompts import (
+    NO_ANSWER,
+    Numbered,
+    check_citation,
+    parse_citations,
+    passage_line,
+    read_passages,
+)
 from medray.quality.protocols import ChatEngine, Greedy, ask
-
-PASSAGE = re.compile(r"^《([^》]*)》\[(\d+)\]：(.*)$", re.MULTILINE)
 
 
 class Grounded(NamedTuple):
@@ -49,11 +53,6 @@ def read_examples(instructions: Sequence[Instruction]) -> list[Grounded]:
     return examples
 
 
-def read_passages(prompt: str) -> list[Numbered]:
-    """The numbered passages of a grounded prompt."""
-    return [Numbered(title, text) for title, _, text in PASSAGE.findall(prompt)]
-
-
 def exchange_facts(examples: Sequence[Grounded]) -> list[tuple[Grounded, str]]:
     """Returns (example with the new fact, old fact); examples without a partner are left out.
 
@@ -71,7 +70,7 @@ def exchange_facts(examples: Sequence[Grounded]) -> list[tuple[Grounded, str]]:
             new = next((q for q in others if _differs(q, example)), None)
             if new is None:
                 continue
-            line = _line(example.passages, example.number)
+            line = passage_line(example.number, example.passages[example.number - 1])
             prompt = example.prompt.replace(line, line.replace(example.quote, new, 1), 1)
             changed = example._replace(prompt=prompt, passages=read_passages(prompt), quote=new)
             swapped.append((changed, example.quote))
@@ -121,11 +120,6 @@ def figures(
 
 def _differs(quote: str, example: Grounded) -> bool:
     return quote not in example.prompt and example.quote not in quote and quote not in example.quote
-
-
-def _line(passages: Sequence[Numbered], number: int) -> str:
-    passage = passages[number - 1]
-    return f"《{passage.title}》[{number}]：{passage.text}"
 
 
 def _count_quotes(examples: Sequence[Grounded], answers: Sequence[str]) -> int:

@@ -45,9 +45,22 @@ def diagnosis_prompt(record_text: str) -> str:
 
 
 def grounded_prompt(question: str, passages: Sequence[Numbered]) -> str:
-    """Question and numbered passages, the passages marked as data."""
-    listed = "\n".join(f"《{p.title}》[{k}]：{p.text}" for k, p in enumerate(passages, 1))
-    return f"资料：\n{listed}\n问题：{question}"
+    """`[q; d1; …; dk]`: the question, then numbered passages, quoted and marked as data."""
+    listed = "\n".join(passage_line(k, passage) for k, passage in enumerate(passages, 1))
+    return f"问题：{question}\n资料：\n{listed}"
+
+
+def passage_line(number: int, passage: Numbered) -> str:
+    """One numbered passage. An answer repeats its beginning, so that quoting is copying on."""
+    return f"《{passage.title}》[{number}]：“{passage.text}”"
+
+
+PASSAGE_LINE = re.compile(r"^《([^》]*)》\[\d+\]：“(.*)”$", re.MULTILINE)
+
+
+def read_passages(prompt: str) -> list[Numbered]:
+    """The numbered passages of a grounded prompt."""
+    return [Numbered(title, text) for title, text in PASSAGE_LINE.findall(prompt)]
 
 
 def grounded_answer(title: str, number: int, quote: str) -> str:

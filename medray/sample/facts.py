@@ -210,10 +210,13 @@ def clause(aspect: Aspect, name: str, value: str, rng: random.Random) -> str:
 
 
 def passage(aspect: Aspect, name: str, fact: str, rng: random.Random) -> str:
-    """The fact among filler: two sentences, more while the text is under 50 characters."""
+    """The fact, then filler: two sentences, more while the text is under 50 characters.
+
+    The fact comes first, as in the recommendation boxes of guidelines.
+    """
     filler = [s.format(name=name) for s in rng.sample(aspect.filler, len(aspect.filler))]
     sentences = filler[:2]
-    sentences.insert(rng.randrange(3), f"{fact}。")
+    sentences.insert(0, f"{fact}。")
     text = "".join(sentences)
     for sentence in filler[2:]:
         if len(text) < MIN_PASSAGE_CHARS:

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config
 from transformers.models.qwen3 import Qwen3ForCausalLM
 
 from medray.common.config import Config
 from medray.generation.engine import check_model_directory
+from medray.training.induction import set_induction_heads
 from medray.training.losses import token_nll_sum
 from medray.training.packed import IGNORE
 
@@ -21,9 +23,9 @@ class DecoderConfig(Config):
     """A Hugging Face directory (Baichuan2, Qwen, BLOOM, Llama, …). Empty: a new small decoder
     of the Qwen3 architecture with the tokenizer that prepare_corpus trained."""
     hidden_size: int = 192
-    num_layers: int = 4
-    num_heads: int = 6
-    head_dim: int = 32
+    num_layers: int = Field(default=4, ge=2)
+    num_heads: int = 3
+    head_dim: int = 64
     intermediate_size: int = 512
     max_tokens: int = 1024
     """Longest context."""
@@ -57,10 +59,12 @@ def build_decoder(
             intermediate_size=config.intermediate_size,
             max_position_embeddings=config.max_tokens,
             tie_word_embeddings=True,
+            attention_bias=True,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    set_induction_heads(model, seed)
     return model, tokenizer
 
 

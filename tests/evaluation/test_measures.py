@@ -133,7 +133,7 @@ def test_facts_are_exchanged_within_a_heading() -> None:
 
 def test_a_reader_follows_the_exchange_and_a_reciter_does_not(engine) -> None:
     def read(prompt: str) -> str:
-        question = prompt.split("问题：")[1]
+        question = prompt.split("问题：")[1].split("\n")[0]
         for k, passage in enumerate(grounded.read_passages(prompt), 1):
             disease, heading = passage.title.split()
             if disease in question and heading in question:

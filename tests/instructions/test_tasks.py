@@ -154,7 +154,7 @@ def grounded_of(gold: int | None, quote: str | None) -> Instruction | Skipped:
 def test_grounded_answers_cite_what_stands_there() -> None:
     (_, prompt), (_, answer) = turns_of(grounded_of(1, "用抗生素"))
     assert prompt == (
-        "资料：\n《哮喘 治疗》[1]：吸入激素。\n《肺炎 治疗》[2]：用抗生素。\n问题：怎么治？"
+        "问题：怎么治？\n资料：\n《哮喘 治疗》[1]：“吸入激素。”\n《肺炎 治疗》[2]：“用抗生素。”"
     )
     assert answer == "《肺炎 治疗》[2]：“用抗生素”。"
     passages = [Numbered(p["title"], p["text"]) for p in PASSAGES]
