@@ -87,7 +87,13 @@ class Storage:
         download = target.with_name(f".{key}.download-{os.getpid()}")
         download.mkdir(parents=True, exist_ok=True)
         pafs.copy_files(path, str(download), filesystem, pafs.LocalFileSystem())
-        os.replace(download, target)
+        try:
+            os.replace(download, target)
+        except OSError:
+            # Another worker on this machine fetched it meanwhile; its copy is as good.
+            if not (target / MANIFEST).is_file():
+                raise
+            shutil.rmtree(download)
         return target
 
     def publish(self, step: str, key: str) -> Path:
@@ -109,3 +115,14 @@ class Storage:
             shutil.rmtree(target)
         os.replace(partial, target)
         return target
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a small file under the root, whole or not at all, and uploads it if remote."""
+        path = self.local_root / name
+        temporary = path.with_name(f".{name}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+        if self.is_remote:
+            filesystem, root = pafs.FileSystem.from_uri(self.config.root)
+            with filesystem.open_output_stream(f"{root}/{name}") as stream:
+                stream.write(text.encode())

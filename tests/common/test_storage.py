@@ -1,0 +1,136 @@
+"""Storage: nobody sees half an artefact, on a local root or behind a URI."""
+
+from pathlib import Path
+
+import pyarrow.fs as pafs
+import pytest
+
+from medray.common.errors import StorageError
+from medray.common.storage import MANIFEST, Storage, StorageConfig
+
+
+@pytest.fixture(params=["local", "remote"])
+def storage(request, tmp_path: Path) -> Storage:
+    if request.param == "local":
+        return Storage(StorageConfig(root=str(tmp_path / "root")))
+    return Storage(StorageConfig(root=f"file://{tmp_path}/root", cache=str(tmp_path / "cache")))
+
+
+def fill(storage: Storage, text: str = "weights", manifest: bool = True) -> Path:
+    partial = storage.partial("sft", "k1")
+    (partial / "model").mkdir(parents=True, exist_ok=True)
+    (partial / "model" / "file").write_text(text, encoding="utf-8")
+    if manifest:
+        (partial / MANIFEST).write_text("{}", encoding="utf-8")
+    return partial
+
+
+def test_publish_then_fetch(storage: Storage) -> None:
+    storage.check_writable()
+    partial = fill(storage)
+    assert not storage.exists("sft", "k1")
+    published = storage.publish("sft", "k1")
+    assert not partial.exists()
+    assert storage.exists("sft", "k1")
+    assert storage.fetch("sft", "k1") == published == storage.path("sft", "k1")
+    assert (published / "model" / "file").read_text(encoding="utf-8") == "weights"
+    assert (published / MANIFEST).read_text(encoding="utf-8") == "{}"
+    # No scratch is left beside it.
+    assert [path.name for path in published.parent.iterdir() if path.name != "k1"] in (
+        [],
+        [".k1.partial"],
+    )
+
+
+def test_without_manifest_nothing_is_published(storage: Storage) -> None:
+    fill(storage, manifest=False)
+    with pytest.raises(StorageError, match=r"has no manifest\.json"):
+        storage.publish("sft", "k1")
+    assert not storage.exists("sft", "k1")
+    with pytest.raises(StorageError, match="run the sft job first"):
+        storage.fetch("sft", "k1")
+
+
+def test_publishing_again_replaces(storage: Storage) -> None:
+    fill(storage)
+    storage.publish("sft", "k1")
+    fill(storage, "newer")
+    path = storage.publish("sft", "k1")
+    assert (path / "model" / "file").read_text(encoding="utf-8") == "newer"
+
+
+def test_another_machine_downloads(tmp_path: Path) -> None:
+    root = f"file://{tmp_path}/root"
+    fill(one := Storage(StorageConfig(root=root, cache=str(tmp_path / "one"))))
+    one.publish("sft", "k1")
+    other = Storage(StorageConfig(root=root, cache=str(tmp_path / "other")))
+    path = other.fetch("sft", "k1")
+    assert path.is_relative_to(tmp_path / "other")
+    assert (path / "model" / "file").read_text(encoding="utf-8") == "weights"
+    assert other.location("sft", "k1") == f"{root}/sft/k1"
+
+
+def test_an_upload_that_breaks_off_stays_invisible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(StorageConfig(root=f"file://{tmp_path}/root", cache=str(tmp_path / "cache")))
+    fill(storage)
+    copy, copied = pafs.copy_files, []
+
+    def break_off(*arguments) -> None:
+        copy(*arguments)
+        copied.append(arguments)
+        raise OSError("the network is gone")
+
+    monkeypatch.setattr(pafs, "copy_files", break_off)
+    with pytest.raises(OSError, match="network"):
+        storage.publish("sft", "k1")
+    monkeypatch.undo()
+    # The files are there, the manifest is not: absent, for every reader.
+    assert len(copied) == 1 and (tmp_path / "root" / "sft" / "k1" / "model" / "file").exists()
+    assert not storage.exists("sft", "k1")
+    # The next run of the step finds its partial directory and publishes.
+    fill(storage)
+    storage.publish("sft", "k1")
+    assert storage.exists("sft", "k1")
+
+
+def test_two_processes_of_a_machine_may_download_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = f"file://{tmp_path}/root"
+    fill(one := Storage(StorageConfig(root=root, cache=str(tmp_path / "one"))))
+    one.publish("sft", "k1")
+    other = Storage(StorageConfig(root=root, cache=str(tmp_path / "other")))
+    copy = pafs.copy_files
+
+    def overtaken(*arguments) -> None:
+        copy(*arguments)
+        monkeypatch.undo()  # the other process comes in with a pid of its own, and is first
+        monkeypatch.setattr("os.getpid", lambda: -1)
+        other.fetch("sft", "k1")
+        monkeypatch.undo()
+
+    monkeypatch.setattr(pafs, "copy_files", overtaken)
+    path = other.fetch("sft", "k1")
+    assert (path / "model" / "file").read_text(encoding="utf-8") == "weights"
+    assert [entry.name for entry in path.parent.iterdir()] == ["k1"]
+
+
+def test_a_file_in_the_roots_place(tmp_path: Path) -> None:
+    (tmp_path / "root").write_text("", encoding="utf-8")
+    with pytest.raises(StorageError, match=r"not writable.*set storage\.root"):
+        Storage(StorageConfig(root=str(tmp_path / "root"))).check_writable()
+
+
+def test_a_scheme_that_nobody_knows(tmp_path: Path) -> None:
+    storage = Storage(StorageConfig(root="ftps://host/x", cache=str(tmp_path)))
+    with pytest.raises(StorageError, match=r"storage root ftps://host/x is not writable"):
+        storage.check_writable()
+
+
+def test_small_files_are_written_whole(storage: Storage, tmp_path: Path) -> None:
+    storage.check_writable()
+    storage.write_text("pipeline.json", "{}")
+    storage.write_text("pipeline.json", '{"a": "病"}')
+    assert (tmp_path / "root" / "pipeline.json").read_text(encoding="utf-8") == '{"a": "病"}'
