@@ -1,0 +1,205 @@
+"""Packed blocks, chats, losses, the copying start, adapters: against independent computations."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from medray.common.errors import DataError
+from medray.common.records import Instruction, Message
+from medray.generation.chat import EOS_TOKEN
+from medray.training.export import merge_adapters, model_card
+from medray.training.language_model import LanguageModelLoss, LoraConfig, add_lora, build_decoder
+from medray.training.packed import IGNORE, PackedBlocks
+from medray.training.sft import pack_instructions, tokenise_chat
+
+# Four sequences, the loss on all tokens of the first two and on the tail of the others.
+SEQUENCES = [
+    ([5, 6, 7, 8, 9], [True] * 5),
+    ([10, 11, 12], [True] * 3),
+    ([20, 21, 22, 23, 24, 25], [False] * 3 + [True] * 3),
+    ([30], [True]),
+]
+LAMA = (
+    "{{ '<s>' }}{% for m in messages %}{% if m.role == 'user' %}[问] {{ m.content }} [/问]"
+    "{% else %} {{ m.content }}<|im_end|>\n\n{% endif %}{% endfor %}"
+)
+
+
+def test_labels_never_cross_segments_and_weight_counts_them() -> None:
+    blocks = PackedBlocks.pack(SEQUENCES, 8, pad=0)
+    assert len(blocks) == 2
+    # Best fit: the 6 and then the 1 in one block, the 5 and the 3 in the other.
+    assert blocks.tokens_NT.tolist() == [
+        [20, 21, 22, 23, 24, 25, 30, 0],
+        [5, 6, 7, 8, 9, 10, 11, 12],
+    ]
+    batch = blocks.collate([0, 1])
+    x = IGNORE
+    assert batch["labels"].tolist() == [[x, x, 23, 24, 25, x, x, x], [6, 7, 8, 9, x, 11, 12, x]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 5, 0, 0], [0, 1, 2, 3, 4, 0, 1, 2]]
+    assert [blocks.weight([0]), blocks.weight([1]), blocks.weight([0, 1])] == [3, 6, 9]
+    assert batch["attention_mask"].shape == (2, 1, 8, 8)
+    for row, segments in zip(batch["attention_mask"][:, 0], blocks.segments_NT, strict=True):
+        for m in range(8):
+            for n in range(8):
+                same = segments[m] == segments[n] and segments[m] != 0
+                assert bool(row[m, n]) == ((same and n <= m) or n == m), (m, n)
+
+
+def test_packed_loss_is_the_sum_of_unpacked_losses(model: Any) -> None:
+    blocks = PackedBlocks.pack(SEQUENCES, 8, pad=0)
+    loss = LanguageModelLoss(model)
+    alone = [PackedBlocks.pack([sequence], len(sequence[0]), pad=0) for sequence in SEQUENCES]
+    with torch.no_grad():
+        packed = loss(**blocks.collate([0, 1])).item()
+        unpacked = sum(loss(**one.collate([0])).item() for one in alone)
+    assert packed == pytest.approx(unpacked, abs=1e-4)
+
+
+def test_loss_is_transformers_own(model: Any) -> None:
+    tokens_BT = torch.arange(3, 27).reshape(2, 12)
+    blocks = PackedBlocks.pack([(row, [True] * 12) for row in tokens_BT.tolist()], 12, pad=0)
+    with torch.no_grad():
+        ours = LanguageModelLoss(model)(**blocks.collate([0, 1])).item()
+        theirs = model(input_ids=tokens_BT, labels=tokens_BT).loss.item()
+    assert ours / blocks.weight([0, 1]) == pytest.approx(theirs, abs=1e-5)
+
+
+def test_a_block_without_loss_gives_0(model: Any) -> None:
+    blocks = PackedBlocks.pack([([5, 6, 7], [False] * 3)], 4, pad=0)
+    loss = LanguageModelLoss(model)(**blocks.collate([0]))
+    assert loss.item() == 0 == blocks.weight([0])
+    loss.backward()
+
+
+CHATS = {
+    "one turn": [("user", "是什么病？"), ("assistant", "肺炎。")],
+    "two turns": [
+        ("system", "你是医生。"), ("user", "咳嗽"), ("assistant", "多久了？"),
+        ("user", "三天"), ("assistant", "肺炎。\n休息。"),
+    ],
+    "ends with a question": [("user", "一"), ("assistant", "二"), ("user", "三")],
+    "empty answer": [("user", "一"), ("assistant", "")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("template", [None, LAMA], ids=["ChatML", "another"])
+@pytest.mark.parametrize("turns", CHATS.values(), ids=CHATS.keys())
+def test_answers_are_exactly_the_assistants_words(
+    tokenizer: Any, turns: list[tuple[Any, str]], template: str | None
+) -> None:
+    if template is not None:
+        if turns[0][0] == "system":
+            turns = turns[1:]
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.chat_template = template
+    messages = [Message(role=role, content=content) for role, content in turns]
+    tokens, answers = tokenise_chat(messages, tokenizer)
+    assert len(tokens) == len(answers)
+    runs: list[list[int]] = []
+    for k, is_answer in enumerate(answers):
+        if is_answer:
+            if k == 0 or not answers[k - 1]:
+                runs.append([])
+            runs[-1].append(tokens[k])
+    said = [content for role, content in turns if role == "assistant"]
+    decoded = [tokenizer.decode(run) for run in runs]
+    space = "" if template is None else " "  # that template puts a blank before an answer
+    assert decoded == [f"{space}{content}{EOS_TOKEN}" for content in said]
+    # The whole, up to the last answer, is what the template renders.
+    last = max(k for k, (role, _) in enumerate(turns) if role == "assistant")
+    chat = [message.model_dump() for message in messages[: last + 1]]
+    assert tokenizer.decode(tokens) == tokenizer.apply_chat_template(chat, tokenize=False).rstrip()
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any) -> None:
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "{{ messages | length }}{{ messages[-1].content }}"
+    messages = [Message(role="user", content="一"), Message(role="assistant", content="二")]
+    with pytest.raises(DataError, match="this chat template rewrites earlier turns"):
+        tokenise_chat(messages, tokenizer)
+
+
+def test_long_examples_are_left_out(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def chat(answer: str) -> Instruction:
+        messages = [Message(role="user", content="一"), Message(role="assistant", content=answer)]
+        return Instruction(id="i", task="t", messages=messages, split="train")
+
+    with caplog.at_level("INFO"):
+        blocks = pack_instructions([chat("肺"), chat("肺" * 99)], tokenizer, 48, "train")
+    assert len(blocks) == 1
+    assert "'too_long': 1" in caplog.text
+    with pytest.raises(DataError, match=r"no train instruction fits into 48 tokens \(1 read\)"):
+        pack_instructions([chat("肺" * 99)], tokenizer, 48, "train")
+
+
+def test_the_start_attends_to_the_token_before_and_copies(decoder, tokenizer, tmp_path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    wide = decoder.model_copy(update={"hidden_size": 128, "head_dim": 64, "intermediate_size": 128})
+    model, _ = build_decoder(wide, tmp_path, seed=0)
+    model.set_attn_implementation("eager")
+    model.eval()
+    generator = torch.Generator().manual_seed(0)
+    half_BT = torch.randint(3, len(tokenizer), (8, 24), generator=generator)
+    twice_BT = torch.cat([half_BT, half_BT], 1)
+    with torch.no_grad():
+        output = model(twice_BT, output_attentions=True)
+    attention_BMN = output.attentions[0][:, 0]
+    to_previous = attention_BMN.diagonal(offset=-1, dim1=1, dim2=2)
+    assert to_previous[:, 1:].min() > 0.9
+    # In the second half every token has stood before: its successor is known. Without training
+    # the circuit's vote is small (the tied embedding says the present token again), but the
+    # successor's rank among 300 tokens is far from chance, whose median is 150.
+    right_BT1 = twice_BT[:, 1:, None]
+    logits_BTV = output.logits[:, :-1]
+    rank_BT = (logits_BTV > logits_BTV.gather(-1, right_BT1)).sum(-1).float()
+    assert rank_BT[:, 24:].median() < 50 < 100 < rank_BT[:, :23].median()
+
+
+def test_the_same_seed_builds_the_same_decoder(decoder, tokenizer, tmp_path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    one, two, other = (build_decoder(decoder, tmp_path, seed)[0].state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["lm_head.weight"], other["lm_head.weight"])
+
+
+def test_merging_gives_the_adapters_logits_and_leaves_the_model(model: Any) -> None:
+    lora = add_lora(model, LoraConfig(rank=4, alpha=8), seed=0).eval()
+    for name, parameter in lora.named_parameters():
+        if "lora_B" in name:  # zero at the start
+            torch.nn.init.normal_(parameter, std=0.1)
+    before = {name: tensor.clone() for name, tensor in lora.state_dict().items()}
+    tokens = torch.arange(3, 13)[None]
+    with torch.no_grad():
+        adapted = lora(tokens).logits
+        with lora.disable_adapter():
+            plain = lora(tokens).logits
+        merged = merge_adapters(lora)
+        assert (adapted - plain).abs().max() > 1e-2
+        torch.testing.assert_close(merged(tokens).logits, adapted, atol=1e-4, rtol=1e-4)
+        assert torch.equal(lora(tokens).logits, adapted)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in lora.state_dict().items())
+    assert not any("lora" in name for name in merged.state_dict())
+
+
+def test_a_model_without_adapters_is_merged_already(model: Any) -> None:
+    assert merge_adapters(model) is model
+
+
+def test_new_adapters_change_nothing(model: Any, model_dir) -> None:
+    tokens = torch.arange(3, 13)[None]
+    lora = add_lora(model, LoraConfig(), seed=0).eval()
+    with torch.no_grad():
+        plain = AutoModelForCausalLM.from_pretrained(model_dir).eval()(tokens).logits
+        assert torch.equal(lora(tokens).logits, plain)
+    trainable = [name for name, p in lora.named_parameters() if p.requires_grad]
+    assert trainable and all("lora_" in name for name in trainable)
+
+
+def test_model_card_warns() -> None:
+    assert model_card({"title": "T", "base": "b"}) == (
+        "# T\n\n- base: b\n\nMade by medray. Not for clinical use without validation.\n"
+    )

@@ -1,0 +1,108 @@
+"""PPO's forward pass, and the reward model's input."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+from medray.common.errors import CheckpointError
+from medray.retrieval.tokenizer import train_tokenizer
+from medray.training.policy import Experience, PolicyWithValue, lay_out
+from medray.training.reward import RewardModel, encode_pairs
+
+PROMPTS = [[5, 6, 7], [8], [9, 10]]
+ANSWERS = [[11, 12], [13, 14, 15, 16], [17]]
+
+
+def test_layout_by_hand() -> None:
+    tokens, attention, places, mask = lay_out(PROMPTS, ANSWERS, pad=0)
+    assert tokens.tolist() == [[5, 6, 7, 11, 12], [8, 13, 14, 15, 16], [9, 10, 17, 0, 0]]
+    assert attention.tolist() == [[1] * 5, [1] * 5, [1, 1, 1, 0, 0]]
+    assert places.tolist() == [[3, 4, 1, 1], [1, 2, 3, 4], [2, 1, 1, 1]]
+    assert mask.tolist() == [[1, 1, 0, 0], [1] * 4, [1, 0, 0, 0]]
+
+
+def test_logprobs_are_those_of_a_plain_forward(model: Any) -> None:
+    tokens, attention, places, mask = lay_out(PROMPTS, ANSWERS, pad=0)
+    policy = PolicyWithValue(model, model.config.hidden_size).eval()
+    with torch.no_grad():
+        logprobs, values = policy(tokens, attention, places)
+        assert values.abs().max() == 0
+        for b, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
+            logits = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+            for a, token in enumerate(answer):
+                expected = logits[len(prompt) + a - 1, token].item()
+                assert logprobs[b, a].item() == pytest.approx(expected, abs=1e-5)
+                assert mask[b, a] == 1
+
+
+def test_values_are_read_where_the_token_was_chosen(model: Any) -> None:
+    policy = PolicyWithValue(model, model.config.hidden_size).eval()
+    torch.nn.init.normal_(policy.value_head.weight)
+    with torch.no_grad():
+        _, values = policy(*lay_out([[5, 6]], [[7, 8]], pad=0)[:3])
+        _, other = policy(*lay_out([[5, 6]], [[7, 99]], pad=0)[:3])
+    # V(s_t) does not know the token that is chosen in s_t, let alone a later one.
+    assert torch.equal(values, other)
+    assert values[0, 0] != values[0, 1]
+
+
+def test_rows_of_an_experience() -> None:
+    experience = Experience(**{name: torch.arange(6).reshape(3, 2) for name in FIELDS})
+    assert len(experience) == 3
+    assert experience.rows([2, 0]).advantages_BA.tolist() == [[4, 5], [0, 1]]
+
+
+FIELDS = (
+    "tokens_BT", "attention_BT", "places_BA", "mask_BA", "scores_B", "logprobs_BA",
+    "reference_BA", "values_BA", "advantages_BA", "returns_BA",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("bert")
+    train_tokenizer(["咳嗽发热三天肺炎哮喘休息"], 200, 32, directory)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(AutoTokenizer.from_pretrained(directory)), hidden_size=32,
+        num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=32, num_labels=1, initializer_range=0.5,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(directory)
+    return directory
+
+
+def test_pairs_stand_in_one_sequence(bert: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(bert)
+    pairs = encode_pairs(tokenizer, ["咳嗽", "发热"], ["肺炎", "休"], 32)
+    ids = pairs["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids[0]) == [
+        "[CLS]", "咳", "嗽", "[SEP]", "肺", "炎", "[SEP]",
+    ]  # fmt: skip
+    assert pairs["token_type_ids"][0].tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert pairs["attention_mask"][1].tolist() == [1, 1, 1, 1, 1, 1, 0]
+
+
+def test_the_longer_side_is_cut(bert: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(bert)
+    ids = encode_pairs(tokenizer, ["咳" * 20], ["肺炎"], 10)["input_ids"][0]
+    assert tokenizer.convert_ids_to_tokens(ids) == [
+        "[CLS]", *["咳"] * 5, "[SEP]", "肺", "炎", "[SEP]",
+    ]  # fmt: skip
+
+
+def test_scores_do_not_depend_on_the_batch(bert: Path) -> None:
+    scenarios, responses = ["咳嗽", "发热三天咳嗽", "哮喘"], ["肺炎", "休息", ""]
+    together = RewardModel(bert, max_tokens=16).score(scenarios, responses)
+    alone = RewardModel(bert, max_tokens=16, batch_size=1).score(scenarios, responses)
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert len(set(together)) == 3
+    assert RewardModel(bert).score([], []) == []
+
+
+def test_a_directory_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        RewardModel(tmp_path)
