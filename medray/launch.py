@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -29,7 +30,7 @@ PARENTS: Mapping[str, tuple[str, ...]] = {
     "sample": (),
     "corpus": ("sample",),
     "instructions": ("sample", "corpus"),
-    "pretrain": ("corpus",),
+    "pretrain": ("corpus", "instructions"),
     "encoder": ("corpus", "instructions"),
     "sft": ("pretrain", "instructions"),
     "reward": ("encoder", "instructions"),
@@ -155,10 +156,11 @@ class Job:
             manifest = read_manifest(path)
             seconds = manifest.duration_s
             for operator, counts in manifest.counts.items():
-                logger.info(
-                    "%s/%s: %d rows in, %d out, rejected %s",
-                    step, operator, counts.rows_in, counts.rows_out, counts.rejected or "none",
-                )  # fmt: skip
+                if counts.rejected:
+                    logger.info(
+                        "%s/%s: %d rows in, %d out, rejected %s",
+                        step, operator, counts.rows_in, counts.rows_out, counts.rejected,
+                    )  # fmt: skip
             logger.info("%s: done in %.0f s (%s)", step, seconds, location)
             self.done[step] = {"reused": False}
         self.done.setdefault(step, {"reused": True})
@@ -240,19 +242,43 @@ def join_ray(config: Any) -> None:
         ServiceError: if no cluster answers at the address.
     """
     import ray
+    import ray.exceptions
 
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     address = config.address or os.environ.get("RAY_ADDRESS")
+    _check_listens(address or "")
     options: dict[str, Any] = {"log_to_driver": config.log_to_driver, "logging_level": "warning"}
     if not address:
         ray.init(num_cpus=config.num_cpus, include_dashboard=False, **options)
         return
     try:
         ray.init(address=address, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ServiceError(
-            f"no Ray cluster answers at {address} ({type(error).__name__}); start one with "
-            "`ray start --head`, mend ray.address, or leave it empty to run on this machine"
-        ) from None
+    except (
+        ConnectionError,
+        ValueError,
+        RuntimeError,
+        ray.exceptions.AuthenticationError,
+    ) as error:
+        raise ServiceError(_NO_CLUSTER.format(address, type(error).__name__)) from None
+
+
+def _check_listens(address: str) -> None:
+    """Raises ServiceError if nothing listens at `[ray://]host:port`: Ray itself would try for
+    minutes. Other addresses, such as `auto`, are left to Ray."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ServiceError(_NO_CLUSTER.format(address, type(error).__name__)) from None
+
+
+_NO_CLUSTER = (
+    "no Ray cluster answers at {} ({}); start one with `ray start --head`, mend ray.address, or "
+    "leave it empty to run on this machine"
+)
 
 
 def check_disk(job: Job) -> None:
