@@ -14,10 +14,7 @@ def run(job: Job) -> None:
         if step == "sample" and job.data is not None:
             continue
         import_job(script).run(job)
-        path = job.storage.local_root / "pipeline.json"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"steps": job.done}, indent=1), encoding="utf-8")
-        temporary.replace(path)
+        job.storage.write_text("pipeline.json", json.dumps({"steps": job.done}, indent=1))
 
 
 if __name__ == "__main__":

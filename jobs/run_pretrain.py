@@ -1,4 +1,4 @@
-"""Continued pretraining on packed blocks. In: corpus. Out: pretrain/<key>/model."""
+"""Continued pretraining on packed blocks. In: corpus, instructions. Out: pretrain/<key>/model."""
 
 from pathlib import Path
 
@@ -12,7 +12,12 @@ def run(job: Job) -> Path:
     return job.make(
         "pretrain",
         lambda artefact: pretrain(
-            profile.pretrain, profile.decoder, profile.workers, job.artefact("corpus"), artefact
+            profile.pretrain,
+            profile.decoder,
+            profile.workers,
+            job.artefact("corpus"),
+            job.artefact("instructions"),
+            artefact,
         ),
     )
 

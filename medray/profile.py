@@ -52,5 +52,7 @@ class Profile(Config):
     reward: RewardConfig = RewardConfig()
     ppo: PpoConfig = PpoConfig()
     index: IndexConfig = IndexConfig()
-    quality: QualityConfig = QualityConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
+    quality: QualityConfig = Field(default_factory=lambda: QualityConfig.model_validate({}))
+    evaluation: EvaluationConfig = Field(
+        default_factory=lambda: EvaluationConfig.model_validate({})
+    )

@@ -49,6 +49,23 @@ class PackedBlocks:
                 at = end
         return cls(tokens_NT, segments_NT, answers_NT)
 
+    @property
+    def block_tokens(self) -> int:
+        """T, the tokens of a block."""
+        return self.tokens_NT.shape[1]
+
+    def join(self, other: "PackedBlocks") -> "PackedBlocks":
+        """Both sets of blocks, this one's first; in memory."""
+        return PackedBlocks(
+            np.concatenate([self.tokens_NT, other.tokens_NT]),
+            np.concatenate([self.segments_NT, other.segments_NT]),
+            np.concatenate([self.answers_NT, other.answers_NT]),
+        )
+
+    def whole(self) -> "PackedBlocks":
+        """The same blocks with the loss on every token."""
+        return PackedBlocks(self.tokens_NT, self.segments_NT, np.ones_like(self.answers_NT))
+
     def __len__(self) -> int:
         return len(self.tokens_NT)
 

@@ -1,15 +1,21 @@
-"""Continued pretraining on packed blocks. In: corpus (blocks, tokenizer). Out: model/.
+"""Continued pretraining on packed blocks. In: corpus, instructions. Out: model/.
 
-Source: [EMR-LLM 1.2, 2.2].
+A decoder that starts from nothing also reads the training instructions here, as plain text with
+the loss on every token: it has no other place to learn to read and to quote, and the adapter of
+fine-tuning is too small to teach that.
+Source: [EMR-LLM 1.2, 2.2]; Instruction Pre-Training (Cheng et al. 2024).
 """
 
 from typing import Any
 
 from medray.common.manifest import Artefact
+from medray.common.records import Instruction
+from medray.common.rows import read_rows
 from medray.common.storage import Storage
 from medray.training.language_model import DecoderConfig, build_decoder
 from medray.training.optimiser import OptimiserConfig
 from medray.training.packed import PackedBlocks
+from medray.training.sft import pack_instructions
 from medray.training.supervised import headline, train_language_model
 from medray.training.trainer import WorkersConfig, fit
 
@@ -17,6 +23,8 @@ from medray.training.trainer import WorkersConfig, fit
 class PretrainConfig(OptimiserConfig):
     """Settings of pretraining; the defaults are the published ones [EMR-LLM 2.2]."""
 
+    with_instructions: bool = False
+    """Also read the training instructions. Source: not in [EMR-LLM]; for decoders made here."""
     seed: int = 0
 
 
@@ -25,28 +33,36 @@ def pretrain(
     decoder: DecoderConfig,
     workers: WorkersConfig,
     corpus: tuple[str, str],
+    instructions: tuple[str, str],
     artefact: Artefact,
 ) -> None:
-    """Trains; the model comes to `artefact`. `corpus` is the (step, key) of the corpus artefact."""
+    """Trains; the model comes to `artefact`. The pairs are the (step, key) of artefacts."""
     arguments = {
         "config": config,
         "decoder": decoder,
         "workers": workers,
         "storage": artefact.storage.config,
         "corpus": corpus,
+        "instructions": instructions,
     }
     artefact.metrics |= headline(fit(_train, arguments, workers, artefact))
 
 
 def _train(arguments: dict[str, Any]) -> None:
     config: PretrainConfig = arguments["config"]
-    corpus = Storage(arguments["storage"]).fetch(*arguments["corpus"])
+    storage = Storage(arguments["storage"])
+    corpus = storage.fetch(*arguments["corpus"])
     model, tokenizer = build_decoder(arguments["decoder"], corpus / "tokenizer", config.seed)
+    train = PackedBlocks.open(corpus / "blocks", "train")
+    if config.with_instructions:
+        directory = storage.fetch(*arguments["instructions"]) / "sft"
+        rows = (row for row in read_rows(directory, Instruction) if row.split == "train")
+        train = train.join(pack_instructions(rows, tokenizer, train.block_tokens, "train").whole())
     train_language_model(
         "pretrain",
         model,
         tokenizer,
-        PackedBlocks.open(corpus / "blocks", "train"),
+        train,
         PackedBlocks.open(corpus / "blocks", "heldout"),
         config,
         arguments["workers"],
