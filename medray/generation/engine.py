@@ -73,8 +73,9 @@ class HFEngine:
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        eos: Any = (tokenizer.eos_token_id, _as_id(model.generation_config.eos_token_id))
-        self.eos_ids: set[int] = {i for i in eos if i is not None}
+        eos: Any = model.generation_config.eos_token_id
+        ends = [tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])]
+        self.eos_ids: set[int] = {i for i in ends if i is not None}
         self.max_tokens = int(getattr(model.config, "max_position_embeddings", 2048))
 
     def prompt(self, messages: Chat) -> str:
@@ -255,7 +256,3 @@ def check_model_directory(directory: Path) -> Path:
 def _positions(mask_BT: torch.Tensor) -> torch.Tensor:
     """Positions that start at 0 at each row's first real token (rows are padded on the left)."""
     return (mask_BT.long().cumsum(-1) - 1).clamp(min=0)
-
-
-def _as_id(eos: int | list[int] | None) -> int | None:
-    return eos[0] if isinstance(eos, list) else eos

@@ -1,0 +1,96 @@
+"""The two answer formats are read back as they were written."""
+
+import pytest
+
+from medray.generation.prompts import (
+    NO_ANSWER,
+    Citation,
+    Numbered,
+    Verdict,
+    check_citation,
+    diagnosis_prompt,
+    exam_prompt,
+    grounded_answer,
+    grounded_prompt,
+    parse_citations,
+    parse_verdict,
+    passage_line,
+    quality_answer,
+    quality_prompt,
+    read_passages,
+)
+
+PASSAGES = [
+    Numbered("肺炎 治疗", "首选青霉素。疗程7天。"),
+    Numbered("哮喘 症状", "喘息[1]，咳嗽。"),
+]
+
+
+def test_grounded_prompt_by_hand() -> None:
+    assert grounded_prompt("怎么治疗肺炎？", PASSAGES) == (
+        "问题：怎么治疗肺炎？\n资料：\n"
+        "《肺炎 治疗》[1]：“首选青霉素。疗程7天。”\n《哮喘 症状》[2]：“喘息[1]，咳嗽。”"
+    )
+
+
+def test_passages_are_read_back() -> None:
+    assert read_passages(grounded_prompt("问", PASSAGES)) == PASSAGES
+    assert read_passages(grounded_prompt("问", [])) == []
+
+
+def test_a_grounded_answer_is_read_back_and_holds() -> None:
+    answer = grounded_answer("肺炎 治疗", 1, "首选青霉素")
+    assert parse_citations(answer) == [Citation("肺炎 治疗", 1, "首选青霉素")]
+    assert check_citation(parse_citations(answer)[0], PASSAGES) is None
+    # The answer begins like the passage's own line: quoting is copying on.
+    assert answer.removesuffix("”。") == passage_line(1, PASSAGES[0])[: len(answer) - 2]
+
+
+def test_several_citations_in_order() -> None:
+    answer = grounded_answer("哮喘 症状", 2, "咳嗽") + grounded_answer("肺炎 治疗", 1, "疗程7天")
+    assert [citation.number for citation in parse_citations(answer)] == [2, 1]
+
+
+@pytest.mark.parametrize("answer", [NO_ANSWER, "", "首选。", "《肺炎》：“首选”", "[1]：“首选”"])
+def test_no_citation(answer: str) -> None:
+    assert parse_citations(answer) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "quote", "fault"),
+    [
+        (0, "首选", "no_such_passage"),
+        (3, "首选", "no_such_passage"),
+        (1, "喘息", "quote_not_in_passage"),
+        (1, "", "quote_not_in_passage"),
+        (1, "首选 青霉素", "quote_not_in_passage"),
+        (2, "喘息[1]", None),
+    ],
+)
+def test_check_citation(number: int, quote: str, fault: str | None) -> None:
+    assert check_citation(Citation("t", number, quote), PASSAGES) == fault
+
+
+@pytest.mark.parametrize("value", [True, False, None])
+@pytest.mark.parametrize("sentence", [None, 1, 12])
+def test_a_verdict_is_read_back(value: bool | None, sentence: int | None) -> None:
+    answer = quality_answer(value, sentence)
+    expected = None if value is None else sentence  # what is not mentioned stands nowhere
+    assert parse_verdict(answer) == Verdict(value, expected)
+    assert parse_verdict(f" {answer}。") == Verdict(value, expected)
+
+
+def test_verdicts_by_hand() -> None:
+    assert quality_answer(True, 3) == "是[3]"
+    assert quality_answer(None, 3) == "未提及"
+    assert parse_verdict("否[a]") == Verdict(False, None)
+    for answer in ("", "不是[3]", "[3]是", "不知道"):
+        assert parse_verdict(answer) is None
+
+
+def test_the_other_prompts_by_hand() -> None:
+    assert diagnosis_prompt("咳嗽。") == "根据以下症状进行诊断：咳嗽。"
+    assert quality_prompt("是否评估", ["量表"], ["一。", "二。"]) == (
+        "病历：[1]一。[2]二。\n说明：量表\n质控：是否评估？"
+    )
+    assert exam_prompt("问？", {"A": "甲", "B": "乙"}) == "问？\nA. 甲\nB. 乙\n答案："
