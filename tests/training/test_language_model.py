@@ -49,6 +49,13 @@ def test_labels_never_cross_segments_and_weight_counts_them() -> None:
                 assert bool(row[m, n]) == ((same and n <= m) or n == m), (m, n)
 
 
+def test_joined_blocks_keep_their_own_loss() -> None:
+    chats = PackedBlocks.pack(SEQUENCES, 8, pad=0)
+    both = chats.join(chats.whole())
+    # Whole, the first block has 5 labels; a sequence of one token has none.
+    assert [both.weight([i]) for i in range(len(both))] == [3, 6, 5, 6]
+
+
 def test_packed_loss_is_the_sum_of_unpacked_losses(model: Any) -> None:
     blocks = PackedBlocks.pack(SEQUENCES, 8, pad=0)
     loss = LanguageModelLoss(model)
