@@ -3,8 +3,8 @@
 #                        PORT=8001 moves it
 #   make test            test-fast + the tests that start Ray     make test-slow   the rest
 #   make lint            ruff, ruff format, pyright               make bench       benchmarks
-# PYTHON=python3.12 chooses an interpreter. TORCH_INDEX=https://download.pytorch.org/whl/cpu keeps
-# pip from fetching CUDA on a machine without a GPU, where its index offers no CPU build.
+# PYTHON=python3.12 chooses an interpreter. TORCH_INDEX=URL names an index with CPU builds of torch,
+# where pip would else fetch CUDA on a machine without a GPU.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c

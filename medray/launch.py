@@ -200,7 +200,8 @@ def run_job(run: Callable[[Job], Any], steps: tuple[str, ...], argv: list[str]) 
             ray.shutdown()
         logger.info("finished in %.0f s", time.monotonic() - started)
     except MedrayError as error:
-        sys.stderr.write(f"error: {error}\n")
+        # An error of a Ray task is also an error of its cause's type, with a traceback as its text.
+        sys.stderr.write(f"error: {getattr(error, 'cause', None) or error}\n")
         return 2
     except OSError as error:
         if error.errno == errno.ENOSPC:
