@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from medray.profile import Profile
 
 from medray.common.config import read_yaml
 from medray.common.errors import ConfigError
+from medray.profile import Profile
 from medray.serving.up import read_config
 
 ROOT = Path(__file__).parent.parent

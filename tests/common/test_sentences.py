@@ -14,7 +14,7 @@ def test_splits_after_end_marks_and_lines():
 def test_a_mark_alone_is_no_sentence():
     assert split_sentences("") == []
     assert split_sentences("。。 \n；") == []
-    assert [t for t in split_sentences("好。。坏")] == [(0, 3), (3, 4)]
+    assert list(split_sentences("好。。坏")) == [(0, 3), (3, 4)]
 
 
 def test_half_width_marks_give_the_same_numbers():
