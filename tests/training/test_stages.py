@@ -1,0 +1,218 @@
+"""The stages on real Ray Train workers: a killed worker leaves no trace, models load and learn."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from medray.common.config import Config
+from medray.common.manifest import Artefact, sha256_file
+from medray.common.metrics import MetricsLog
+from medray.common.storage import Storage
+from medray.retrieval.tokenizer import train_tokenizer
+from medray.training.language_model import DecoderConfig, LoraConfig
+from medray.training.ppo import train_ppo
+from medray.training.ppo_learner import PpoConfig
+from medray.training.pretrain import PretrainConfig, pretrain
+from medray.training.reward import RewardConfig, train_reward
+from medray.training.sft import SftConfig, fine_tune
+from medray.training.trainer import WorkersConfig
+
+pytestmark = pytest.mark.cluster
+CORPUS, INSTRUCTIONS = ("corpus", "tiny"), ("instructions", "tiny")
+PRETRAIN = PretrainConfig(
+    learning_rate=1e-2, warmup_steps=1, batch_size=4, micro_batch_size=2, total_steps=4
+)
+
+
+def two_workers(**values: Any) -> WorkersConfig:
+    return WorkersConfig.model_validate({"num_workers": 2, "use_gpu": False, **values})
+
+
+def open_artefact(storage: Storage, step: str, key: str, config: Config) -> Artefact:
+    return Artefact(storage, step, config, key=key)
+
+
+def run_pretrain(storage: Storage, decoder: DecoderConfig, key: str, **workers: Any) -> Artefact:
+    artefact = open_artefact(storage, "pretrain", key, PRETRAIN)
+    pretrain(PRETRAIN, decoder, two_workers(**workers), CORPUS, INSTRUCTIONS, artefact)
+    return artefact
+
+
+def kill_a_worker(train: Path, killed: list[bool]) -> None:
+    """Waits for the first whole checkpoint, then kills one worker as a lost machine would; notes
+    whether the run was still under way, since only the last checkpoint holds a model."""
+    deadline = time.monotonic() + 120
+    workers: list[int] = []
+    while time.monotonic() < deadline:
+        if not workers:
+            workers = find_workers()
+        elif any(train.glob("*/checkpoint_manager_snapshot.json")):
+            os.kill(workers[0], signal.SIGKILL)
+            killed.append(not list(train.rglob("model.safetensors")))
+            return
+        time.sleep(0.01)
+
+
+def find_workers() -> list[int]:
+    """Process ids of the training workers of this session's cluster, not of another one."""
+    pids = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "RayTrainWorker" in "".join(process.cmdline()):
+                pids.append(process.pid)
+        except psutil.Error:
+            continue
+    return pids
+
+
+@pytest.fixture(scope="module")
+def straight(ray_cluster, storage: Storage, decoder: DecoderConfig) -> Artefact:
+    """Four undisturbed steps; published, so that sft can start from it."""
+    artefact = run_pretrain(storage, decoder, "straight")
+    artefact.publish(drop=("train",))
+    return artefact
+
+
+@pytest.fixture(scope="module")
+def pretrained(straight: Artefact, storage: Storage) -> Path:
+    return storage.fetch("pretrain", "straight")
+
+
+def test_pretraining_learns_and_logs_every_step(straight: Artefact, pretrained: Path) -> None:
+    rows = MetricsLog(pretrained / "metrics.jsonl").read()
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 4]
+    assert straight.metrics["loss_after"] < straight.metrics["loss_before"]
+    assert straight.metrics["steps"] == 4
+    # 4 blocks of 64 tokens a step, each with 63 labels.
+    assert straight.metrics["tokens"] == 4 * 4 * 63
+
+
+def test_a_killed_worker_leaves_no_trace(
+    storage: Storage, decoder: DecoderConfig, pretrained: Path
+) -> None:
+    train = storage.partial("pretrain", "killed") / "train"
+    killed: list[bool] = []
+    killer = threading.Thread(target=kill_a_worker, args=(train, killed), daemon=True)
+    killer.start()
+    artefact = run_pretrain(storage, decoder, "killed", checkpoint_steps=1)
+    killer.join()
+    assert killed == [True], "no worker was killed in the middle of the run"
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert sha256_file(artefact.dir / "model" / name) == sha256_file(
+            pretrained / "model" / name
+        )
+    rows = MetricsLog(artefact.dir / "metrics.jsonl").read()
+    expected = MetricsLog(pretrained / "metrics.jsonl").read()
+    assert [row["step"] for row in rows] == [row["step"] for row in expected]
+    assert [row.get("train/loss") for row in rows] == [row.get("train/loss") for row in expected]
+
+
+def test_one_worker_computes_what_two_do(
+    storage: Storage, decoder: DecoderConfig, pretrained: Path
+) -> None:
+    artefact = run_pretrain(storage, decoder, "alone", num_workers=1)
+    one = load_file(artefact.dir / "model" / "model.safetensors")
+    two = load_file(pretrained / "model" / "model.safetensors")
+    # Sums in another order, and Adam divides small gradients by themselves.
+    assert max((one[name] - two[name]).abs().max().item() for name in two) < 2e-3
+
+
+@pytest.fixture(scope="module")
+def tuned(storage: Storage, pretrained: Path) -> Artefact:
+    config = SftConfig(
+        learning_rate=2e-2, warmup_steps=1, batch_size=4, micro_batch_size=2, total_steps=8,
+        block_tokens=64, lora=LoraConfig(rank=4, alpha=16),
+    )  # fmt: skip
+    artefact = open_artefact(storage, "sft", "tiny", config)
+    fine_tune(config, two_workers(), ("pretrain", "straight"), INSTRUCTIONS, artefact)
+    artefact.publish(drop=("train",))
+    return artefact
+
+
+def test_lora_is_merged_into_a_model_that_loads(
+    tuned: Artefact, storage: Storage, pretrained: Path
+) -> None:
+    path = storage.fetch("sft", "tiny")
+    losses = [row["train/loss"] for row in MetricsLog(path / "metrics.jsonl").read()[1:-1]]
+    assert losses[-1] < losses[0]
+    assert tuned.metrics["loss_after"] < tuned.metrics["loss_before"]
+    model, info = AutoModelForCausalLM.from_pretrained(path / "model", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    tokenizer = AutoTokenizer.from_pretrained(path / "model")
+    assert tokenizer.chat_template and model.generation_config.eos_token_id == 2
+    old = load_file(pretrained / "model" / "model.safetensors")
+    new = load_file(path / "model" / "model.safetensors")
+    assert old.keys() == new.keys()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert changed and all("proj" in name and "bias" not in name for name in changed)
+
+
+@pytest.fixture(scope="module")
+def rewarded(ray_cluster, storage: Storage) -> Artefact:
+    from transformers import BertConfig, BertModel
+
+    encoder = Artefact(storage, "encoder", SftConfig(), key="tiny")
+    train_tokenizer(
+        ["呼吸气道消化泌尿血液循环不适肺炎哮喘胃炎肾炎贫血房颤"], 200, 32, encoder.dir / "model"
+    )
+    torch.manual_seed(0)
+    shape = BertConfig(
+        vocab_size=len(AutoTokenizer.from_pretrained(encoder.dir / "model")), hidden_size=32,
+        num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    BertModel(shape).save_pretrained(encoder.dir / "model")
+    encoder.publish()
+    config = RewardConfig(
+        learning_rate=1e-2, warmup_steps=1, batch_size=4, micro_batch_size=2, total_steps=6,
+        max_tokens=32,
+    )  # fmt: skip
+    artefact = open_artefact(storage, "reward", "tiny", config)
+    train_reward(config, two_workers(), ("encoder", "tiny"), INSTRUCTIONS, artefact)
+    artefact.publish(drop=("train",))
+    return artefact
+
+
+def test_reward_model_learns_the_training_scores(rewarded: Artefact, storage: Storage) -> None:
+    rows = MetricsLog(storage.fetch("reward", "tiny") / "metrics.jsonl").read()
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    assert losses[-1] < losses[0]
+    assert {"loss_before", "loss_after", "correlation_after"} <= rewarded.metrics.keys()
+
+
+def test_ppo_starts_at_its_reference(tuned: Artefact, rewarded: Artefact, storage: Storage) -> None:
+    config = PpoConfig(
+        learning_rate=1e-2, total_steps=2, rollouts=4, batch_size=4, micro_batch_size=2, epochs=2,
+        max_new_tokens=8, num_heldout=2, lora=LoraConfig(rank=4, alpha=16),
+    )  # fmt: skip
+    artefact = open_artefact(storage, "ppo", "tiny", config)
+    pairs = [("sft", "tiny"), ("reward", "tiny"), INSTRUCTIONS]
+    train_ppo(config, two_workers(), *pairs, artefact)
+    rows = MetricsLog(artefact.dir / "metrics.jsonl").read()
+    before, first, second, after = rows
+    # The policy is the reference until the first update.
+    assert before["before/kl"] == 0 == first["ppo/kl"]
+    assert before["before/num"] == 2
+    assert first["ppo/beta"] == config.kl_coefficient
+    # KL 0 is below its target: β × (1 − 0.1 · 0.2).
+    assert second["ppo/beta"] == pytest.approx(0.1 * 0.98)
+    assert second["ppo/kl"] != 0 and after["after/kl"] != 0
+    assert {"ppo/reward", "ppo/length", "ppo/clip_fraction"} <= first.keys()
+    assert artefact.metrics["reward_before"] == before["before/reward"]
+    model = AutoModelForCausalLM.from_pretrained(artefact.dir / "model")
+    assert not any("lora" in name for name in model.state_dict())
+    old = load_file(storage.fetch("sft", "tiny") / "model" / "model.safetensors")
+    assert any(
+        not torch.equal(old[name], value)
+        for name, value in model.state_dict().items()
+        if name in old
+    )
