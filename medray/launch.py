@@ -45,6 +45,8 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "reward": ("reward", "workers"),
     "ppo": ("ppo", "workers"),
 }
+# Checkpoints and working files inside an artefact in the making; they go when it is published.
+SCRATCH = ("train", "encoder_data", "encoder_train")
 JOBS: Mapping[str, str] = {
     "sample": "generate_sample",
     "corpus": "prepare_corpus",
@@ -152,7 +154,7 @@ class Job:
                 fingerprint=fingerprint,
             )
             work(artefact)
-            path = artefact.publish(drop=("train",))
+            path = artefact.publish(drop=SCRATCH)
             manifest = read_manifest(path)
             seconds = manifest.duration_s
             for operator, counts in manifest.counts.items():
