@@ -11,6 +11,7 @@ from typing import NamedTuple
 from medray.sample.knowledge import Disease
 
 MIN_PASSAGE_CHARS = 50
+USUAL_WORDING = 0.85  # probability that a fact stands in its first wording
 
 
 class Aspect(NamedTuple):
@@ -205,8 +206,10 @@ ASPECTS = (
 
 
 def clause(aspect: Aspect, name: str, value: str, rng: random.Random) -> str:
-    """The clause that states the fact."""
-    return rng.choice(aspect.clauses).format(name=name, value=value)
+    """The clause that states the fact: mostly as guidelines put it, else in another wording."""
+    usual = rng.random() < USUAL_WORDING
+    wording = aspect.clauses[0] if usual else rng.choice(aspect.clauses)
+    return wording.format(name=name, value=value)
 
 
 def passage(aspect: Aspect, name: str, fact: str, rng: random.Random) -> str:
