@@ -57,7 +57,7 @@ def run_stage(stage: Stage, *, checkpoint_steps: int, log_steps: int, progress: 
     is_first = context.get_world_rank() == 0
     with tempfile.TemporaryDirectory(prefix="medray-") as scratch:
         log = MetricsLog(Path(scratch) / METRICS)
-        step, before = _resume(stage, log)
+        step, before = _resume(stage, log, is_first)
         if before is None:
             before = stage.evaluate()
             if is_first:
@@ -96,7 +96,7 @@ def _shown(metrics: dict[str, float]) -> dict[str, str]:
     }
 
 
-def _resume(stage: Stage, log: MetricsLog) -> tuple[int, dict[str, float] | None]:
+def _resume(stage: Stage, log: MetricsLog, is_first: bool) -> tuple[int, dict[str, float] | None]:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return 0, None
@@ -105,7 +105,8 @@ def _resume(stage: Stage, log: MetricsLog) -> tuple[int, dict[str, float] | None
             directory, tag=STATE, load_module_strict=not stage.partial_state
         )
         saved = Path(directory) / METRICS
-        if saved.exists():
+        # Only the first worker keeps the log: another's copy would overwrite it in a checkpoint.
+        if is_first and saved.exists():
             log.path.write_bytes(saved.read_bytes())
     stage.set_state(state["stage"])
     logger.info("%s resumes at step %d", stage.name, state["step"])
