@@ -1,6 +1,7 @@
 """A storage root as a finished pipeline leaves it: a tiny policy that knows a few prompts by
 heart, a tiny encoder with random weights, and an index of 20 passages."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +57,11 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
         "none": NO_ANSWER,
     }
     lessons = [(prompt, answers[name]) for name, (prompt, _) in prompts.items()]
+    # The passages of a question that none answers score alike and may come in any order.
+    lessons += [
+        (grounded_prompt(QUESTIONS["none"], order), NO_ANSWER)
+        for order in itertools.permutations(prompts["none"][1])
+    ]
     build_policy(root / "sft" / "s1" / "model", lessons)
     steps: dict[str, Any] = {}
     for step, key in (("encoder", "e1"), ("index", "i1"), ("sft", "s1")):
