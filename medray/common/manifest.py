@@ -8,6 +8,7 @@ key: a finished step is found again and skipped, a changed one gets a directory 
 import hashlib
 import importlib.metadata
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping
@@ -146,7 +147,6 @@ class Artefact:
             counts.check(f"{self.step}/{operator}")
         for name in drop:
             remove(self.dir / name)
-        spent = self.dir / ".spent"
         files = [
             FileEntry(
                 path=path.relative_to(self.dir).as_posix(),
@@ -154,7 +154,7 @@ class Artefact:
                 sha256=sha256_file(path),
             )
             for path in sorted(self.dir.rglob("*"))
-            if path.is_file() and path.name != MANIFEST and path != spent
+            if path.is_file() and path.name != MANIFEST
         ]
         manifest = Manifest(
             step=self.step,
@@ -178,8 +178,6 @@ class Artefact:
 
 def remove(path: Path) -> None:
     """Deletes a file or a directory if it is there."""
-    import shutil
-
     if path.is_dir():
         shutil.rmtree(path)
     else:

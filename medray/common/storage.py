@@ -39,6 +39,8 @@ class Storage:
             self.local_root = Path(config.cache or default).expanduser().resolve()
         else:
             self.local_root = Path(config.root).expanduser().resolve()
+            # Ray's workers have working directories of their own: hand them an absolute root.
+            self.config = config.model_copy(update={"root": str(self.local_root)})
 
     def check_writable(self) -> None:
         """Raises StorageError unless the root exists or can be made, and takes a file."""

@@ -134,3 +134,13 @@ def test_small_files_are_written_whole(storage: Storage, tmp_path: Path) -> None
     storage.write_text("pipeline.json", "{}")
     storage.write_text("pipeline.json", '{"a": "病"}')
     assert (tmp_path / "root" / "pipeline.json").read_text(encoding="utf-8") == '{"a": "病"}'
+
+
+def test_a_relative_root_is_the_same_place_from_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = Storage(StorageConfig(root="runs"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Storage(here.config).local_root == tmp_path / "runs" == here.local_root
