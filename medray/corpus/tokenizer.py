@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 BYTES_PER_HAN = 3
+ROLES = ("system", "user", "assistant")
+"""Words of the chat template that hospital text does not hold: one token each, not one a letter."""
 PIECES = r"\p{Han}+| ?[\p{L}&&[^\p{Han}]]+|\p{N}|\s+|[^\p{L}\p{N}\s]"
 
 
@@ -46,7 +48,7 @@ class TokenizerConfig(Config):
 
 def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> "PreTrainedTokenizerFast":
     """Trains on `texts`; the same texts give the same tokenizer."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
@@ -58,7 +60,7 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> "PreTraine
     )
     tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
     trainer = trainers.BpeTrainer(
-        vocab_size=config.vocab_size,
+        vocab_size=config.vocab_size - len(ROLES),
         min_frequency=2,
         special_tokens=[config.pad_token, config.start_token, config.eos_token],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -66,6 +68,7 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> "PreTraine
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(role, normalized=False) for role in ROLES])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=config.pad_token,

@@ -80,8 +80,13 @@ def exchange_facts(examples: Sequence[Grounded]) -> list[tuple[Grounded, str]]:
 def figures(
     subject: str, examples: Sequence[Grounded], engine: ChatEngine, tokens: int
 ) -> list[Figure]:
-    """Shares over examples with an answer, without one, and with an exchanged fact."""
+    """Shares over examples with an answer, without one, and with an exchanged fact.
+
+    Quotations are guided to be verbatim, as the served ones are; `grounded_unguided_quote` is what
+    the model does by itself.
+    """
     sampling = Greedy(max_new_tokens=tokens)
+    alone = Greedy(max_new_tokens=tokens, verbatim_quotes=False)
     answered = [example for example in examples if example.quote]
     silent = [example for example in examples if not example.quote]
     swapped = exchange_facts(examples)
@@ -90,8 +95,10 @@ def figures(
     first, second = answers[: len(answered)], answers[len(answered) : len(answered) + len(silent)]
     third = answers[len(answered) + len(silent) :]
     old = [quote for _, quote in swapped]
+    unguided = [str(a.text) for a in engine.chat([ask(e.prompt) for e in answered], alone)]
     return [
         share(subject, "grounded_right_quote", _count_quotes(answered, first), len(answered)),
+        share(subject, "grounded_unguided_quote", _count_quotes(answered, unguided), len(answered)),
         share(subject, "grounded_valid_citation", _count_valid(answered, first), len(answered)),
         share(subject, "grounded_abstains", sum(NO_ANSWER in a for a in second), len(silent)),
         share(

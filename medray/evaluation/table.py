@@ -176,6 +176,11 @@ def _grounded_lines(evaluation: Mapping[str, Any]) -> list[Line]:
     return [
         _line("grounded", "right quote", evaluation.get(f"{model}/grounded_right_quote")),
         _line(
+            "grounded",
+            "right quote, not guided",
+            evaluation.get(f"{model}/grounded_unguided_quote"),
+        ),
+        _line(
             "grounded", "follows an exchanged fact", evaluation.get(f"{model}/fact_swap_followed")
         ),
         _line("grounded", "quotes it verbatim", evaluation.get(f"{model}/fact_swap_verbatim")),

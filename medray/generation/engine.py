@@ -14,6 +14,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    LogitsProcessorList,
     PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
@@ -22,6 +23,8 @@ from transformers import (
 
 from medray.common.config import Config
 from medray.common.errors import CheckpointError
+from medray.generation.prompts import quotable_texts
+from medray.generation.quoting import VerbatimQuotes
 
 Chat = list[dict[str, str]]
 
@@ -34,6 +37,8 @@ class Sampling(Config):
     """0 is greedy."""
     top_p: float = 1.0
     seed: int = 0
+    verbatim_quotes: bool = True
+    """Chats with numbered passages: let quotations hold words of their passage only."""
 
 
 class Generation(NamedTuple):
@@ -90,7 +95,10 @@ class HFEngine:
 
     def chat(self, conversations: Sequence[Chat], sampling: Sampling) -> list[Generation]:
         """Answers each conversation."""
-        return self.generate([self.prompt(messages) for messages in conversations], sampling)
+        encoded = [self.encode(self.prompt(messages)) for messages in conversations]
+        quotable = [_quotable(messages, sampling) for messages in conversations]
+        answers = self.generate_ids(encoded, sampling, quotable)
+        return [self._finish(ids, len(encoded[i])) for i, ids in enumerate(answers)]
 
     def chat_score(
         self, conversations: Sequence[Chat], options: Sequence[Sequence[str]]
@@ -105,18 +113,32 @@ class HFEngine:
         return [self._finish(ids, len(encoded[i])) for i, ids in enumerate(answers)]
 
     @torch.inference_mode()
-    def generate_ids(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
+    def generate_ids(
+        self,
+        prompts: Sequence[list[int]],
+        sampling: Sampling,
+        quotable: Sequence[dict[int, str]] = (),
+    ) -> list[list[int]]:
         """Continues token sequences; an answer that ended has its end token as the last.
 
         Batches are sorted by length, and the random state is set once, so that the answers
         depend on the prompts, the seed and the batch size alone.
+
+        Args:
+            quotable: for each prompt the passages that its answer may quote, see `VerbatimQuotes`.
         """
         answers: list[list[int]] = [[] for _ in prompts]
         if sampling.temperature > 0:
             torch.manual_seed(sampling.seed)
         for batch in self._batches([len(ids) for ids in prompts]):
             inputs = self._pad([prompts[i] for i in batch])
-            output = self.model.generate(**inputs, **self._arguments(sampling))
+            output = self.model.generate(
+                **inputs,
+                logits_processor=self._guides(
+                    [quotable[i] for i in batch] if quotable else [], inputs["input_ids"].shape[1]
+                ),
+                **self._arguments(sampling),
+            )
             for row, i in enumerate(batch):
                 answer = output[row, inputs["input_ids"].shape[1] :].tolist()
                 ends = [k for k, token in enumerate(answer) if token in self.eos_ids]
@@ -173,6 +195,7 @@ class HFEngine:
                         attention_mask=torch.ones_like(inputs),
                         streamer=streamer,
                         stopping_criteria=StoppingCriteriaList([_Stop(stopped)]),
+                        logits_processor=self._guides([_quotable(messages, sampling)], len(prompt)),
                         **self._arguments(sampling),
                     )
             except BaseException as error:
@@ -200,6 +223,14 @@ class HFEngine:
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 
+    def _guides(
+        self, quotable: Sequence[dict[int, str]], num_prompt_tokens: int
+    ) -> LogitsProcessorList:
+        if not any(quotable):
+            return LogitsProcessorList()
+        guide = VerbatimQuotes(self.tokenizer, quotable, num_prompt_tokens)
+        return LogitsProcessorList([guide])
+
     def _arguments(self, sampling: Sampling) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             "max_new_tokens": sampling.max_new_tokens,
@@ -220,6 +251,10 @@ class HFEngine:
         text = str(self.tokenizer.decode(answer, skip_special_tokens=True))
         reason = "stop" if ended else "length"
         return Generation(text, reason, num_prompt_tokens, len(answer) - ended)
+
+
+def _quotable(messages: Chat, sampling: Sampling) -> dict[int, str]:
+    return quotable_texts(messages[-1]["content"]) if sampling.verbatim_quotes else {}
 
 
 class _Stop(StoppingCriteria):

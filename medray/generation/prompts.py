@@ -55,12 +55,18 @@ def passage_line(number: int, passage: Numbered) -> str:
     return f"《{passage.title}》[{number}]：“{passage.text}”"
 
 
-PASSAGE_LINE = re.compile(r"^《([^》]*)》\[\d+\]：“(.*)”$", re.MULTILINE)
+PASSAGE_LINE = re.compile(r"^《([^》]*)》\[(\d+)\]：“(.*)”$", re.MULTILINE)
 
 
 def read_passages(prompt: str) -> list[Numbered]:
     """The numbered passages of a grounded prompt."""
-    return [Numbered(title, text) for title, text in PASSAGE_LINE.findall(prompt)]
+    return [Numbered(title, text) for title, _, text in PASSAGE_LINE.findall(prompt)]
+
+
+def quotable_texts(prompt: str) -> dict[int, str]:
+    """Number → text of the passages of a grounded prompt; of a number that comes twice, the later,
+    since the passages follow the question."""
+    return {int(number): text for _, number, text in PASSAGE_LINE.findall(prompt)}
 
 
 def grounded_answer(title: str, number: int, quote: str) -> str:
@@ -90,7 +96,16 @@ def quality_prompt(ask: str, knowledge: Sequence[str], sentences: Sequence[str])
     so that the sub-tasks on one record share their prefix."""
     numbered = "".join(f"[{k}]{sentence}" for k, sentence in enumerate(sentences, 1))
     notes = "".join(f"说明：{note}\n" for note in knowledge)
-    return f"病历：{numbered}\n{notes}质控：{ask}？"
+    return f"病历：{numbered}\n{notes}{QUALITY_QUESTION}{ask}？"
+
+
+QUALITY_QUESTION = "质控："
+
+
+def split_quality_prompt(prompt: str) -> tuple[str, str]:
+    """Record with knowledge, and the question, which alone is a further one on that record."""
+    record, mark, ask = prompt.rpartition(QUALITY_QUESTION)
+    return record, mark + ask
 
 
 def quality_answer(value: bool | None, sentence: int | None) -> str:

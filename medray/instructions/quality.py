@@ -3,10 +3,12 @@
 In: audit records (de-identified `Document`s) and quality control's verdicts on them. Out:
 `Instruction`s that answer with verdict and evidence sentence; `QualityLabel`s.
 Source: [MedQC 3.1, 4.1] instructions of quality control; `<sub-task, knowledge, record>`
-[MedQC 4.2]. Differs: no knowledge in training prompts.
+[MedQC 4.2]. Differs: no knowledge in training prompts; the sub-tasks on a record are turns of one
+chat.
 """
 
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +19,7 @@ from medray.common.errors import ConfigError
 from medray.common.records import Document, Instruction, Row
 from medray.common.sentences import Sentence, numbered_sentences
 from medray.common.split import Split
-from medray.generation.prompts import quality_answer, quality_prompt
+from medray.generation.prompts import quality_answer, quality_prompt, split_quality_prompt
 from medray.instructions.examples import Skipped, exchange
 from medray.instructions.raw import Evidence, QualityLabels
 
@@ -116,6 +118,28 @@ def quality(
                     group=f"{labels.indicator}/{task}",
                 ),
             )
+
+
+def interviews(examples: Sequence[Instruction]) -> list[Instruction]:
+    """Joins the sub-tasks on one record into chats that show the record once.
+
+    A chat of k questions teaches k verdicts for little more than the tokens of one. The order is
+    drawn by record, so that every sub-task also comes first, as quality control asks it.
+    """
+    asked: dict[str, list[Instruction]] = {}
+    for example in examples:
+        record, _ = split_quality_prompt(example.messages[0].content)
+        asked.setdefault(record, []).append(example)
+    chats = []
+    for same in asked.values():
+        random.Random(same[0].id).shuffle(same)
+        messages = [*same[0].messages]
+        for example in same[1:]:
+            prompt, answer = example.messages
+            _, question = split_quality_prompt(prompt.content)
+            messages += exchange(question, answer.content)
+        chats.append(same[0].model_copy(update={"messages": messages, "answer": ""}))
+    return chats
 
 
 def evidence_number(

@@ -15,7 +15,7 @@ from medray.instructions.exams import exam
 from medray.instructions.grounded import grounded
 from medray.instructions.knowledge_graph import knowledge_graph, load_templates
 from medray.instructions.outputs import exam_questions
-from medray.instructions.quality import load_sub_tasks, quality
+from medray.instructions.quality import interviews, load_sub_tasks, quality
 from medray.instructions.raw import Consultation, Dialogue, Generic, Grounded, Triple
 from medray.instructions.records import diagnosis, differential, treatment
 from medray.instructions.settle import Share
@@ -131,11 +131,11 @@ def _quality(step: Step) -> Iterator[Instruction]:
     step.counts["quality"] = Counts()
     cited = 0
     for record, labels in audit_pairs(step, "quality_labels"):
-        for _, made in quality(record, labels, sub_tasks, step.config.max_prompt_chars):
-            example = step.count("quality", made)
-            if example is not None:
-                cited += "[" in example.answer
-                yield example
+        rows = quality(record, labels, sub_tasks, step.config.max_prompt_chars)
+        made = [step.count("quality", row) for _, row in rows]
+        examples = [example for example in made if example is not None]
+        cited += sum("[" in example.answer for example in examples)
+        yield from interviews(examples)
     step.metrics["quality/with_evidence_rows"] = cited
 
 

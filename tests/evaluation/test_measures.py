@@ -148,7 +148,8 @@ def test_a_reader_follows_the_exchange_and_a_reciter_does_not(engine) -> None:
     assert len(examples) == 4
     rows = {f.metric: f.value for f in grounded.figures("sft", examples, engine(read), 64)}
     assert rows == {
-        "grounded_right_quote": 1.0, "grounded_valid_citation": 1.0, "grounded_abstains": 1.0,
+        "grounded_right_quote": 1.0, "grounded_unguided_quote": 1.0,
+        "grounded_valid_citation": 1.0, "grounded_abstains": 1.0,
         "fact_swap_followed": 1.0, "fact_swap_verbatim": 1.0, "fact_swap_recited": 0.0,
     }  # fmt: skip
     rows = {f.metric: f.value for f in grounded.figures("sft", examples, engine(recite), 64)}

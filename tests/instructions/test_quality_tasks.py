@@ -7,6 +7,7 @@ from medray.instructions.quality import (
     QualityTasksConfig,
     SubTask,
     flat_labels,
+    interviews,
     load_sub_tasks,
     quality,
 )
@@ -73,6 +74,31 @@ def test_a_verdict_without_known_evidence_keeps_its_word() -> None:
     assert isinstance(example, Instruction)
     assert example.messages[1].content == "是"
     assert list(quality(RECORD, row, SUB_TASKS, 5)) == [("T2", Skipped("prompt_too_long"))]
+
+
+def test_sub_tasks_on_the_same_sentences_become_turns_of_one_chat() -> None:
+    sub_tasks = {
+        ("i", "T1"): SubTask("是否植入支架", ("手术记录",)),
+        ("i", "T2"): SubTask("是否心房颤动", None),
+        ("i", "T4"): SubTask("是否造影", ("手术记录",)),
+    }
+    rows = quality(RECORD, labels(T1=True, T2=False, T4=None), sub_tasks, 999)
+    chats = interviews([row for _, row in rows if isinstance(row, Instruction)])
+    assert [len(chat.messages) for chat in chats] == [4, 2]
+    record = "病历：[1]造影。[2]植入支架；[3]TIMI 3级。\n"
+    turns = [(m.role, m.content.removeprefix(record)) for m in chats[0].messages]
+    assert chats[0].messages[0].content.startswith(record)
+    assert record not in chats[0].messages[2].content
+    stent = [("user", "质控：是否植入支架？"), ("assistant", "是[2]")]
+    angiography = [("user", "质控：是否造影？"), ("assistant", "未提及")]
+    assert turns in (stent + angiography, angiography + stent)
+    assert chats == interviews(
+        [
+            r
+            for _, r in quality(RECORD, labels(T1=True, T2=False, T4=None), sub_tasks, 999)
+            if isinstance(r, Instruction)
+        ]
+    )  # the order is drawn by record
 
 
 def test_labels_become_one_row_a_verdict() -> None:

@@ -1,0 +1,117 @@
+"""Guided decoding of quotations: inside `《title》[k]：“…”` only words of passage k can be written.
+
+In: the numbered passages of each prompt, the tokens generated so far. Out: logits, with every
+token forbidden that would leave the passage. A quotation starts and ends at a clause's edge, so
+that it says what its passage says. Which passage and which clause is left to the model, and so is
+everything outside of quotations; whether a passage answers the question is not decided here.
+
+A quotation that the model could not have misspelt need not be thrown away by the gateway's check.
+Source: not in the method; constrained generation over a given text (De Cao et al. 2021).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, PreTrainedTokenizerBase
+
+OPEN_QUOTE = re.compile(r"《[^》]*》\[(\d+)\]：“([^”\n]*)$")
+CLAUSE_MARKS = "，。；！？：,;!?"
+ENDINGS = ("”", "”。", "”；", "”，")
+"""What may follow a quotation; a tokenizer may hold several of these characters in one token."""
+
+
+class Quotable:
+    """One passage as it may be quoted: what can follow a quotation's first words."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text.split("”")[0]  # the answer format cannot hold a closing quote
+        edges = [i + 1 for i, char in enumerate(self.text) if char in CLAUSE_MARKS]
+        self._starts = [i for i in (0, *edges) if i < len(self.text)]
+
+    def rests(self, begun: str) -> tuple[list[str], bool]:
+        """Returns the texts that may follow `begun`, and whether the quotation may end here."""
+        rests, may_end = [], False
+        for start in self._starts:
+            if not self.text.startswith(begun, start):
+                continue
+            at = start + len(begun)
+            if at < len(self.text):
+                rests.append(self.text[at:])
+            at_edge = at == len(self.text) or self.text[at] in CLAUSE_MARKS
+            may_end |= bool(begun) and (at_edge or begun[-1] in CLAUSE_MARKS)
+        return rests, may_end
+
+
+class VerbatimQuotes(LogitsProcessor):
+    """Keeps the quotations of a batch of answers inside their passages."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        passages: Sequence[Mapping[int, str]],
+        num_prompt_tokens: int,
+    ) -> None:
+        """Args:
+        passages: number → text, for each row of the batch.
+        num_prompt_tokens: length of the padded prompts; what comes after was generated.
+        """
+        self._tokenizer = tokenizer
+        self._rows = [{k: Quotable(text) for k, text in row.items()} for row in passages]
+        self._decode_from = [num_prompt_tokens] * len(passages)
+        self._unfinished: list[list[list[int]]] = [[] for _ in passages]
+        self._anchor = self._encode("“")
+        self._endings = [self._first_character(self._continuation(text)) for text in ENDINGS]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Sets forbidden logits [B, V] to −∞."""
+        for row, quotables in enumerate(self._rows):
+            if quotables and (allowed := self._allowed(row, input_ids[row], quotables)):
+                index = torch.tensor(sorted(allowed), device=scores.device)
+                kept = scores[row, index]
+                scores[row] = -torch.inf
+                scores[row, index] = kept
+        return scores
+
+    def _allowed(self, row: int, ids: Tensor, quotables: dict[int, Quotable]) -> set[int]:
+        """Token ids that may come next; empty if all may."""
+        pieces = self._unfinished[row]
+        if pieces:  # in the middle of a character that is spread over several tokens
+            last = int(ids[-1])
+            pieces = [piece[1:] for piece in pieces if piece[0] == last and len(piece) > 1]
+            self._unfinished[row] = pieces
+            if pieces:
+                return {piece[0] for piece in pieces}
+        generated = ids[self._decode_from[row] :]
+        text = str(self._tokenizer.decode(generated, skip_special_tokens=True))
+        match = OPEN_QUOTE.search(text)
+        if match is None:
+            if text.endswith(("。", "\n")):
+                self._decode_from[row] = len(ids)  # long answers are not decoded again and again
+            return set()
+        quotable = quotables.get(int(match[1]))
+        if quotable is None:
+            return set()
+        rests, may_end = quotable.rests(match[2])
+        pieces = [self._first_character(self._continuation(rest[:16])) for rest in rests]
+        pieces += self._endings if may_end else []
+        self._unfinished[row] = [piece for piece in pieces if len(piece) > 1]
+        return {piece[0] for piece in pieces}
+
+    def _first_character(self, ids: list[int]) -> list[int]:
+        """The shortest beginning of `ids` that is whole characters; mostly one token."""
+        for length in range(1, len(ids)):
+            if "\ufffd" not in str(self._tokenizer.decode(ids[:length])):
+                return ids[:length]
+        return ids
+
+    def _continuation(self, text: str) -> list[int]:
+        """Tokens of `text` as it stands after other text: SentencePiece puts a blank before a
+        text that stands alone."""
+        ids = self._encode("“" + text)
+        length = len(self._anchor)
+        return ids[length:] if ids[:length] == self._anchor else self._encode(text)
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,0 +1,111 @@
+"""Guided quotations: what may follow a quotation's first words, and a model under guidance."""
+
+import pytest
+import torch
+
+from medray.corpus.tokenizer import TokenizerConfig, train_tokenizer
+from medray.generation.engine import HFEngine, Sampling
+from medray.generation.prompts import (
+    CITATION,
+    Numbered,
+    check_citation,
+    grounded_answer,
+    grounded_prompt,
+    parse_citations,
+)
+from medray.generation.quoting import Quotable, VerbatimQuotes
+
+PASSAGES = [
+    Numbered("肺炎 治疗", "肺炎首选青霉素，疗程7天。过敏者换用𠮷霉素。"),
+    Numbered("哮喘 治疗", "哮喘首选沙丁胺醇。"),
+]
+
+
+def test_what_may_follow_by_hand() -> None:
+    quotable = Quotable("甲乙，甲丙。")
+    assert quotable.rests("") == (["甲乙，甲丙。", "甲丙。"], False)  # never empty
+    assert quotable.rests("甲") == (["乙，甲丙。", "丙。"], False)  # in the middle of a clause
+    assert quotable.rests("甲乙") == (["，甲丙。"], True)
+    assert quotable.rests("甲乙，") == (["甲丙。"], True)
+    assert quotable.rests("甲丙。") == ([], True)
+    assert quotable.rests("乙") == ([], False)  # begins inside a clause
+
+
+def test_a_closing_quote_in_a_passage_ends_what_can_be_quoted() -> None:
+    assert Quotable("甲称“乙”，丙。").rests("甲称“乙") == ([], True)
+
+
+@pytest.fixture(scope="module")
+def engine() -> HFEngine:
+    """A decoder with random weights, which writes nonsense, and a byte-level tokenizer."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    texts = [p.text + p.title for p in PASSAGES] * 3 + ["问题：资料：《》“”[1][2]"]
+    tokenizer = train_tokenizer(TokenizerConfig(vocab_size=330, max_token_chars=4), texts)
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=16, intermediate_size=32, initializer_range=0.3,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return HFEngine.wrap(Qwen3ForCausalLM(config).eval(), tokenizer, 4)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_a_model_of_random_weights_quotes_verbatim(engine: HFEngine, temperature: float) -> None:
+    prompt = engine.prompt([{"role": "user", "content": grounded_prompt("治疗？", PASSAGES)}])
+    texts = {1: PASSAGES[0].text, 2: PASSAGES[1].text}
+    begun = [f"《{p.title}》[{k}]：“" for k, p in enumerate(PASSAGES, 1)] * 4
+    quotes = set()
+    for seed in range(6):
+        sampling = Sampling(max_new_tokens=80, temperature=temperature, seed=seed)
+        answers = _continue(engine, [prompt] * len(begun), begun, sampling, texts)
+        for answer in answers:
+            citation = parse_citations(answer)[0]
+            assert check_citation(citation, PASSAGES) is None
+            quotes.add((citation.number, citation.quote))
+    assert {number for number, _ in quotes} == {1, 2}
+    if temperature:
+        assert len(quotes) > 4  # the model still chooses which clauses
+        assert any("𠮷" in quote for _, quote in quotes)  # a character of several tokens
+
+
+def test_without_guidance_the_same_model_writes_nonsense(engine: HFEngine) -> None:
+    prompt = engine.prompt([{"role": "user", "content": grounded_prompt("治疗？", PASSAGES)}])
+    begun = "《肺炎 治疗》[1]：“"
+    (answer,) = _continue(engine, [prompt], [begun], Sampling(max_new_tokens=40), {})
+    assert not [c for c in parse_citations(answer) if check_citation(c, PASSAGES) is None]
+
+
+def test_text_outside_quotations_is_free(engine: HFEngine) -> None:
+    guide = VerbatimQuotes(engine.tokenizer, [{1: PASSAGES[0].text}], 0)
+    for text in ("肺炎", "《肺炎 治疗》[1]", grounded_answer("肺炎 治疗", 1, "疗程7天"), "“"):
+        scores = torch.zeros(1, len(engine.tokenizer))
+        assert torch.isfinite(guide(torch.tensor([engine.encode(text)]), scores)).all()
+
+
+def test_a_passage_that_does_not_exist_is_left_to_the_gateway(engine: HFEngine) -> None:
+    guide = VerbatimQuotes(engine.tokenizer, [{1: PASSAGES[0].text}], 0)
+    scores = torch.zeros(1, len(engine.tokenizer))
+    assert torch.isfinite(guide(torch.tensor([engine.encode("《肺炎》[7]：“")]), scores)).all()
+
+
+def _continue(
+    engine: HFEngine, prompts: list[str], begun: list[str], sampling: Sampling, texts: dict
+) -> list[str]:
+    """Continues answers that have begun; the guide sees the beginning as the model's own."""
+    from transformers import LogitsProcessorList
+
+    answers = []
+    for prompt, start in zip(prompts, begun, strict=True):
+        ids = engine.encode(prompt)
+        guide = VerbatimQuotes(engine.tokenizer, [texts], len(ids))
+        torch.manual_seed(sampling.seed + len(answers))
+        output = engine.model.generate(
+            torch.tensor([ids + engine.encode(start)]),
+            logits_processor=LogitsProcessorList([guide] if texts else []),
+            **engine._arguments(sampling),
+        )
+        answers.append(str(engine.tokenizer.decode(output[0, len(ids) :])))
+        assert not texts or CITATION.search(answers[-1])
+    return answers
