@@ -13,7 +13,8 @@ from medray.common.config import Config
 from medray.generation.engine import check_model_directory
 from medray.training.induction import set_induction_heads
 from medray.training.losses import token_nll_sum
-from medray.training.packed import IGNORE
+from medray.training.packed import IGNORE, PackedBlocks
+from medray.training.word_vectors import set_word_vectors
 
 
 class DecoderConfig(Config):
@@ -41,9 +42,13 @@ class LoraConfig(Config):
 
 
 def build_decoder(
-    config: DecoderConfig, tokenizer_dir: Path, seed: int
+    config: DecoderConfig, tokenizer_dir: Path, blocks: PackedBlocks, seed: int
 ) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Returns a decoder to pretrain and its tokenizer: loaded from `path`, or newly made."""
+    """Returns a decoder to pretrain and its tokenizer: loaded from `path`, or newly made.
+
+    Args:
+        blocks: training text that a new decoder's word vectors are counted on.
+    """
     if config.path:
         return load_decoder(Path(config.path).expanduser())
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
@@ -64,6 +69,7 @@ def build_decoder(
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    set_word_vectors(model, blocks, seed)
     set_induction_heads(model, seed)
     return model, tokenizer
 

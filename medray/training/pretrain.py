@@ -52,8 +52,8 @@ def _train(arguments: dict[str, Any]) -> None:
     config: PretrainConfig = arguments["config"]
     storage = Storage(arguments["storage"])
     corpus = storage.fetch(*arguments["corpus"])
-    model, tokenizer = build_decoder(arguments["decoder"], corpus / "tokenizer", config.seed)
     train = PackedBlocks.open(corpus / "blocks", "train")
+    model, tokenizer = build_decoder(arguments["decoder"], corpus / "tokenizer", train, config.seed)
     if config.with_instructions:
         directory = storage.fetch(*arguments["instructions"]) / "sft"
         rows = (row for row in read_rows(directory, Instruction) if row.split == "train")

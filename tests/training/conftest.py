@@ -12,6 +12,7 @@ from medray.common.rows import write_rows
 from medray.common.storage import Storage, StorageConfig
 from medray.corpus.tokenizer import TokenizerConfig, train_tokenizer
 from medray.training.language_model import DecoderConfig, build_decoder
+from medray.training.packed import PackedBlocks
 from medray.training.sft import SftConfig
 
 DISEASES = ["肺炎", "哮喘", "胃炎", "肾炎", "贫血", "房颤"]
@@ -38,11 +39,19 @@ def decoder() -> DecoderConfig:
 
 
 @pytest.fixture(scope="session")
-def model_dir(tokenizer, decoder: DecoderConfig, tmp_path_factory) -> Path:
+def text_blocks(tokenizer) -> PackedBlocks:
+    """TEXTS as packed blocks of 64 tokens."""
+    texts = [tokenizer(text)["input_ids"] for text in TEXTS]
+    sequences = [(ids, [True] * len(ids)) for ids in texts]
+    return PackedBlocks.pack(sequences, 64, tokenizer.pad_token_id)
+
+
+@pytest.fixture(scope="session")
+def model_dir(tokenizer, decoder: DecoderConfig, text_blocks, tmp_path_factory) -> Path:
     """The decoder and its tokenizer as a Hugging Face directory."""
     directory = tmp_path_factory.mktemp("decoder")
     tokenizer.save_pretrained(directory)
-    model, _ = build_decoder(decoder, directory, seed=0)
+    model, _ = build_decoder(decoder, directory, text_blocks, seed=0)
     model.save_pretrained(directory)
     return directory
 

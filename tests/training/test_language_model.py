@@ -145,8 +145,11 @@ def test_long_examples_are_left_out(tokenizer: Any, caplog: pytest.LogCaptureFix
 
 def test_the_start_attends_to_the_token_before_and_copies(decoder, tokenizer, tmp_path) -> None:
     tokenizer.save_pretrained(tmp_path)
+    # Words without meaning, as in the text below: their vectors point anywhere.
+    noise_NT = torch.randint(3, len(tokenizer), (200, 64)).numpy().astype("int32")
+    noise = PackedBlocks(noise_NT, noise_NT * 0 + 1, noise_NT > 0)
     wide = decoder.model_copy(update={"hidden_size": 128, "head_dim": 64, "intermediate_size": 128})
-    model, _ = build_decoder(wide, tmp_path, seed=0)
+    model, _ = build_decoder(wide, tmp_path, noise, seed=0)
     model.set_attn_implementation("eager")
     model.eval()
     generator = torch.Generator().manual_seed(0)
@@ -166,9 +169,10 @@ def test_the_start_attends_to_the_token_before_and_copies(decoder, tokenizer, tm
     assert rank_BT[:, 24:].median() < 50 < 100 < rank_BT[:, :23].median()
 
 
-def test_the_same_seed_builds_the_same_decoder(decoder, tokenizer, tmp_path) -> None:
+def test_the_same_seed_builds_the_same_decoder(decoder, tokenizer, text_blocks, tmp_path) -> None:
     tokenizer.save_pretrained(tmp_path)
-    one, two, other = (build_decoder(decoder, tmp_path, seed)[0].state_dict() for seed in (0, 0, 1))
+    built = (build_decoder(decoder, tmp_path, text_blocks, seed)[0] for seed in (0, 0, 1))
+    one, two, other = (model.state_dict() for model in built)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["lm_head.weight"], other["lm_head.weight"])
 
