@@ -224,7 +224,7 @@ def _note(lines: list[tuple[str, tuple[str, ...]]]) -> list[Placed]:
 
 
 def write_audit(
-    model: Model, key: str, speller: Speller, hospital: str
+    model: Model, key: str, speller: Speller, hospital: str, routine_rate: float = 1.0
 ) -> tuple[Written, dict[str, Any], str]:
     """A record, its labels (without record id) and its disease.
 
@@ -235,7 +235,7 @@ def write_audit(
     note = draw_note(sampler)
     index = [d.name for d in model.knowledge.diseases].index(note.disease)
     patient = draw_patient(model, sampler.rng, index)
-    writer = RecordWriter(model, patient, sampler, speller, hospital, missing_rate=0.0)
+    writer = RecordWriter(model, patient, sampler, speller, hospital, 0.0, routine_rate)
     written = writer.write()
     sections = [s for s in written.sections if s["heading"] not in ("拟诊讨论", "手术记录")]
     evidence: dict[str, dict[str, Any] | None] = dict.fromkeys(note.tasks)

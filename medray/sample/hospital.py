@@ -43,6 +43,9 @@ class SampleConfig(Config):
     missing_rate: float = Field(0.06, ge=0, lt=1)
     """Chance of each section but the diagnosis, and of each single field, to be missing.
     Source: not given; 0.06 leaves out about two sections in five records."""
+    routine_rate: float = Field(1.0, ge=0, le=1)
+    """Chance of each routine entry (pertinent negatives, course, allergies, vital signs) to be
+    written. Source: not given; below 1 gives the short records of a busy ward."""
     audit_fraction: float = Field(0.25, gt=0, le=1)
     """Audit records, as a share of `num_records`."""
     max_audit_records: int = Field(20_000, ge=1)
@@ -106,7 +109,9 @@ def make_record(
     sampler = Sampler(f"{config.seed}:record:{number}")
     patient = draw_patient(model, sampler.rng)
     hospital = draw_hospital(sampler.free)
-    writer = RecordWriter(model, patient, sampler, speller, hospital, config.missing_rate)
+    writer = RecordWriter(
+        model, patient, sampler, speller, hospital, config.missing_rate, config.routine_rate
+    )
     written = writer.write()
     disease = patient.info(model)
     posterior = posterior_D(model, written.evidence)
@@ -162,7 +167,7 @@ def make_audit(
     speller = Speller(model.knowledge.misspellings, config.misspelling_rate)
     key = f"{config.seed}:audit:{number}"
     hospital = draw_hospital(Sampler(f"{key}:hospital").free)
-    written, labels, name = write_audit(model, key, speller, hospital)
+    written, labels, name = write_audit(model, key, speller, hospital, config.routine_rate)
     disease = model.knowledge.disease(name)
     record_id = f"A{number:07d}"
     truth = {

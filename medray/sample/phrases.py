@@ -107,12 +107,12 @@ def denial(sampler: Sampler, names: Sequence[str]) -> str:
     return sampler.choice(DENIALS).format(names="、".join(names)) if names else ""
 
 
-def past(sampler: Sampler, items: Sequence[str]) -> str:
-    """Past history and allergies."""
+def past(sampler: Sampler, items: Sequence[str], *, allergies: bool) -> str:
+    """Past history, and allergies if they were asked for."""
     known = (
         sampler.choice(PAST).format(items="、".join(items)) if items else sampler.choice(HEALTHY)
     )
-    return known + sampler.choice(ALLERGIES)
+    return known + (sampler.choice(ALLERGIES) if allergies else "")
 
 
 def vitals(sampler: Sampler, values: dict[str, str]) -> str:

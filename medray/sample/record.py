@@ -46,6 +46,7 @@ class RecordWriter:
         speller: Speller,
         hospital: str,
         missing_rate: float,
+        routine_rate: float = 1.0,
     ) -> None:
         self.model = model
         self.patient = patient
@@ -53,6 +54,7 @@ class RecordWriter:
         self.sampler = sampler
         self.speller = speller
         self.missing_rate = missing_rate
+        self.routine_rate = routine_rate
         self.evidence = Evidence()
         self.shown: list[str] = []
         """Findings written so far, as worded: the discussion repeats some of them."""
@@ -163,9 +165,11 @@ class RecordWriter:
         sampler = self.sampler
         b.add(self.opening())
         b.add(phrases.onset(sampler, self.wordings, self.patient.duration))
-        b.add(phrases.denial(sampler, self.negatives()))
+        if sampler.flip(self.routine_rate):
+            b.add(phrases.denial(sampler, self.negatives()))
         self.inline_phi(b)
-        b.add(sampler.choice(phrases.COURSES))
+        if sampler.flip(self.routine_rate):
+            b.add(sampler.choice(phrases.COURSES))
 
     def negatives(self) -> list[str]:
         """Two absent symptoms of the first symptom's body system. Which ones depends on the
@@ -207,14 +211,15 @@ class RecordWriter:
         names = model.history.names
         items = [sampler.choice(model.knowledge.history[names[i]]) for i in ordered]
         self.shown += items
-        b.add(phrases.past(sampler, items))
+        b.add(phrases.past(sampler, items, allergies=sampler.flip(self.routine_rate)))
 
     def examination(self, b: TextBuilder) -> None:
         """体格检查: vital signs, any of which may be missing, and signs."""
         model, patient, sampler = self.model, self.patient, self.sampler
         d = patient.disease
         values: dict[str, str] = {}
-        for i, item in enumerate(model.vitals.items):
+        recorded = sampler.flip(self.routine_rate)
+        for i, item in enumerate(model.vitals.items if recorded else ()):
             if item.name != "DBP" and sampler.flip(self.missing_rate):
                 continue
             if item.name == "DBP" and "SBP" not in values:  # one blood pressure, two numbers

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from medray.training.packed import PackedBlocks
 
-EMBEDDING_RMS = 0.02  # of one coordinate: the usual initial size
+EMBEDDING_RMS = 0.04  # of one coordinate; twice the usual initial size
 NOISE = 0.3  # share of it that is random, so that tokens with one context can be told apart
 AVERAGING_LAYERS = (1, 2)
 AVERAGING_HEAD = 1
@@ -51,7 +51,7 @@ def word_vectors(blocks: PackedBlocks, vocab_size: int, size: int, seed: int) ->
     block_NT = np.arange(num_blocks)[:, None] * (int(segments_NT.max(initial=0)) + 1)
     is_text = segments_NT > 0
     _, documents = np.unique((block_NT + segments_NT)[is_text], return_inverse=True)
-    counts = csr_matrix(
+    counts: Any = csr_matrix(
         (np.ones(len(documents)), (documents, tokens_NT[is_text])),
         shape=(int(documents.max(initial=-1)) + 1, vocab_size),
     )
@@ -60,7 +60,9 @@ def word_vectors(blocks: PackedBlocks, vocab_size: int, size: int, seed: int) ->
     rank = min(size, *(n - 1 for n in counts.shape))
     if rank < 1:
         return vectors
-    analysis = TruncatedSVD(rank, random_state=seed).fit(TfidfTransformer().fit_transform(counts))
+    analysis: Any = TruncatedSVD(rank, random_state=seed).fit(
+        TfidfTransformer().fit_transform(counts)
+    )
     found = analysis.components_.T * np.sqrt(analysis.singular_values_)
     occurs = np.unique(tokens_NT[is_text])
     found -= found[occurs].mean(0)

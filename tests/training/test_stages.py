@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +43,60 @@ def open_artefact(storage: Storage, step: str, key: str, config: Config) -> Arte
     return Artefact(storage, step, config, key=key)
 
 
+SFT = SftConfig(
+    learning_rate=2e-2, warmup_steps=1, batch_size=4, micro_batch_size=2, total_steps=8,
+    block_tokens=64, lora=LoraConfig(rank=4, alpha=16),
+)  # fmt: skip
+REWARD = RewardConfig(
+    learning_rate=1e-2, warmup_steps=1, batch_size=4, micro_batch_size=2, total_steps=6,
+    max_tokens=32,
+)  # fmt: skip
+PPO = PpoConfig(
+    learning_rate=1e-2, total_steps=2, rollouts=4, batch_size=4, micro_batch_size=2, epochs=2,
+    max_new_tokens=8, num_heldout=2, lora=LoraConfig(rank=4, alpha=16),
+)  # fmt: skip
+
+
 def run_pretrain(storage: Storage, decoder: DecoderConfig, key: str, **workers: Any) -> Artefact:
     artefact = open_artefact(storage, "pretrain", key, PRETRAIN)
     pretrain(PRETRAIN, decoder, two_workers(**workers), CORPUS, INSTRUCTIONS, artefact)
     return artefact
+
+
+def run_sft(storage: Storage, key: str, **workers: Any) -> Artefact:
+    artefact = open_artefact(storage, "sft", key, SFT)
+    fine_tune(SFT, two_workers(**workers), ("pretrain", "straight"), INSTRUCTIONS, artefact)
+    return artefact
+
+
+def run_reward(storage: Storage, key: str, **workers: Any) -> Artefact:
+    artefact = open_artefact(storage, "reward", key, REWARD)
+    train_reward(REWARD, two_workers(**workers), ("encoder", "tiny"), INSTRUCTIONS, artefact)
+    return artefact
+
+
+def run_ppo(storage: Storage, key: str, **workers: Any) -> Artefact:
+    artefact = open_artefact(storage, "ppo", key, PPO)
+    pairs = [("sft", "tiny"), ("reward", "tiny"), INSTRUCTIONS]
+    train_ppo(PPO, two_workers(**workers), *pairs, artefact)
+    return artefact
+
+
+def published(artefact: Artefact) -> Artefact:
+    artefact.publish(drop=("train",))
+    return artefact
+
+
+def check_same(killed: Path, straight: Path) -> None:
+    """The same model to the bit, and the same metrics, each step once."""
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert sha256_file(killed / "model" / name) == sha256_file(straight / "model" / name)
+    rows, expected = (MetricsLog(path / "metrics.jsonl").read() for path in (killed, straight))
+    assert [untimed(row) for row in rows] == [untimed(row) for row in expected]
+
+
+def untimed(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if not name.startswith("time/")}
 
 
 def kill_a_worker(train: Path, killed: list[bool]) -> None:
@@ -60,6 +112,17 @@ def kill_a_worker(train: Path, killed: list[bool]) -> None:
             killed.append(not list(train.rglob("model.safetensors")))
             return
         time.sleep(0.01)
+
+
+@contextmanager
+def one_worker_killed(train: Path) -> Iterator[None]:
+    """Kills a worker of the run that the block does."""
+    killed: list[bool] = []
+    killer = threading.Thread(target=kill_a_worker, args=(train, killed), daemon=True)
+    killer.start()
+    yield
+    killer.join()
+    assert killed == [True], "no worker was killed in the middle of the run"
 
 
 def find_workers() -> list[int]:
@@ -100,20 +163,9 @@ def test_a_killed_worker_leaves_no_trace(
     storage: Storage, decoder: DecoderConfig, pretrained: Path
 ) -> None:
     train = storage.partial("pretrain", "killed") / "train"
-    killed: list[bool] = []
-    killer = threading.Thread(target=kill_a_worker, args=(train, killed), daemon=True)
-    killer.start()
-    artefact = run_pretrain(storage, decoder, "killed", checkpoint_steps=1)
-    killer.join()
-    assert killed == [True], "no worker was killed in the middle of the run"
-    for name in ("model.safetensors", "config.json", "tokenizer.json"):
-        assert sha256_file(artefact.dir / "model" / name) == sha256_file(
-            pretrained / "model" / name
-        )
-    rows = MetricsLog(artefact.dir / "metrics.jsonl").read()
-    expected = MetricsLog(pretrained / "metrics.jsonl").read()
-    assert [row["step"] for row in rows] == [row["step"] for row in expected]
-    assert [row.get("train/loss") for row in rows] == [row.get("train/loss") for row in expected]
+    with one_worker_killed(train):
+        artefact = run_pretrain(storage, decoder, "killed", checkpoint_steps=1)
+    check_same(artefact.dir, pretrained)
 
 
 def test_one_worker_computes_what_two_do(
@@ -128,14 +180,7 @@ def test_one_worker_computes_what_two_do(
 
 @pytest.fixture(scope="module")
 def tuned(storage: Storage, pretrained: Path) -> Artefact:
-    config = SftConfig(
-        learning_rate=2e-2, warmup_steps=1, batch_size=4, micro_batch_size=2, total_steps=8,
-        block_tokens=64, lora=LoraConfig(rank=4, alpha=16),
-    )  # fmt: skip
-    artefact = open_artefact(storage, "sft", "tiny", config)
-    fine_tune(config, two_workers(), ("pretrain", "straight"), INSTRUCTIONS, artefact)
-    artefact.publish(drop=("train",))
-    return artefact
+    return published(run_sft(storage, "tiny"))
 
 
 def test_lora_is_merged_into_a_model_that_loads(
@@ -172,14 +217,7 @@ def rewarded(ray_cluster, storage: Storage) -> Artefact:
     )  # fmt: skip
     BertModel(shape).save_pretrained(encoder.dir / "model")
     encoder.publish()
-    config = RewardConfig(
-        learning_rate=1e-2, warmup_steps=1, batch_size=4, micro_batch_size=2, total_steps=6,
-        max_tokens=32,
-    )  # fmt: skip
-    artefact = open_artefact(storage, "reward", "tiny", config)
-    train_reward(config, two_workers(), ("encoder", "tiny"), INSTRUCTIONS, artefact)
-    artefact.publish(drop=("train",))
-    return artefact
+    return published(run_reward(storage, "tiny"))
 
 
 def test_reward_model_learns_the_training_scores(rewarded: Artefact, storage: Storage) -> None:
@@ -189,14 +227,13 @@ def test_reward_model_learns_the_training_scores(rewarded: Artefact, storage: St
     assert {"loss_before", "loss_after", "correlation_after"} <= rewarded.metrics.keys()
 
 
-def test_ppo_starts_at_its_reference(tuned: Artefact, rewarded: Artefact, storage: Storage) -> None:
-    config = PpoConfig(
-        learning_rate=1e-2, total_steps=2, rollouts=4, batch_size=4, micro_batch_size=2, epochs=2,
-        max_new_tokens=8, num_heldout=2, lora=LoraConfig(rank=4, alpha=16),
-    )  # fmt: skip
-    artefact = open_artefact(storage, "ppo", "tiny", config)
-    pairs = [("sft", "tiny"), ("reward", "tiny"), INSTRUCTIONS]
-    train_ppo(config, two_workers(), *pairs, artefact)
+@pytest.fixture(scope="module")
+def rewarding(tuned: Artefact, rewarded: Artefact, storage: Storage) -> Artefact:
+    return run_ppo(storage, "tiny")
+
+
+def test_ppo_starts_at_its_reference(rewarding: Artefact, storage: Storage) -> None:
+    config, artefact = PPO, rewarding
     rows = MetricsLog(artefact.dir / "metrics.jsonl").read()
     before, first, second, after = rows
     # The policy is the reference until the first update.
@@ -216,3 +253,16 @@ def test_ppo_starts_at_its_reference(tuned: Artefact, rewarded: Artefact, storag
         for name, value in model.state_dict().items()
         if name in old
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("step", "run"), [("sft", run_sft), ("reward", run_reward), ("ppo", run_ppo)]
+)
+def test_a_killed_worker_leaves_no_trace_in_any_stage(
+    storage: Storage, rewarding: Artefact, step: str, run: Callable[..., Artefact]
+) -> None:
+    straight = rewarding.dir if step == "ppo" else storage.fetch(step, "tiny")
+    with one_worker_killed(storage.partial(step, "killed") / "train"):
+        artefact = run(storage, "killed", checkpoint_steps=1)
+    check_same(artefact.dir, straight)
