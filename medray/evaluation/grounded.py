@@ -82,11 +82,11 @@ def figures(
 ) -> list[Figure]:
     """Shares over examples with an answer, without one, and with an exchanged fact.
 
-    Quotations are guided to be verbatim, as the served ones are; `grounded_unguided_quote` is what
+    Citations are guided, as the served ones are; `grounded_unguided_quote` is what
     the model does by itself.
     """
     sampling = Greedy(max_new_tokens=tokens)
-    alone = Greedy(max_new_tokens=tokens, verbatim_quotes=False)
+    alone = Greedy(max_new_tokens=tokens, guided_citations=False)
     answered = [example for example in examples if example.quote]
     silent = [example for example in examples if not example.quote]
     swapped = exchange_facts(examples)

@@ -23,8 +23,8 @@ from transformers import (
 
 from medray.common.config import Config
 from medray.common.errors import CheckpointError
-from medray.generation.prompts import quotable_texts
-from medray.generation.quoting import VerbatimQuotes
+from medray.generation.prompts import Numbered, citable_passages
+from medray.generation.quoting import GuidedCitations
 
 Chat = list[dict[str, str]]
 
@@ -37,8 +37,8 @@ class Sampling(Config):
     """0 is greedy."""
     top_p: float = 1.0
     seed: int = 0
-    verbatim_quotes: bool = True
-    """Chats with numbered passages: let quotations hold words of their passage only."""
+    guided_citations: bool = True
+    """Chats with numbered passages: let citations hold a passage's number and words only."""
 
 
 class Generation(NamedTuple):
@@ -96,8 +96,8 @@ class HFEngine:
     def chat(self, conversations: Sequence[Chat], sampling: Sampling) -> list[Generation]:
         """Answers each conversation."""
         encoded = [self.encode(self.prompt(messages)) for messages in conversations]
-        quotable = [_quotable(messages, sampling) for messages in conversations]
-        answers = self.generate_ids(encoded, sampling, quotable)
+        citable = [_citable(messages, sampling) for messages in conversations]
+        answers = self.generate_ids(encoded, sampling, citable)
         return [self._finish(ids, len(encoded[i])) for i, ids in enumerate(answers)]
 
     def chat_score(
@@ -117,7 +117,7 @@ class HFEngine:
         self,
         prompts: Sequence[list[int]],
         sampling: Sampling,
-        quotable: Sequence[dict[int, str]] = (),
+        citable: Sequence[dict[int, Numbered]] = (),
     ) -> list[list[int]]:
         """Continues token sequences; an answer that ended has its end token as the last.
 
@@ -125,7 +125,7 @@ class HFEngine:
         depend on the prompts, the seed and the batch size alone.
 
         Args:
-            quotable: for each prompt the passages that its answer may quote, see `VerbatimQuotes`.
+            citable: for each prompt the passages that its answer may quote, see `GuidedCitations`.
         """
         answers: list[list[int]] = [[] for _ in prompts]
         if sampling.temperature > 0:
@@ -135,7 +135,7 @@ class HFEngine:
             output = self.model.generate(
                 **inputs,
                 logits_processor=self._guides(
-                    [quotable[i] for i in batch] if quotable else [], inputs["input_ids"].shape[1]
+                    [citable[i] for i in batch] if citable else [], inputs["input_ids"].shape[1]
                 ),
                 **self._arguments(sampling),
             )
@@ -195,7 +195,7 @@ class HFEngine:
                         attention_mask=torch.ones_like(inputs),
                         streamer=streamer,
                         stopping_criteria=StoppingCriteriaList([_Stop(stopped)]),
-                        logits_processor=self._guides([_quotable(messages, sampling)], len(prompt)),
+                        logits_processor=self._guides([_citable(messages, sampling)], len(prompt)),
                         **self._arguments(sampling),
                     )
             except BaseException as error:
@@ -224,11 +224,11 @@ class HFEngine:
             yield order[start : start + self.batch_size]
 
     def _guides(
-        self, quotable: Sequence[dict[int, str]], num_prompt_tokens: int
+        self, citable: Sequence[dict[int, Numbered]], num_prompt_tokens: int
     ) -> LogitsProcessorList:
-        if not any(quotable):
+        if not any(citable):
             return LogitsProcessorList()
-        guide = VerbatimQuotes(self.tokenizer, quotable, num_prompt_tokens)
+        guide = GuidedCitations(self.tokenizer, citable, num_prompt_tokens)
         return LogitsProcessorList([guide])
 
     def _arguments(self, sampling: Sampling) -> dict[str, Any]:
@@ -253,8 +253,8 @@ class HFEngine:
         return Generation(text, reason, num_prompt_tokens, len(answer) - ended)
 
 
-def _quotable(messages: Chat, sampling: Sampling) -> dict[int, str]:
-    return quotable_texts(messages[-1]["content"]) if sampling.verbatim_quotes else {}
+def _citable(messages: Chat, sampling: Sampling) -> dict[int, Numbered]:
+    return citable_passages(messages[-1]["content"]) if sampling.guided_citations else {}
 
 
 class _Stop(StoppingCriteria):

@@ -63,10 +63,11 @@ def read_passages(prompt: str) -> list[Numbered]:
     return [Numbered(title, text) for title, _, text in PASSAGE_LINE.findall(prompt)]
 
 
-def quotable_texts(prompt: str) -> dict[int, str]:
-    """Number → text of the passages of a grounded prompt; of a number that comes twice, the later,
-    since the passages follow the question."""
-    return {int(number): text for _, number, text in PASSAGE_LINE.findall(prompt)}
+def citable_passages(prompt: str) -> dict[int, Numbered]:
+    """Number → passage of a grounded prompt; of a number that comes twice, the later, since the
+    passages follow the question."""
+    found = PASSAGE_LINE.findall(prompt)
+    return {int(number): Numbered(title, text) for title, number, text in found}
 
 
 def grounded_answer(title: str, number: int, quote: str) -> str:

@@ -1,11 +1,12 @@
-"""Guided decoding of quotations: inside `《title》[k]：“…”` only words of passage k can be written.
+"""Guided decoding of citations: inside `《title》[k]：“…”` only words of passage k can be written.
 
 In: the numbered passages of each prompt, the tokens generated so far. Out: logits, with every
 token forbidden that would leave the passage. A quotation starts and ends at a clause's edge, so
-that it says what its passage says. Which passage and which clause is left to the model, and so is
-everything outside of quotations; whether a passage answers the question is not decided here.
+that it says what its passage says; a passage's title is followed by that passage's number. Which
+title and which clause is left to the model, and so is everything outside of citations; whether a
+passage answers the question is not decided here.
 
-A quotation that the model could not have misspelt need not be thrown away by the gateway's check.
+A citation that the model could not have misspelt need not be thrown away by the gateway's check.
 Source: not in the method; constrained generation over a given text (De Cao et al. 2021).
 """
 
@@ -16,6 +17,9 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
+from medray.generation.prompts import Numbered
+
+OPEN_HEAD = re.compile(r"《([^》\n]*)》([^《“\n]*)$")
 OPEN_QUOTE = re.compile(r"《[^》]*》\[(\d+)\]：“([^”\n]*)$")
 CLAUSE_MARKS = "，。；！？：,;!?"
 ENDINGS = ("”", "”。", "”；", "”，")
@@ -44,25 +48,26 @@ class Quotable:
         return rests, may_end
 
 
-class VerbatimQuotes(LogitsProcessor):
-    """Keeps the quotations of a batch of answers inside their passages."""
+class GuidedCitations(LogitsProcessor):
+    """Keeps the citations of a batch of answers to their passages."""
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        passages: Sequence[Mapping[int, str]],
+        passages: Sequence[Mapping[int, Numbered]],
         num_prompt_tokens: int,
     ) -> None:
         """Args:
-        passages: number → text, for each row of the batch.
+        passages: number → passage, for each row of the batch.
         num_prompt_tokens: length of the padded prompts; what comes after was generated.
         """
         self._tokenizer = tokenizer
-        self._rows = [{k: Quotable(text) for k, text in row.items()} for row in passages]
+        self._heads = [{k: passage.title for k, passage in row.items()} for row in passages]
+        self._rows = [{k: Quotable(passage.text) for k, passage in row.items()} for row in passages]
         self._decode_from = [num_prompt_tokens] * len(passages)
         self._unfinished: list[list[list[int]]] = [[] for _ in passages]
         self._anchor = self._encode("“")
-        self._endings = [self._first_character(self._continuation(text)) for text in ENDINGS]
+        self._endings = [self._piece(text) for text in ENDINGS]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Sets forbidden logits [B, V] to −∞."""
@@ -85,22 +90,27 @@ class VerbatimQuotes(LogitsProcessor):
                 return {piece[0] for piece in pieces}
         generated = ids[self._decode_from[row] :]
         text = str(self._tokenizer.decode(generated, skip_special_tokens=True))
-        match = OPEN_QUOTE.search(text)
-        if match is None:
-            if text.endswith(("。", "\n")):
-                self._decode_from[row] = len(ids)  # long answers are not decoded again and again
-            return set()
-        quotable = quotables.get(int(match[1]))
-        if quotable is None:
-            return set()
-        rests, may_end = quotable.rests(match[2])
-        pieces = [self._first_character(self._continuation(rest[:16])) for rest in rests]
-        pieces += self._endings if may_end else []
+        if (head := OPEN_HEAD.search(text)) and (rests := self._numbers(row, *head.groups())):
+            pieces = [self._piece(rest) for rest in rests]
+        elif (quote := OPEN_QUOTE.search(text)) and int(quote[1]) in quotables:
+            rests, may_end = quotables[int(quote[1])].rests(quote[2])
+            pieces = [self._piece(rest) for rest in rests] + (self._endings if may_end else [])
+        elif text.endswith(("。", "\n")):
+            self._decode_from[row] = len(ids)  # long answers are not decoded again and again
         self._unfinished[row] = [piece for piece in pieces if len(piece) > 1]
         return {piece[0] for piece in pieces}
 
+    def _numbers(self, row: int, title: str, begun: str) -> list[str]:
+        """What may follow a passage's title and the beginning of its number."""
+        marks = [f"[{k}]：“" for k, known in self._heads[row].items() if known == title]
+        return [mark[len(begun) :] for mark in marks if mark.startswith(begun)]
+
+    def _piece(self, text: str) -> list[int]:
+        """The tokens of the first characters of `text`, as few as are whole; mostly one."""
+        return self._first_character(self._continuation(text[:16]))
+
     def _first_character(self, ids: list[int]) -> list[int]:
-        """The shortest beginning of `ids` that is whole characters; mostly one token."""
+        """The shortest beginning of `ids` that is whole characters."""
         for length in range(1, len(ids)):
             if "\ufffd" not in str(self._tokenizer.decode(ids[:length])):
                 return ids[:length]

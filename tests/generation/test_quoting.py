@@ -13,7 +13,7 @@ from medray.generation.prompts import (
     grounded_prompt,
     parse_citations,
 )
-from medray.generation.quoting import Quotable, VerbatimQuotes
+from medray.generation.quoting import Quotable, GuidedCitations
 
 PASSAGES = [
     Numbered("肺炎 治疗", "肺炎首选青霉素，疗程7天。过敏者换用𠮷霉素。"),
@@ -54,7 +54,7 @@ def engine() -> HFEngine:
 @pytest.mark.parametrize("temperature", [0.0, 2.0])
 def test_a_model_of_random_weights_quotes_verbatim(engine: HFEngine, temperature: float) -> None:
     prompt = engine.prompt([{"role": "user", "content": grounded_prompt("治疗？", PASSAGES)}])
-    texts = {1: PASSAGES[0].text, 2: PASSAGES[1].text}
+    texts = dict(enumerate(PASSAGES, 1))
     begun = [f"《{p.title}》[{k}]：“" for k, p in enumerate(PASSAGES, 1)] * 4
     quotes = set()
     for seed in range(6):
@@ -78,14 +78,36 @@ def test_without_guidance_the_same_model_writes_nonsense(engine: HFEngine) -> No
 
 
 def test_text_outside_quotations_is_free(engine: HFEngine) -> None:
-    guide = VerbatimQuotes(engine.tokenizer, [{1: PASSAGES[0].text}], 0)
-    for text in ("肺炎", "《肺炎 治疗》[1]", grounded_answer("肺炎 治疗", 1, "疗程7天"), "“"):
+    guide = GuidedCitations(engine.tokenizer, [{1: PASSAGES[0]}], 0)
+    for text in (
+        "肺炎",
+        "《指南》",
+        "《指南》[1]",
+        "《肺炎 治疗》说",
+        grounded_answer("肺炎 治疗", 1, "疗程7天"),
+        "“",
+    ):
         scores = torch.zeros(1, len(engine.tokenizer))
         assert torch.isfinite(guide(torch.tensor([engine.encode(text)]), scores)).all()
 
 
+def test_a_title_is_followed_by_its_passage_s_number(engine: HFEngine) -> None:
+    twice = {1: PASSAGES[0], 2: PASSAGES[1], 3: PASSAGES[0]._replace(text="疗程7天。")}
+    answers = set()
+    for seed in range(8):
+        sampling = Sampling(max_new_tokens=60, temperature=2.0, seed=seed)
+        prompt = engine.prompt([{"role": "user", "content": "治疗？"}])
+        for title in ("肺炎 治疗", "哮喘 治疗"):
+            (answer,) = _continue(engine, [prompt], [f"《{title}》"], sampling, twice)
+            citation = parse_citations(answer)[0]
+            assert check_citation(citation, list(twice.values())) is None
+            answers.add((citation.title, citation.number))
+    # Two passages under one title: which of them is the model's choice.
+    assert answers == {("肺炎 治疗", 1), ("肺炎 治疗", 3), ("哮喘 治疗", 2)}
+
+
 def test_a_passage_that_does_not_exist_is_left_to_the_gateway(engine: HFEngine) -> None:
-    guide = VerbatimQuotes(engine.tokenizer, [{1: PASSAGES[0].text}], 0)
+    guide = GuidedCitations(engine.tokenizer, [{1: PASSAGES[0]}], 0)
     scores = torch.zeros(1, len(engine.tokenizer))
     assert torch.isfinite(guide(torch.tensor([engine.encode("《肺炎》[7]：“")]), scores)).all()
 
@@ -99,7 +121,7 @@ def _continue(
     answers = []
     for prompt, start in zip(prompts, begun, strict=True):
         ids = engine.encode(prompt)
-        guide = VerbatimQuotes(engine.tokenizer, [texts], len(ids))
+        guide = GuidedCitations(engine.tokenizer, [texts], len(ids))
         torch.manual_seed(sampling.seed + len(answers))
         output = engine.model.generate(
             torch.tensor([ids + engine.encode(start)]),
