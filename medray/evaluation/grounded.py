@@ -2,8 +2,9 @@
 quotes, valid citations, abstention, and what happens when the fact in a passage is exchanged.
 
 The exchange: in the passage that answers, the clause to be quoted is replaced by the clause of
-another example whose passage stands under the same heading (`肺炎 治疗` ← `胃炎 治疗`). A model
-that reads quotes the new clause; one that recites keeps the old one.
+another example whose passage stands under the same heading (`肺炎 治疗` ← `胃炎 治疗`), told of
+this one's subject, so that it still answers the question. A model that reads quotes the new
+clause; one that recites keeps the old one.
 Source: issue 2; [EMR-LLM 1.5] for `[q; d1; …; dk]`.
 """
 
@@ -38,6 +39,11 @@ class Grounded(NamedTuple):
         words = self.passages[self.number - 1].title.split() if self.quote else []
         return words[-1] if words else ""
 
+    @property
+    def subject(self) -> str:
+        """What the gold passage is about: its title without the heading."""
+        return self.passages[self.number - 1].title.removesuffix(self.heading).strip()
+
 
 def read_examples(instructions: Sequence[Instruction]) -> list[Grounded]:
     """Grounded instructions with their passages; one that does not read back is left out."""
@@ -66,7 +72,7 @@ def exchange_facts(examples: Sequence[Grounded]) -> list[tuple[Grounded, str]]:
     swapped = []
     for group in by_heading.values():
         for k, example in enumerate(group):
-            others = [other.quote for other in group[k + 1 :] + group[:k]]
+            others = [_about(example, other) for other in group[k + 1 :] + group[:k]]
             new = next((q for q in others if _differs(q, example)), None)
             if new is None:
                 continue
@@ -123,6 +129,13 @@ def figures(
             reason="no two examples under one heading",
         ),
     ]
+
+
+def _about(example: Grounded, other: Grounded) -> str:
+    """The other's clause, told of this example's subject."""
+    if not (other.subject and example.subject):
+        return other.quote
+    return other.quote.replace(other.subject, example.subject)
 
 
 def _differs(quote: str, example: Grounded) -> bool:

@@ -131,6 +131,22 @@ def test_facts_are_exchanged_within_a_heading() -> None:
     assert first.prompt == grounded_prompt("肺炎如何治疗？", first.passages)
 
 
+def test_an_exchanged_fact_is_told_of_its_new_subject() -> None:
+    passages = [
+        Numbered("肺炎 治疗", "肺炎首选青霉素。"),
+        Numbered("胃炎 治疗", "胃炎首选铝碳酸镁。"),
+    ]
+    alone = [
+        grounded.Grounded(grounded_prompt("治疗？", [p]), [p], 1, p.text.rstrip("。"))
+        for p in passages
+    ]
+    swapped = grounded.exchange_facts(alone)
+    assert [(e.quote, old) for e, old in swapped] == [
+        ("肺炎首选铝碳酸镁", "肺炎首选青霉素"), ("胃炎首选青霉素", "胃炎首选铝碳酸镁"),
+    ]  # fmt: skip
+    assert swapped[0][0].passages == [Numbered("肺炎 治疗", "肺炎首选铝碳酸镁。")]
+
+
 def test_a_reader_follows_the_exchange_and_a_reciter_does_not(engine) -> None:
     def read(prompt: str) -> str:
         question = prompt.split("问题：")[1].split("\n")[0]

@@ -13,7 +13,7 @@ from medray.generation.prompts import (
     grounded_prompt,
     parse_citations,
 )
-from medray.generation.quoting import Quotable, GuidedCitations
+from medray.generation.quoting import GuidedCitations, Quotable
 
 PASSAGES = [
     Numbered("肺炎 治疗", "肺炎首选青霉素，疗程7天。过敏者换用𠮷霉素。"),
