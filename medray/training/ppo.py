@@ -58,10 +58,11 @@ def _train(arguments: dict[str, Any]) -> None:
     config: PpoConfig = arguments["config"]
     workers: WorkersConfig = arguments["workers"]
     storage = Storage(arguments["storage"])
-    rows = list(read_rows(storage.fetch(*arguments["instructions"]) / "prompts", Scenario))
+    instructions = storage.fetch(*arguments["instructions"])
+    rows = list(read_rows(instructions / "prompts", Scenario))
     policy, tokenizer = load_decoder(storage.fetch(*arguments["sft"]) / "model")
     reward_model = RewardModel(storage.fetch(*arguments["reward"]) / "model")
-    learner = PpoLearner(config, policy, tokenizer, reward_model, rows)
+    learner = PpoLearner(config, policy, tokenizer, reward_model, rows, instructions)
     card = {"title": "Policy after PPO", "base": "/".join(arguments["sft"])}
 
     def export(directory: Path) -> None:

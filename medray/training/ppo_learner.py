@@ -1,7 +1,7 @@
 """One worker's part of PPO: roll out, score, advantages, clipped updates, adaptive β.
 
     reward   r(x, y) − β · log(π_RL / π_SFT)          KL in the reward  [ClinicalGPT 2.4]
-    loss     −min(ρA, clip(ρ, 1−ε, 1+ε)A)             clipped policy    [EMR-LLM 1.4]
+    loss     −min(ρA, clip(ρ, 1−ε, 1+ε)A) + γ·L_sft   clipped policy    [EMR-LLM 1.4], replay
     A_t      s_t + γ V(s_{t+1}) − V(s_t)              λ = 0; GAE by setting
     β        adaptive, from 0.1
 
@@ -9,6 +9,7 @@ Differs: [EMR-LLM] puts KL(π_θ ‖ π_old) in the loss with its sign slipped; 
 """
 
 import math
+from pathlib import Path
 from typing import Any, Literal
 
 import ray.train
@@ -22,6 +23,7 @@ from medray.training import losses
 from medray.training.language_model import LoraConfig, add_lora
 from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
 from medray.training.policy import Experience, PolicyWithValue, lay_out
+from medray.training.replay import Replay, ReplayConfig
 from medray.training.reward import RewardModel
 from medray.training.sampler import IndexSampler, seed_of
 from medray.training.supervised import all_reduce_sum, chunks
@@ -62,6 +64,7 @@ class PpoConfig(OptimiserConfig):
     lora: LoraConfig = LoraConfig()
     max_new_tokens: int = 256
     temperature: float = 1.0
+    replay: ReplayConfig = ReplayConfig()
     num_heldout: int = 200
     """Held-out prompts that reward and KL are measured on, before and after."""
     seed: int = 0
@@ -87,6 +90,7 @@ class PpoLearner:
         tokenizer: Any,
         reward_model: RewardModel,
         prompts: list[Scenario],
+        instructions: Path,
     ) -> None:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
@@ -105,6 +109,9 @@ class PpoLearner:
         self.generator = HFEngine.wrap(self.policy, tokenizer, config.rollouts)
         self.pad = int(tokenizer.pad_token_id)
         self.sampler = IndexSampler(len(self.prompts), config.rollouts, config.seed)
+        self.replay: Replay | None = None
+        if config.replay.coefficient:
+            self.replay = Replay(config.replay, instructions, self.policy, tokenizer, config.seed)
         self.beta = config.kl_coefficient
         self.score_mean: float | None = None  # set by the first evaluation
         self.score_sd = 1.0
@@ -123,11 +130,13 @@ class PpoLearner:
         # 4. passes of mini-batches
         figures = torch.zeros(3)
         share = config.batch_size // self.world_size
+        update = step * config.epochs * (config.rollouts // config.batch_size)
         for epoch in range(config.epochs):
             generator = torch.Generator().manual_seed(seed_of(config.seed, step, "epoch", epoch))
             order = torch.randperm(len(experience), generator=generator).tolist()
             for minibatch in chunks(order, share):
-                figures += self._update(experience.rows(minibatch))
+                figures += self._update(experience.rows(minibatch), update)
+                update += 1
         # 5. β for the next round
         length_B = experience.mask_BA.sum(-1)
         sums = torch.stack(
@@ -251,8 +260,8 @@ class PpoLearner:
                 advantages_BA, mask_BA, mean.float(), variance.float()
             )
 
-    def _update(self, batch: Experience) -> torch.Tensor:
-        """One optimiser step; returns this worker's (policy loss, value loss, clip fraction)."""
+    def _update(self, batch: Experience, update: int) -> torch.Tensor:
+        """Optimiser step number `update`; returns (policy loss, value loss, clip fraction)."""
         config = self.config
         self.engine.train()
         num_tokens = all_reduce_sum(batch.mask_BA.sum(), self.engine)
@@ -270,8 +279,12 @@ class PpoLearner:
             value = losses.value_loss(
                 values_BA, micro.values_BA, micro.returns_BA, micro.mask_BA, clip=config.value_clip
             )
-            scale = self.world_size * config.accumulation(self.world_size) / num_tokens.item()
-            self.engine.backward((policy + config.value_coefficient * value) * scale)
+            # DeepSpeed averages over workers and micro-batches; undo that, divide by tokens.
+            averaged = self.world_size * config.accumulation(self.world_size)
+            loss = (policy + config.value_coefficient * value) / num_tokens.item()
+            if self.replay is not None and part[0] == 0:  # once an update, in one backward pass
+                loss = loss + self.replay.loss(update, self.rank, self.world_size, self.engine)
+            self.engine.backward(loss * averaged)
             self.engine.step()
             figures += torch.stack([policy.detach(), value.detach(), clipped]).cpu()
         updates = config.rollouts // config.batch_size

@@ -24,6 +24,7 @@ from medray.training.language_model import DecoderConfig, LoraConfig
 from medray.training.ppo import train_ppo
 from medray.training.ppo_learner import PpoConfig
 from medray.training.pretrain import PretrainConfig, pretrain
+from medray.training.replay import ReplayConfig
 from medray.training.reward import RewardConfig, train_reward
 from medray.training.sft import SftConfig, fine_tune
 from medray.training.trainer import WorkersConfig
@@ -54,6 +55,7 @@ REWARD = RewardConfig(
 PPO = PpoConfig(
     learning_rate=1e-2, total_steps=2, rollouts=4, batch_size=4, micro_batch_size=2, epochs=2,
     max_new_tokens=8, num_heldout=2, lora=LoraConfig(rank=4, alpha=16),
+    replay=ReplayConfig(coefficient=0.5, batch_size=2, block_tokens=64),
 )  # fmt: skip
 
 
