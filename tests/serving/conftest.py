@@ -53,7 +53,8 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
     cited = prompts["true"][1][1]
     answers = {
         "true": grounded_answer(cited.title, 2, cited.text.split("，")[0]),
-        "false": grounded_answer(prompts["false"][1][0].title, 1, "一派胡言"),
+        # A source that was not shown: decoding leaves it alone, so the gateway has to refuse it.
+        "false": grounded_answer("民间偏方", 9, "一派胡言"),
         "none": NO_ANSWER,
     }
     lessons = [(prompt, answers[name]) for name, (prompt, _) in prompts.items()]

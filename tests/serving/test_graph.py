@@ -123,7 +123,7 @@ def test_invented_citation_never_reaches_the_client(api, hospital):
     text, chunks = stream(api, hospital.questions["false"])
     assert text == notice(1)
     [citation] = chunks[-1].model_extra["medray"]["citations"]
-    assert (citation["ok"], citation["fault"]) == (False, "quote_not_in_passage")
+    assert (citation["ok"], citation["fault"]) == (False, "no_such_passage")
 
 
 def test_no_answer_is_passed_on(api, hospital):
