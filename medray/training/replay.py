@@ -2,8 +2,9 @@
 
     L = L_ppo + γ · L_sft                PPO-ptx, with fine-tuning's answers in place of pretraining
 
-PPO sees one kind of prompt. Without replay the small policy lost what other prompts need: on the
-sample hospital its right quotations fell from 0.90 to 0.29 within 20 rounds.
+PPO sees one kind of prompt, and may forget what others need. On the sample hospital (20 rounds, one
+seed, 67 questions) right quotations after PPO were 0.84 without replay and 0.90 with it, as before
+PPO; the KL was 2.9 and 1.5.
 Source: InstructGPT (Ouyang et al. 2022, 3.5), γ; [EMR-LLM] and [ClinicalGPT] replay nothing.
 """
 

@@ -12,7 +12,7 @@ gives that at once:
 
 What these heads attend to stays so (where queries and keys are zero, so are their gradients);
 everything else is trained. On the sample hospital diagnosis accuracy after 1.2 M tokens was 0.50
-with this start and 0.17 without it.
+with this start and 0.17 without it (one trial each, embeddings of half the size set here).
 Source: latent semantic analysis (Deerwester et al. 1990); mimetic initialisation (Trockman and
 Kolter 2023). The method is silent: it starts from pretrained models, and so does medray with
 `decoder.path`.

@@ -1,0 +1,53 @@
+"""Replayed examples: the loss that PPO adds, against the model's own logits block by block."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from medray.common.records import Instruction, Message
+from medray.common.rows import write_rows
+from medray.training.replay import Replay, ReplayConfig
+
+CONFIG = ReplayConfig(coefficient=0.5, batch_size=4, block_tokens=64)
+ENGINE = SimpleNamespace(device=torch.device("cpu"))
+
+
+@pytest.fixture
+def replay(model: Any, tokenizer: Any, tmp_path: Path) -> Replay:
+    """Twelve training examples, and a held-out one that must not be read."""
+    rows = [
+        Instruction(
+            id=str(k), task="t", split="dev" if k == 12 else "train",
+            messages=[Message(role="user", content="肺炎不适" * (1 + k % 3)),
+                      Message(role="assistant", content="治疗" * (1 + k % 4))],
+        )
+        for k in range(13)
+    ]  # fmt: skip
+    write_rows(tmp_path / "sft", Instruction, iter(rows))
+    return Replay(CONFIG, tmp_path, model, tokenizer, seed=0)
+
+
+@torch.no_grad()
+def test_the_shares_of_all_workers_sum_to_the_mean_over_the_batch(
+    replay: Replay, model: Any
+) -> None:
+    whole = float(replay.loss(3, 0, 1, ENGINE))
+    shares = [float(replay.loss(3, rank, 2, ENGINE)) for rank in range(2)]
+    total, count = 0.0, 0
+    for i in replay._sampler.batch(3):
+        inputs = replay._blocks.collate([i])
+        labels = inputs.pop("labels")
+        kept = labels != -100
+        logprobs = model(**inputs).logits[kept].log_softmax(-1)
+        total -= float(logprobs.gather(-1, labels[kept][:, None]).sum())
+        count += int(kept.sum())
+    assert count > 0
+    assert whole == pytest.approx(0.5 * total / count, rel=1e-4)
+    assert sum(shares) == pytest.approx(whole, rel=1e-4)
+
+
+def test_held_out_examples_are_not_replayed(replay: Replay) -> None:
+    assert sum(int(s.max()) for s in replay._blocks.segments_NT) == 12
