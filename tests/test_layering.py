@@ -19,7 +19,7 @@ ARROWS: dict[str, set[str]] = {
     "common": set(),
     "privacy": {"medray.common"},
     "sample": {"medray.common", "medray.privacy"},
-    "corpus": {"medray.common", "medray.privacy"},
+    "corpus": {"medray.common", "medray.privacy", PROMPTS},
     "instructions": {"medray.common", "medray.privacy", PROMPTS},
     "retrieval": {"medray.common", "medray.privacy"},
     "generation": {"medray.common", "medray.privacy"},

@@ -31,6 +31,7 @@ from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome, Stages
 from medray.corpus.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
 from medray.corpus.tokens import training_documents, write_token_blocks
+from medray.generation.prompts import formats
 from medray.privacy.surrogates import KeyConfig, Surrogates, load_key
 
 
@@ -171,6 +172,7 @@ def _tokenizer(config: CorpusConfig, artefact: Artefact, pretrain: set[str]) -> 
             else:
                 counts.rows_out += 1
                 yield render(document)
+                yield from formats()  # a document is read within one of them
 
     tokenizer = train_tokenizer(config.tokenizer, texts())
     partial = target / ".tokenizer"

@@ -92,7 +92,7 @@ def figures(
     the model does by itself.
     """
     sampling = Greedy(max_new_tokens=tokens)
-    alone = Greedy(max_new_tokens=tokens, guided_citations=False)
+    alone = Greedy(max_new_tokens=tokens, guided_quotes=False)
     answered = [example for example in examples if example.quote]
     silent = [example for example in examples if not example.quote]
     swapped = exchange_facts(examples)

@@ -23,8 +23,8 @@ from transformers import (
 
 from medray.common.config import Config
 from medray.common.errors import CheckpointError
-from medray.generation.prompts import Numbered, citable_passages
-from medray.generation.quoting import GuidedCitations
+from medray.generation.prompts import Numbered, citable_texts
+from medray.generation.quoting import GuidedQuotes
 
 Chat = list[dict[str, str]]
 
@@ -37,8 +37,9 @@ class Sampling(Config):
     """0 is greedy."""
     top_p: float = 1.0
     seed: int = 0
-    guided_citations: bool = True
-    """Chats with numbered passages: let citations hold a passage's number and words only."""
+    guided_quotes: bool = True
+    """Chats with numbered passages or a record to judge: let citations hold a passage's number and
+    words only, and evidence the record's words."""
 
 
 class Generation(NamedTuple):
@@ -125,7 +126,7 @@ class HFEngine:
         depend on the prompts, the seed and the batch size alone.
 
         Args:
-            citable: for each prompt the passages that its answer may quote, see `GuidedCitations`.
+            citable: for each prompt the texts that its answer may quote, see `GuidedQuotes`.
         """
         answers: list[list[int]] = [[] for _ in prompts]
         if sampling.temperature > 0:
@@ -228,7 +229,7 @@ class HFEngine:
     ) -> LogitsProcessorList:
         if not any(citable):
             return LogitsProcessorList()
-        guide = GuidedCitations(self.tokenizer, citable, num_prompt_tokens)
+        guide = GuidedQuotes(self.tokenizer, citable, num_prompt_tokens)
         return LogitsProcessorList([guide])
 
     def _arguments(self, sampling: Sampling) -> dict[str, Any]:
@@ -254,7 +255,7 @@ class HFEngine:
 
 
 def _citable(messages: Chat, sampling: Sampling) -> dict[int, Numbered]:
-    return citable_passages(messages[-1]["content"]) if sampling.guided_citations else {}
+    return citable_texts(messages[-1]["content"]) if sampling.guided_quotes else {}
 
 
 class _Stop(StoppingCriteria):

@@ -1,9 +1,10 @@
 """Prompts, and the two answer formats that a program can check.
 
-Grounded answers and quality-control verdicts both point at numbered text, so that a citation or a
-piece of evidence is always a span that can be looked up, never a paraphrase to be believed.
+Grounded answers and quality-control verdicts both quote what they were shown, so that a citation
+or a piece of evidence is always a span that can be looked up, never a paraphrase to be believed.
 A passage's number stands right after its title: a model that copies the title then finds the
-number and the text by continuing the copy, which even a very small model learns.
+number and the text by continuing the copy, which even a very small model learns. A verdict comes
+after the sentence it rests on: read so shortly before, it is judged by that sentence alone.
 
 Source: `[q; d1; …; dk]` [EMR-LLM 1.5]; diagnosis and differential prompts [EMR-LLM 1.3];
 `<sub-task, knowledge, record>` [MedQC 4.2].
@@ -33,15 +34,25 @@ class Citation(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A sub-task's verdict: met, unmet or None (not mentioned), and the sentence (from 1)."""
+    """A sub-task's verdict: met, unmet or None (not mentioned), and the words it rests on."""
 
     value: bool | None
-    sentence: int | None
+    quote: str = ""
 
 
 def diagnosis_prompt(record_text: str) -> str:
     """Record → diagnosis [EMR-LLM 1.3]."""
     return f"根据以下症状进行诊断：{record_text}"
+
+
+def treatment_prompt(diagnosis: str, brief: str) -> str:
+    """Diagnosis and brief → treatment. Source: not given; chosen in the form of the others."""
+    return f"患者诊断为{diagnosis}。{brief}请给出治疗方案："
+
+
+def differential_prompt(record_text: str) -> str:
+    """Record → differential diagnosis [EMR-LLM 1.3]."""
+    return f"请对以下病例进行鉴别诊断分析：{record_text}"
 
 
 def grounded_prompt(question: str, passages: Sequence[Numbered]) -> str:
@@ -63,9 +74,15 @@ def read_passages(prompt: str) -> list[Numbered]:
     return [Numbered(title, text) for title, _, text in PASSAGE_LINE.findall(prompt)]
 
 
-def citable_passages(prompt: str) -> dict[int, Numbered]:
-    """Number → passage of a grounded prompt; of a number that comes twice, the later, since the
-    passages follow the question."""
+RECORD = 0
+"""Number of a record that is judged, which is quoted without title and number."""
+
+
+def citable_texts(prompt: str) -> dict[int, Numbered]:
+    """Number → what an answer may quote: the passages of a grounded prompt (of a number that comes
+    twice, the later, since the passages follow the question) or the record of a quality prompt."""
+    if match := QUALITY_RECORD.match(prompt):
+        return {RECORD: Numbered("", match[1])}
     found = PASSAGE_LINE.findall(prompt)
     return {int(number): Numbered(title, text) for title, number, text in found}
 
@@ -93,14 +110,14 @@ def check_citation(citation: Citation, passages: Sequence[Numbered]) -> str | No
 
 
 def quality_prompt(ask: str, knowledge: Sequence[str], sentences: Sequence[str]) -> str:
-    """One quality-control sub-task over numbered sentences of a record; the question comes last,
-    so that the sub-tasks on one record share their prefix."""
-    numbered = "".join(f"[{k}]{sentence}" for k, sentence in enumerate(sentences, 1))
+    """One quality-control sub-task over sentences of a record; the question comes last, so that
+    the sub-tasks on one record share their prefix."""
     notes = "".join(f"说明：{note}\n" for note in knowledge)
-    return f"病历：{numbered}\n{notes}{QUALITY_QUESTION}{ask}？"
+    return f"病历：{''.join(sentences)}\n{notes}{QUALITY_QUESTION}{ask}？"
 
 
 QUALITY_QUESTION = "质控："
+QUALITY_RECORD = re.compile(rf"病历：((?s:.*?))\n(?:说明：.*\n)*{QUALITY_QUESTION}.*\Z")
 
 
 def split_quality_prompt(prompt: str) -> tuple[str, str]:
@@ -109,13 +126,21 @@ def split_quality_prompt(prompt: str) -> tuple[str, str]:
     return record, mark + ask
 
 
-def quality_answer(value: bool | None, sentence: int | None) -> str:
-    """The verdict a model is trained to give, such as `是[3]`."""
+def quality_answer(value: bool | None, sentence: str = "") -> str:
+    """The verdict a model is trained to give: `“术后TIMI血流3级。”是`, or `未提及`.
+
+    A sentence that holds a closing quote itself is quoted up to there.
+    """
     word = next(w for w, v in VERDICTS.items() if v is value)
-    return word if value is None or sentence is None else f"{word}[{sentence}]"
+    return word if value is None else f"{quoted(sentence)}{word}"
 
 
-VERDICT = re.compile(r"^(是|否|未提及)(?:\[(\d+)\])?")
+def quoted(sentence: str) -> str:
+    """A sentence as a verdict quotes it; empty for none."""
+    return f"“{quote}”" if (quote := sentence.split("”")[0]) else ""
+
+
+VERDICT = re.compile(r"^(?:“([^”]*)”)?(是|否|未提及)")
 
 
 def parse_verdict(answer: str) -> Verdict | None:
@@ -123,10 +148,28 @@ def parse_verdict(answer: str) -> Verdict | None:
     match = VERDICT.match(answer.strip())
     if match is None:
         return None
-    return Verdict(VERDICTS[match[1]], int(match[2]) if match[2] else None)
+    value = VERDICTS[match[2]]
+    return Verdict(value, "" if value is None else match[1] or "")
 
 
 def exam_prompt(question: str, options: dict[str, str]) -> str:
     """A multiple-choice question, ended so that the next token is an option's letter."""
     listed = "\n".join(f"{letter}. {text}" for letter, text in options.items())
     return f"{question}\n{listed}\n答案："
+
+
+def formats() -> list[str]:
+    """Every prompt and answer format once, with little in it: what a tokenizer that is trained on
+    records alone would spell byte by byte."""
+    passage = Numbered("", "")
+    return [
+        diagnosis_prompt(""),
+        treatment_prompt("", ""),
+        differential_prompt(""),
+        grounded_prompt("什么？怎么？哪些？如何？多久？请问", [passage]),
+        grounded_answer("", 1, ""),
+        NO_ANSWER,
+        quality_prompt("是否", [""], [""]),
+        *(quality_answer(value, "。") for value in VERDICTS.values()),
+        exam_prompt("", {"A": ""}),
+    ]

@@ -1,12 +1,13 @@
-"""Guided decoding of citations: inside `《title》[k]：“…”` only words of passage k can be written.
+"""Guided decoding of quotations: inside `《title》[k]：“…”` only words of passage k can be written,
+and inside an answer's leading `“…”`, the evidence of a verdict, only words of the record.
 
-In: the numbered passages of each prompt, the tokens generated so far. Out: logits, with every
-token forbidden that would leave the passage. A quotation starts and ends at a clause's edge, so
+In: the texts that each answer may quote, the tokens generated so far. Out: logits, with every
+token forbidden that would leave the text. A quotation starts and ends at a clause's edge, so
 that it says what its passage says; a passage's title is followed by that passage's number. Which
-title and which clause is left to the model, and so is everything outside of citations; whether a
+title and which clause is left to the model, and so is everything outside of quotations; whether a
 passage answers the question is not decided here.
 
-A citation that the model could not have misspelt need not be thrown away by the gateway's check.
+A quotation that the model could not have misspelt need not be thrown away when it is checked.
 Source: not in the method; constrained generation over a given text (De Cao et al. 2021).
 """
 
@@ -17,10 +18,11 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
-from medray.generation.prompts import Numbered
+from medray.generation.prompts import RECORD, Numbered
 
 OPEN_HEAD = re.compile(r"《([^》\n]*)》([^《“\n]*)$")
 OPEN_QUOTE = re.compile(r"《[^》]*》\[(\d+)\]：“([^”\n]*)$")
+OPEN_EVIDENCE = re.compile(r"^“([^”]*)$")
 CLAUSE_MARKS = "，。；！？：,;!?"
 ENDINGS = ("”", "”。", "”；", "”，")
 """What may follow a quotation; a tokenizer may hold several of these characters in one token."""
@@ -48,24 +50,24 @@ class Quotable:
         return rests, may_end
 
 
-class GuidedCitations(LogitsProcessor):
-    """Keeps the citations of a batch of answers to their passages."""
+class GuidedQuotes(LogitsProcessor):
+    """Keeps the quotations of a batch of answers to their texts."""
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        passages: Sequence[Mapping[int, Numbered]],
+        texts: Sequence[Mapping[int, Numbered]],
         num_prompt_tokens: int,
     ) -> None:
         """Args:
-        passages: number → passage, for each row of the batch.
+        texts: number → passage, or `RECORD` → record, for each row of the batch.
         num_prompt_tokens: length of the padded prompts; what comes after was generated.
         """
         self._tokenizer = tokenizer
-        self._heads = [{k: passage.title for k, passage in row.items()} for row in passages]
-        self._rows = [{k: Quotable(passage.text) for k, passage in row.items()} for row in passages]
-        self._decode_from = [num_prompt_tokens] * len(passages)
-        self._unfinished: list[list[list[int]]] = [[] for _ in passages]
+        self._heads = [{k: text.title for k, text in row.items() if k != RECORD} for row in texts]
+        self._rows = [{k: Quotable(text.text) for k, text in row.items()} for row in texts]
+        self._decode_from = [num_prompt_tokens] * len(texts)
+        self._unfinished: list[list[list[int]]] = [[] for _ in texts]
         self._anchor = self._encode("“")
         self._endings = [self._piece(text) for text in ENDINGS]
 
@@ -92,13 +94,25 @@ class GuidedCitations(LogitsProcessor):
         text = str(self._tokenizer.decode(generated, skip_special_tokens=True))
         if (head := OPEN_HEAD.search(text)) and (rests := self._numbers(row, *head.groups())):
             pieces = [self._piece(rest) for rest in rests]
-        elif (quote := OPEN_QUOTE.search(text)) and int(quote[1]) in quotables:
-            rests, may_end = quotables[int(quote[1])].rests(quote[2])
+        elif quote := self._open_quote(text, quotables):
+            rests, may_end = quote
             pieces = [self._piece(rest) for rest in rests] + (self._endings if may_end else [])
-        elif text.endswith(("。", "\n")):
+        elif RECORD not in quotables and text.endswith(("。", "\n")):
             self._decode_from[row] = len(ids)  # long answers are not decoded again and again
         self._unfinished[row] = [piece for piece in pieces if len(piece) > 1]
         return {piece[0] for piece in pieces}
+
+    def _open_quote(
+        self, text: str, quotables: dict[int, Quotable]
+    ) -> tuple[list[str], bool] | None:
+        """What may follow the quotation that `text` ends in; None if it ends in none."""
+        if RECORD in quotables:
+            evidence = OPEN_EVIDENCE.search(text)
+            return quotables[RECORD].rests(evidence[1]) if evidence else None
+        quote = OPEN_QUOTE.search(text)
+        if quote is None or int(quote[1]) not in quotables:
+            return None
+        return quotables[int(quote[1])].rests(quote[2])
 
     def _numbers(self, row: int, title: str, begun: str) -> list[str]:
         """What may follow a passage's title and the beginning of its number."""

@@ -1,7 +1,7 @@
 """Quality-control sub-tasks as fine-tuning examples, and the audit set to check.
 
 In: audit records (de-identified `Document`s) and quality control's verdicts on them. Out:
-`Instruction`s that answer with verdict and evidence sentence; `QualityLabel`s.
+`Instruction`s that answer with the evidence sentence and the verdict; `QualityLabel`s.
 Source: [MedQC 3.1, 4.1] instructions of quality control; `<sub-task, knowledge, record>`
 [MedQC 4.2]. Differs: no knowledge in training prompts; the sub-tasks on a record are turns of one
 chat.
@@ -105,8 +105,9 @@ def quality(
         elif len(prompt) > max_prompt_chars:
             yield task, Skipped("prompt_too_long")
         else:
-            number = evidence_number(record, sentences, labels.evidence.get(task))
-            answer = quality_answer(value, number)
+            answer = quality_answer(
+                value, evidence_sentence(record, sentences, labels.evidence.get(task))
+            )
             yield (
                 task,
                 Instruction(
@@ -142,17 +143,17 @@ def interviews(examples: Sequence[Instruction]) -> list[Instruction]:
     return chats
 
 
-def evidence_number(
+def evidence_sentence(
     record: Document, sentences: list[Sentence], evidence: Evidence | None
-) -> int | None:
-    """The number, from 1, of the evidence among the prompt's sentences; None if it is not there."""
+) -> str:
+    """The evidence among the prompt's sentences; empty if it is not there."""
     if evidence is None:
-        return None
-    for number, sentence in enumerate(sentences, 1):
+        return ""
+    for sentence in sentences:
         heading = record.sections[sentence.section].heading
         if (heading, sentence.index) == (evidence.section, evidence.sentence):
-            return number
-    return None
+            return sentence.text
+    return ""
 
 
 def flat_labels(labels: QualityLabels, split: Split) -> Iterator[QualityLabel]:

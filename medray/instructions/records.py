@@ -2,14 +2,13 @@
 
 In: a `Document` of kind emr. Out: an `Instruction`, in the document's split.
 Source: [EMR-LLM 1.3] for the three tasks and the prompts of diagnosis and differential;
-[ClinicalGPT 2.1] MD-EHR: notes concatenated in, diagnosis out. The treatment prompt is not given;
-chosen in the same form.
+[ClinicalGPT 2.1] MD-EHR: notes concatenated in, diagnosis out.
 """
 
 import re
 
 from medray.common.records import Document, Instruction
-from medray.generation.prompts import diagnosis_prompt
+from medray.generation.prompts import diagnosis_prompt, differential_prompt, treatment_prompt
 from medray.instructions.examples import Skipped, clip, exchange, render_sections
 
 FINDINGS = ("主诉", "现病史", "既往史", "体格检查", "辅助检查")
@@ -34,16 +33,6 @@ def first_diagnosis(text: str) -> str:
         if name:
             return name
     return ""
-
-
-def treatment_prompt(diagnosis: str, brief: str) -> str:
-    """Diagnosis and brief → treatment."""
-    return f"患者诊断为{diagnosis}。{brief}请给出治疗方案："
-
-
-def differential_prompt(record_text: str) -> str:
-    """Record → differential diagnosis [EMR-LLM 1.3]."""
-    return f"请对以下病例进行鉴别诊断分析：{record_text}"
 
 
 def diagnosis(record: Document, max_prompt_chars: int) -> Instruction | Skipped:

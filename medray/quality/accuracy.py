@@ -136,14 +136,18 @@ class Accuracy:
         if row.reason != "met" or not label.tasks[row.task] or row.task not in label.evidence:
             return
         heading, index = label.evidence[row.task]
-        starts = [
-            sentence.start
+        sentences = [
+            sentence
             for sentence in numbered_sentences(document.sections, [heading])
             if sentence.index == index
         ]
         self._shown += 1
-        evidence = row.evidence
-        self._cited += bool(evidence and evidence.heading == heading and evidence.start in starts)
+        found = row.evidence
+        self._cited += found is not None and any(
+            (found.section, found.heading) == (sentence.section, heading)
+            and sentence.start <= found.start < found.end <= sentence.end
+            for sentence in sentences
+        )
 
     def metrics(self) -> dict[str, Any]:
         """Means over sub-tasks and over indicators, then each one; None where nothing is known."""

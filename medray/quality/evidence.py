@@ -1,4 +1,4 @@
-"""Evidence: the span of a record that a verdict rests on. In: the sentence that the model named.
+"""Evidence: the span of a record that a verdict rests on. In: the words that the model quoted.
 Out: `{doc_id, section, start, end, quote}`, valid only if the text at that span is the quote.
 
 Source: EVALUATION.md 3.
@@ -24,20 +24,22 @@ class Evidence(Row):
     quote: str
 
 
-def cite(document: Document, sentences: Sequence[Sentence], number: int | None) -> Evidence | None:
-    """The evidence for a verdict that names sentence `number` (from 1); None if there is none."""
-    if number is None or not 1 <= number <= len(sentences):
-        return None
-    sentence = sentences[number - 1]
-    evidence = Evidence(
-        doc_id=document.doc_id,
-        section=sentence.section,
-        heading=document.sections[sentence.section].heading,
-        start=sentence.start,
-        end=sentence.end,
-        quote=sentence.text,
-    )
-    return evidence if is_valid(evidence, document) else None
+def cite(document: Document, sentences: Sequence[Sentence], quote: str) -> Evidence | None:
+    """The first place among `sentences` where `quote` stands; None if it stands in none of them."""
+    for sentence in sentences:
+        at = sentence.text.find(quote)
+        if at < 0 or not quote.strip():
+            continue
+        start = sentence.start + at
+        return Evidence(
+            doc_id=document.doc_id,
+            section=sentence.section,
+            heading=document.sections[sentence.section].heading,
+            start=start,
+            end=start + len(quote),
+            quote=quote,
+        )
+    return None
 
 
 def is_valid(evidence: Evidence, document: Document) -> bool:

@@ -22,7 +22,7 @@ class Greedy(Config):
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
-    guided_citations: bool = True
+    guided_quotes: bool = True
 
 
 class Answer(NamedTuple):

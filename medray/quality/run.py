@@ -31,8 +31,8 @@ from medray.quality.report import Example, html_report, measure_reports
 from medray.quality.verdict import VerdictRow, judge, values
 
 logger = logging.getLogger(__name__)
-ANSWER_TOKENS = 8
-"""`未提及` or `否[123]`, in any tokenizer."""
+ANSWER_TOKENS = 128
+"""A sentence of a record and the verdict."""
 
 
 class QualityConfig(Config):

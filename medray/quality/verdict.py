@@ -1,8 +1,9 @@
 """Sub-task verdicts. In: records, indicators, an engine. Out: one `VerdictRow` per record,
 indicator and sub-task, with its evidence.
 
-A prompt is `<sub-task, knowledge, record>` over numbered sentences; a record too long for the
-engine is read in windows of whole sentences, none left out: met in one window is met.
+A prompt is `<sub-task, knowledge, record>`, an answer the sentence that decides and the verdict. A
+record too long for the engine is read in windows of whole sentences, none left out: met in one
+window is met.
 A verdict of met without valid evidence is unknown, never met.
 Source: [MedQC 4.2]; EVALUATION.md 3.
 """
@@ -14,7 +15,7 @@ from typing import Literal, NamedTuple
 from medray.common.errors import QualityError
 from medray.common.records import Document, Row
 from medray.common.sentences import Sentence, numbered_sentences
-from medray.generation.prompts import VERDICTS, parse_verdict, quality_prompt
+from medray.generation.prompts import VERDICTS, parse_verdict, quality_prompt, quoted
 from medray.quality.evidence import Evidence, cite
 from medray.quality.indicators import Indicator
 from medray.quality.protocols import ChatEngine, Greedy, ask
@@ -32,7 +33,8 @@ class VerdictRow(Row):
     value: bool | None
     reason: Reason
     p_yes: float | None
-    """Probability of yes among yes, no and not mentioned; None where the model was not asked."""
+    """Probability of yes among yes, no and not mentioned after the words that the model quoted;
+    None where it was not asked."""
     evidence: Evidence | None
     num_windows: int
     """Prompts it took; 0 where the record has none of the sections."""
@@ -89,7 +91,7 @@ def judge(
         batch = questions[start : start + batch_size]
         chats = [ask(question.prompt) for question in batch]
         answers = engine.chat(chats, sampling)
-        scores = engine.chat_score(chats, [list(VERDICTS)] * len(batch))
+        scores = engine.chat_score(chats, [_options(answer.text) for answer in answers])
         for question, answer, logprobs in zip(batch, answers, scores, strict=True):
             document, indicator, _ = asked[question.row]
             reading = _read(answer.text, document, question.sentences, indicator, logprobs)
@@ -142,6 +144,13 @@ def _questions(
             pending += [window[middle:], window[:middle]]
 
 
+def _options(answer: str) -> list[str]:
+    """The verdicts that the model could have given after the words that it quoted."""
+    verdict = parse_verdict(answer)
+    evidence = quoted(verdict.quote) if verdict else ""
+    return [evidence + word for word in VERDICTS]
+
+
 CHAT_TOKENS = 16
 """Room for the turn marks of a chat template (ChatML takes 7)."""
 
@@ -157,7 +166,7 @@ def _read(
     verdict = parse_verdict(text)
     if verdict is None:
         return _Reading("unparsed", None, p_yes)
-    evidence = cite(document, sentences, verdict.sentence)
+    evidence = cite(document, sentences, verdict.quote)
     if verdict.value is None:
         return _Reading("absent", None, p_yes)
     if verdict.value and evidence is None and indicator.defaults.evidence == "required":

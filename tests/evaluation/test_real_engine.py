@@ -19,7 +19,7 @@ def tiny():
     from medray.generation.chat import CHAT_TEMPLATE, EOS_TOKEN, PAD_TOKEN, SPECIAL_TOKENS
     from medray.generation.engine import HFEngine
 
-    letters = [*SPECIAL_TOKENS, "<unk>", *"ABCD是否未提及[]0123456789【】主诉诊断：。肺炎咳嗽\n"]
+    letters = [*SPECIAL_TOKENS, "<unk>", *"ABCD是否未提及“”[]0123456789【】主诉诊断：。肺炎咳嗽\n"]
     words = Tokenizer(models.WordLevel({w: k for k, w in enumerate(letters)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     tokenizer = PreTrainedTokenizerFast(

@@ -4,12 +4,17 @@ import pytest
 
 from medray.generation.prompts import (
     NO_ANSWER,
+    QUALITY_QUESTION,
+    RECORD,
+    VERDICTS,
     Citation,
     Numbered,
     Verdict,
     check_citation,
+    citable_texts,
     diagnosis_prompt,
     exam_prompt,
+    formats,
     grounded_answer,
     grounded_prompt,
     parse_citations,
@@ -72,25 +77,47 @@ def test_check_citation(number: int, quote: str, fault: str | None) -> None:
 
 
 @pytest.mark.parametrize("value", [True, False, None])
-@pytest.mark.parametrize("sentence", [None, 1, 12])
-def test_a_verdict_is_read_back(value: bool | None, sentence: int | None) -> None:
+@pytest.mark.parametrize("sentence", ["", "TIMI血流3级。", "是。", "一\n二"])
+def test_a_verdict_is_read_back(value: bool | None, sentence: str) -> None:
     answer = quality_answer(value, sentence)
-    expected = None if value is None else sentence  # what is not mentioned stands nowhere
+    expected = "" if value is None else sentence  # what is not mentioned stands nowhere
     assert parse_verdict(answer) == Verdict(value, expected)
     assert parse_verdict(f" {answer}。") == Verdict(value, expected)
 
 
 def test_verdicts_by_hand() -> None:
-    assert quality_answer(True, 3) == "是[3]"
-    assert quality_answer(None, 3) == "未提及"
-    assert parse_verdict("否[a]") == Verdict(False, None)
-    for answer in ("", "不是[3]", "[3]是", "不知道"):
+    assert quality_answer(True, "TIMI 3级。") == "“TIMI 3级。”是"
+    assert quality_answer(False, "自述“无房颤”。") == "“自述“无房颤”否"  # up to the closing quote
+    assert quality_answer(None, "TIMI 3级。") == "未提及"
+    assert parse_verdict("“房颤。”未提及") == Verdict(None, "")
+    for answer in ("", "不是", "“房颤。", "“房颤。”", "“房颤。”不", "房颤。”是", "不知道"):
         assert parse_verdict(answer) is None
+
+
+def test_what_an_answer_may_quote_by_hand() -> None:
+    assert citable_texts(grounded_prompt("问？", PASSAGES)) == dict(enumerate(PASSAGES, 1))
+    prompt = quality_prompt("是否评估", ["量表"], ["一。", "质控：", "二\n三。"])
+    assert citable_texts(prompt) == {RECORD: Numbered("", "一。质控：二\n三。")}
+    assert citable_texts("病历：一。") == citable_texts("房颤用什么药？") == {}
+
+
+def test_formats_hold_every_word_of_the_answers() -> None:
+    written = "".join(formats())
+    for text in (
+        *VERDICTS,
+        NO_ANSWER,
+        QUALITY_QUESTION,
+        "《》[1]：“”",
+        "病历：",
+        "问题：",
+        "资料：",
+    ):
+        assert text in written
 
 
 def test_the_other_prompts_by_hand() -> None:
     assert diagnosis_prompt("咳嗽。") == "根据以下症状进行诊断：咳嗽。"
     assert quality_prompt("是否评估", ["量表"], ["一。", "二。"]) == (
-        "病历：[1]一。[2]二。\n说明：量表\n质控：是否评估？"
+        "病历：一。二。\n说明：量表\n质控：是否评估？"
     )
     assert exam_prompt("问？", {"A": "甲", "B": "乙"}) == "问？\nA. 甲\nB. 乙\n答案："

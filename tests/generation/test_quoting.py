@@ -6,14 +6,15 @@ import torch
 from medray.corpus.tokenizer import TokenizerConfig, train_tokenizer
 from medray.generation.engine import HFEngine, Sampling
 from medray.generation.prompts import (
-    CITATION,
+    RECORD,
     Numbered,
     check_citation,
     grounded_answer,
     grounded_prompt,
     parse_citations,
+    quality_prompt,
 )
-from medray.generation.quoting import GuidedCitations, Quotable
+from medray.generation.quoting import GuidedQuotes, Quotable
 
 PASSAGES = [
     Numbered("肺炎 治疗", "肺炎首选青霉素，疗程7天。过敏者换用𠮷霉素。"),
@@ -51,6 +52,25 @@ def engine() -> HFEngine:
     return HFEngine.wrap(Qwen3ForCausalLM(config).eval(), tokenizer, 4)
 
 
+def test_the_evidence_of_a_verdict_is_quoted_from_the_record(engine: HFEngine) -> None:
+    record = "肺炎首选青霉素。过敏者称“𠮷霉素”，疗程7天。"
+    prompt = engine.prompt([{"role": "user", "content": quality_prompt("治疗", [], [record])}])
+    quotes = set()
+    for seed in range(8):
+        sampling = Sampling(max_new_tokens=60, temperature=2.0, seed=seed)
+        texts = {RECORD: Numbered("", record)}
+        for answer in _continue(engine, [prompt] * 4, ["“"] * 4, sampling, texts):
+            quotes.add(answer[1:].split("”")[0])
+        (nonsense,) = _continue(engine, [prompt], ["“"], sampling, {})
+        assert nonsense[1:].split("”")[0] not in record
+    assert all(quote and quote in record for quote in quotes)
+    assert len(quotes) > 1  # which sentence is the model's choice
+    guide = GuidedQuotes(engine.tokenizer, [texts], 0)
+    for text in ("未", "“肺炎首选青霉素。”", "《肺炎》[1]：“"):
+        scores = torch.zeros(1, len(engine.tokenizer))
+        assert torch.isfinite(guide(torch.tensor([engine.encode(text)]), scores)).all()
+
+
 @pytest.mark.parametrize("temperature", [0.0, 2.0])
 def test_a_model_of_random_weights_quotes_verbatim(engine: HFEngine, temperature: float) -> None:
     prompt = engine.prompt([{"role": "user", "content": grounded_prompt("治疗？", PASSAGES)}])
@@ -78,7 +98,7 @@ def test_without_guidance_the_same_model_writes_nonsense(engine: HFEngine) -> No
 
 
 def test_text_outside_quotations_is_free(engine: HFEngine) -> None:
-    guide = GuidedCitations(engine.tokenizer, [{1: PASSAGES[0]}], 0)
+    guide = GuidedQuotes(engine.tokenizer, [{1: PASSAGES[0]}], 0)
     for text in (
         "肺炎",
         "《指南》",
@@ -107,7 +127,7 @@ def test_a_title_is_followed_by_its_passage_s_number(engine: HFEngine) -> None:
 
 
 def test_a_passage_that_does_not_exist_is_left_to_the_gateway(engine: HFEngine) -> None:
-    guide = GuidedCitations(engine.tokenizer, [{1: PASSAGES[0]}], 0)
+    guide = GuidedQuotes(engine.tokenizer, [{1: PASSAGES[0]}], 0)
     scores = torch.zeros(1, len(engine.tokenizer))
     assert torch.isfinite(guide(torch.tensor([engine.encode("《肺炎》[7]：“")]), scores)).all()
 
@@ -121,7 +141,7 @@ def _continue(
     answers = []
     for prompt, start in zip(prompts, begun, strict=True):
         ids = engine.encode(prompt)
-        guide = GuidedCitations(engine.tokenizer, [texts], len(ids))
+        guide = GuidedQuotes(engine.tokenizer, [texts], len(ids))
         torch.manual_seed(sampling.seed + len(answers))
         output = engine.model.generate(
             torch.tensor([ids + engine.encode(start)]),
@@ -129,5 +149,4 @@ def _continue(
             **engine._arguments(sampling),
         )
         answers.append(str(engine.tokenizer.decode(output[0, len(ids) :])))
-        assert not texts or CITATION.search(answers[-1])
     return answers

@@ -1,4 +1,4 @@
-"""Quality sub-tasks: the evidence's number in the prompt, and what the indicator files ask."""
+"""Quality sub-tasks: the evidence that an answer quotes, and what the indicator files ask."""
 
 from medray.common.records import Document, Instruction, Section
 from medray.generation.prompts import parse_verdict
@@ -44,19 +44,17 @@ def made(**tasks: bool | None) -> dict[str, Instruction | Skipped]:
     return dict(quality(RECORD, labels(**tasks), SUB_TASKS, 999))
 
 
-def test_the_answer_numbers_the_evidence_sentence_of_the_prompt() -> None:
+def test_the_answer_quotes_the_evidence_sentence_of_the_prompt() -> None:
     rows = made(T1=True, T2=False)
     first, second = rows["T1"], rows["T2"]
     assert isinstance(first, Instruction) and isinstance(second, Instruction)
-    # T1 reads the operation alone: 造影。 is 1, 植入支架； is 2.
-    assert first.messages[0].content == (
-        "病历：[1]造影。[2]植入支架；[3]TIMI 3级。\n质控：是否植入支架？"
-    )
-    assert first.messages[1].content == "是[2]"
-    assert parse_verdict(first.answer) == (True, 2)
+    # T1 reads the operation alone.
+    assert first.messages[0].content == ("病历：造影。植入支架；TIMI 3级。\n质控：是否植入支架？")
+    assert first.messages[1].content == "“植入支架；”是"
+    assert parse_verdict(first.answer) == (True, "植入支架；")
     # T2 reads all sections, 心房颤动。 first.
-    assert second.messages[0].content.startswith("病历：[1]心房颤动。[2]造影。")
-    assert second.messages[1].content == "否[1]"
+    assert second.messages[0].content.startswith("病历：心房颤动。造影。")
+    assert second.messages[1].content == "“心房颤动。”否"
     assert (first.split, first.group) == ("dev", "i/T1")
 
 
@@ -85,11 +83,11 @@ def test_sub_tasks_on_the_same_sentences_become_turns_of_one_chat() -> None:
     rows = quality(RECORD, labels(T1=True, T2=False, T4=None), sub_tasks, 999)
     chats = interviews([row for _, row in rows if isinstance(row, Instruction)])
     assert [len(chat.messages) for chat in chats] == [4, 2]
-    record = "病历：[1]造影。[2]植入支架；[3]TIMI 3级。\n"
+    record = "病历：造影。植入支架；TIMI 3级。\n"
     turns = [(m.role, m.content.removeprefix(record)) for m in chats[0].messages]
     assert chats[0].messages[0].content.startswith(record)
     assert record not in chats[0].messages[2].content
-    stent = [("user", "质控：是否植入支架？"), ("assistant", "是[2]")]
+    stent = [("user", "质控：是否植入支架？"), ("assistant", "“植入支架；”是")]
     angiography = [("user", "质控：是否造影？"), ("assistant", "未提及")]
     assert turns in (stent + angiography, angiography + stent)
     assert chats == interviews(

@@ -2,6 +2,7 @@
 
 from medray.common.records import Instruction, RawRecord
 from medray.common.sources import SourceRow, to_row
+from medray.generation.prompts import parse_verdict
 from medray.instructions.knowledge_graph import load_templates
 from medray.instructions.quality import QualityTasksConfig, load_sub_tasks, quality
 from medray.instructions.raw import QualityLabels
@@ -25,7 +26,7 @@ def test_every_relation_of_the_sample_has_templates() -> None:
 
 
 def test_evidence_is_found_again_after_de_identification() -> None:
-    """Offsets move, sentence numbers do not: every decided verdict points at its sentence."""
+    """Offsets move, sentence numbers do not: every decided verdict quotes its sentence."""
     sub_tasks, surrogates = load_sub_tasks(QualityTasksConfig().indicators), Surrogates(b"k" * 32)
     decided = 0
     for number in range(40):
@@ -39,6 +40,8 @@ def test_evidence_is_found_again_after_de_identification() -> None:
             if labels.tasks[task] is None:
                 assert example.answer == "未提及"
             else:
-                assert example.answer[0] in "是否" and "[" in example.answer
+                verdict = parse_verdict(example.answer)
+                assert verdict is not None and verdict.value is labels.tasks[task]
+                assert verdict.quote and verdict.quote in example.messages[0].content
                 decided += 1
     assert decided > 40

@@ -16,11 +16,11 @@ CONFIG = QualityConfig(indicators=["pci-angio-success"], records_per_shard=2, to
 def reply(prompt: str) -> str:
     text, question = prompt.split("质控")
     if "介入" in question:
-        return "是[1]"
+        return "“植入支架一枚。”是"
     if "<20%" in question:
-        return "是[2]"
+        return "“残余狭窄10%。”是"
     if "TIMI分级" in question:
-        return "是[3]" if "血流3级" in text else "否[3]"
+        return "“TIMI血流3级。”是" if "血流3级" in text else "“TIMI血流2级。”否"
     return "未提及"
 
 

@@ -1,7 +1,5 @@
 """Verdicts and their evidence."""
 
-import re
-
 import pytest
 
 from medray.common.errors import QualityError
@@ -27,23 +25,28 @@ def run(document, engine, indicator=PCI, notes=()):
     return {row.task: row for row in rows}
 
 
-def test_evidence_is_the_sentence_that_the_model_named(record, engine) -> None:
+def test_evidence_is_what_the_model_quoted(record, engine) -> None:
     document = record(主诉="胸痛。", 手术记录=REPORT)
-    replies = {"介入": "是[1]", "<20%": "是[2]", "<50%": "未提及", "TIMI分级": "是[3]"}
+    replies = {
+        "介入": "“于前降支植入支架一枚。”是",
+        "<20%": "“残余狭窄10%”是",
+        "<50%": "未提及",
+        "TIMI分级": "“TIMI血流3级。”是",
+    }
     fake = engine(
         lambda prompt: next(v for k, v in replies.items() if k in prompt.split("质控")[1])
     )
     rows = run(document, fake)
     assert values(rows.values()) == {"PCI": True, "T1": True, "T2": None, "T3": True}
     evidence = rows["T1"].evidence
-    assert evidence.quote == "术后残余狭窄10%。"
+    assert evidence.quote == "残余狭窄10%"
     assert document.sections[evidence.section].text[evidence.start : evidence.end] == evidence.quote
     assert "胸痛" not in fake.prompts[0], "only the indicator's sections are read"
-    # Options are 是 (0), 否 (−3), 未提及 (−3): 1 / (1 + 2 e^-3) = 0.9094.
+    # Of 是 (0), 否 (−3) and 未提及 (−3) after the quotation: 1 / (1 + 2 e^-3) = 0.9094.
     assert rows["T1"].p_yes == pytest.approx(0.9094, abs=1e-4)
 
 
-@pytest.mark.parametrize("reply", ["是", "是[0]", "是[9]"])
+@pytest.mark.parametrize("reply", ["是", "“”是", "“植入支架两枚。”是", "“一枚。术后残余”是"])
 def test_met_without_valid_evidence_is_unknown(record, engine, reply) -> None:
     rows = run(record(手术记录=REPORT), engine(lambda _: reply))
     assert {row.value for row in rows.values()} == {None}
@@ -61,7 +64,7 @@ def test_absence_means_what_the_task_says(record, engine) -> None:
 
 
 def test_a_record_without_the_sections_is_not_asked_about(record, engine) -> None:
-    fake = engine(lambda _: "是[1]")
+    fake = engine(lambda _: "“胸痛。”是")
     rows = run(record(主诉="胸痛。"), fake)
     assert fake.prompts == []
     assert rows["PCI"].value is False
@@ -73,8 +76,7 @@ def test_a_long_record_is_read_in_windows_and_met_in_one_is_met(record, engine) 
     text = "一般情况可。" * 30 + REPORT
 
     def reply(prompt: str) -> str:
-        found = re.search(r"\[(\d+)\]TIMI血流3级", prompt)
-        return f"是[{found[1]}]" if found else "未提及"
+        return "“TIMI血流3级。”是" if "TIMI血流3级" in prompt else "未提及"
 
     fake = engine(reply, max_tokens=120)
     rows = run(record(手术记录=text), fake)
@@ -87,7 +89,7 @@ def test_a_long_record_is_read_in_windows_and_met_in_one_is_met(record, engine) 
 
 def test_a_sentence_longer_than_the_context_is_an_error_without_its_text(record, engine) -> None:
     with pytest.raises(QualityError, match="does not fit") as caught:
-        run(record(手术记录="残余狭窄" * 100), engine(lambda _: "是[1]", max_tokens=120))
+        run(record(手术记录="残余狭窄" * 100), engine(lambda _: "“残余狭窄”是", max_tokens=120))
     assert "残余狭窄残余狭窄" not in str(caught.value)
 
 
@@ -101,7 +103,7 @@ def test_evidence_holds_only_where_its_quote_stands(record) -> None:
     from medray.common.sentences import numbered_sentences
 
     document = record(手术记录=REPORT)
-    evidence = cite(document, numbered_sentences(document.sections), 2)
+    evidence = cite(document, numbered_sentences(document.sections), "术后残余狭窄10%。")
     assert evidence is not None
     assert is_valid(evidence, document)
     moved = evidence.model_copy(update={"start": evidence.start + 1})
