@@ -118,10 +118,10 @@ class LanguageModelLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, labels: Tensor, **inputs: Tensor) -> Tensor:
-        """Sum of the negative log-likelihood of `labels` [B, T], in nats."""
+    def forward(self, labels: Tensor, weights: Tensor, **inputs: Tensor) -> Tensor:
+        """Sum of the negative log-likelihood of `labels` [B, T], each times its weight, in nats."""
         base = base_of(self.model)
         hidden_BTD = base.base_model(**inputs, use_cache=False).last_hidden_state
         chosen_BT = labels != IGNORE
         logits_NV = base.get_output_embeddings()(hidden_BTD[chosen_BT])
-        return token_nll_sum(logits_NV, labels[chosen_BT])
+        return token_nll_sum(logits_NV, labels[chosen_BT], weights[chosen_BT])

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def token_nll_sum(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
-    """Sum of −log P(label) over N tokens, in nats [EMR-LLM 1.2]."""
-    return F.cross_entropy(logits_NV.float(), labels_N, reduction="sum")
+def token_nll_sum(logits_NV: Tensor, labels_N: Tensor, weights_N: Tensor) -> Tensor:
+    """Weighted sum of −log P(label) over N tokens, in nats [EMR-LLM 1.2]."""
+    return weights_N @ F.cross_entropy(logits_NV.float(), labels_N, reduction="none")
 
 
 def gae(

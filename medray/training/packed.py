@@ -18,26 +18,27 @@ IGNORE = -100
 class PackedBlocks:
     """Blocks of tokens, in memory or memory-mapped."""
 
-    def __init__(self, tokens_NT: np.ndarray, segments_NT: np.ndarray, answers_NT: np.ndarray):
-        """`answers_NT` is True on the tokens that the loss falls on."""
-        self.tokens_NT, self.segments_NT, self.answers_NT = tokens_NT, segments_NT, answers_NT
+    def __init__(self, tokens_NT: np.ndarray, segments_NT: np.ndarray, weights_NT: np.ndarray):
+        """`weights_NT` is each token's weight in the loss, 0 for none."""
+        self.tokens_NT, self.segments_NT, self.weights_NT = tokens_NT, segments_NT, weights_NT
 
     @classmethod
     def open(cls, directory: Path, name: str) -> "PackedBlocks":
         """Memory-maps `<name>.npy` and `<name>_segments.npy`; the loss falls on every token."""
         tokens_NT = np.load(directory / f"{name}.npy", mmap_mode="r")
         segments_NT = np.load(directory / f"{name}_segments.npy", mmap_mode="r")
-        return cls(tokens_NT, segments_NT, np.broadcast_to(np.True_, tokens_NT.shape))
+        return cls(tokens_NT, segments_NT, np.broadcast_to(np.float32(1), tokens_NT.shape))
 
     @classmethod
     def pack(
         cls, sequences: Sequence[tuple[list[int], list[bool]]], block_tokens: int, pad: int
     ) -> "PackedBlocks":
-        """Packs (tokens, is_answer) sequences best-fit; each must fit into one block."""
+        """Packs (tokens, is_answer) sequences best-fit; each must fit into one block. The loss
+        falls on answers."""
         blocks = pack_best_fit([len(tokens) for tokens, _ in sequences], block_tokens)
         tokens_NT = np.full((len(blocks), block_tokens), pad, dtype=np.int32)
         segments_NT = np.zeros((len(blocks), block_tokens), dtype=np.int32)
-        answers_NT = np.zeros((len(blocks), block_tokens), dtype=bool)
+        weights_NT = np.zeros((len(blocks), block_tokens), dtype=np.float32)
         for n, members in enumerate(blocks):
             at = 0
             for segment, i in enumerate(members, 1):
@@ -45,9 +46,9 @@ class PackedBlocks:
                 end = at + len(tokens)
                 tokens_NT[n, at:end] = tokens
                 segments_NT[n, at:end] = segment
-                answers_NT[n, at:end] = answers
+                weights_NT[n, at:end] = answers
                 at = end
-        return cls(tokens_NT, segments_NT, answers_NT)
+        return cls(tokens_NT, segments_NT, weights_NT)
 
     @property
     def block_tokens(self) -> int:
@@ -59,26 +60,32 @@ class PackedBlocks:
         return PackedBlocks(
             np.concatenate([self.tokens_NT, other.tokens_NT]),
             np.concatenate([self.segments_NT, other.segments_NT]),
-            np.concatenate([self.answers_NT, other.answers_NT]),
+            np.concatenate([self.weights_NT, other.weights_NT]),
         )
 
-    def whole(self) -> "PackedBlocks":
-        """The same blocks with the loss on every token."""
-        return PackedBlocks(self.tokens_NT, self.segments_NT, np.ones_like(self.answers_NT))
+    def whole(self, answer_weight: float = 1.0) -> "PackedBlocks":
+        """The same blocks with the loss on every token, on an answer's `answer_weight` times."""
+        weights_NT = np.where(self.weights_NT > 0, np.float32(answer_weight), np.float32(1))
+        return PackedBlocks(self.tokens_NT, self.segments_NT, weights_NT)
 
     def __len__(self) -> int:
         return len(self.tokens_NT)
 
-    def weight(self, indices: Sequence[int]) -> int:
+    def weight(self, indices: Sequence[int]) -> float:
+        """Sum of the weights of the tokens of these blocks that the loss falls on."""
+        return float(sum(self._weights(i).sum() for i in indices))
+
+    def num_labels(self, indices: Sequence[int]) -> int:
         """How many tokens of these blocks the loss falls on."""
-        return int(sum((self._labels(i) != IGNORE).sum() for i in indices))
+        return int(sum((self._weights(i) > 0).sum() for i in indices))
 
     def collate(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Tensors of some blocks: tokens, labels (shifted), positions and the attention mask.
+        """Tensors of some blocks: tokens, labels (shifted) and their weights, positions and the
+        attention mask.
 
         Returns:
-            input_ids, labels, position_ids: [B, T]; attention_mask: bool [B, 1, T, T], True
-            where a token may look. A padded token looks at itself, so that no row is empty.
+            input_ids, labels, weights, position_ids: [B, T]; attention_mask: bool [B, 1, T, T],
+            True where a token may look. A padded token looks at itself, so that no row is empty.
         """
         segments_BT = torch.from_numpy(np.stack([self.segments_NT[i] for i in indices]))
         T = segments_BT.shape[1]
@@ -90,17 +97,24 @@ class PackedBlocks:
                 np.stack([self.tokens_NT[i] for i in indices]).astype(np.int64)
             ),
             "labels": torch.from_numpy(np.stack([self._labels(i) for i in indices])),
+            "weights": torch.from_numpy(np.stack([self._weights(i) for i in indices])),
             "position_ids": _positions(segments_BT),
             "attention_mask": (same_BTT & causal_TT & real_BTT)[:, None],
         }
 
     def _labels(self, i: int) -> np.ndarray:
-        tokens_T, segments_T = self.tokens_NT[i], self.segments_NT[i]
-        labels_T = np.full(len(tokens_T), IGNORE, dtype=np.int64)
-        same = (segments_T[1:] == segments_T[:-1]) & (segments_T[1:] != 0)
-        keep = same & self.answers_NT[i][1:]
-        labels_T[:-1][keep] = tokens_T[1:][keep]
+        labels_T = np.full(self.block_tokens, IGNORE, dtype=np.int64)
+        keep = self._weights(i)[:-1] > 0
+        labels_T[:-1][keep] = self.tokens_NT[i][1:][keep]
         return labels_T
+
+    def _weights(self, i: int) -> np.ndarray:
+        """The weight of the label at each place: that of the next token of the same segment."""
+        segments_T = self.segments_NT[i]
+        weights_T = np.zeros(self.block_tokens, dtype=np.float32)
+        same = (segments_T[1:] == segments_T[:-1]) & (segments_T[1:] != 0)
+        weights_T[:-1][same] = self.weights_NT[i][1:][same]
+        return weights_T
 
 
 def _positions(segments_BT: torch.Tensor) -> torch.Tensor:

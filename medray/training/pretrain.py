@@ -2,11 +2,16 @@
 
 A decoder that starts from nothing also reads the training instructions here, as plain text with
 the loss on every token: it has no other place to learn to read and to quote, and the adapter of
-fine-tuning is too small to teach that.
-Source: [EMR-LLM 1.2, 2.2]; Instruction Pre-Training (Cheng et al. 2024).
+fine-tuning is too small to teach that. An answer's few tokens may weigh more than the text around
+them: with the loss on answers alone a small model learns them by heart, with equal weights it is
+slow to tell a yes from a no.
+Source: [EMR-LLM 1.2, 2.2]; Instruction Pre-Training (Cheng et al. 2024); prompt loss weight
+(Huerta-Enochian and Ko 2024).
 """
 
 from typing import Any
+
+from pydantic import Field
 
 from medray.common.manifest import Artefact
 from medray.common.records import Instruction
@@ -25,6 +30,8 @@ class PretrainConfig(OptimiserConfig):
 
     with_instructions: bool = False
     """Also read the training instructions. Source: not in [EMR-LLM]; for decoders made here."""
+    answer_weight: float = Field(default=1.0, ge=1)
+    """Weight of an answer's tokens in the loss, beside 1 for all others."""
     seed: int = 0
 
 
@@ -57,7 +64,8 @@ def _train(arguments: dict[str, Any]) -> None:
     if config.with_instructions:
         directory = storage.fetch(*arguments["instructions"]) / "sft"
         rows = (row for row in read_rows(directory, Instruction) if row.split == "train")
-        train = train.join(pack_instructions(rows, tokenizer, train.block_tokens, "train").whole())
+        read = pack_instructions(rows, tokenizer, train.block_tokens, "train")
+        train = train.join(read.whole(config.answer_weight))
     train_language_model(
         "pretrain",
         model,

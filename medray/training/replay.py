@@ -57,9 +57,9 @@ class Replay:
     def loss(self, update: int, rank: int, world_size: int, engine: Any) -> Tensor:
         """γ × the mean over the answer tokens of the global batch of `update`, this worker's share
         of it: the shares of all workers sum to the whole."""
-        num_tokens = self._blocks.weight(self._sampler.batch(update))
+        weight = self._blocks.weight(self._sampler.batch(update))
         mine = self._sampler.share(update, rank, world_size)
-        if not mine or not num_tokens:
+        if not mine or not weight:
             return torch.zeros((), device=engine.device)
         loss_sum = self._loss(**to_device(self._blocks.collate(mine), engine))
-        return self._config.coefficient * loss_sum / num_tokens
+        return self._config.coefficient * loss_sum / weight

@@ -2,8 +2,8 @@
 
     L = −Σ log P(x_t | x_<t)          over all tokens (pretraining) or the answer's (fine-tuning)
 
-A step's loss is divided by the number of loss-carrying tokens in the global batch, so that it does
-not depend on how the batch is spread over workers and micro-batches.
+A step's loss is divided by the loss-carrying tokens of the global batch (the sum of their weights),
+so that it does not depend on how the batch is spread over workers and micro-batches.
 Source: [EMR-LLM 1.2, 1.3]. Differs from [ClinicalGPT 3.1], whose mean is per example.
 """
 
@@ -48,18 +48,19 @@ def train_language_model(
         set_learning_rate(engine, config.learning_rate_at(step))
         torch.manual_seed(seed_of(seed, step, rank))  # dropout, where there is any
         engine.train()
-        num_tokens = train.weight(sampler.batch(step))
+        batch = sampler.batch(step)
+        weight = train.weight(batch)
         loss_sum = torch.zeros(())
         mine = sampler.share(step, rank, world_size)
         for micro in chunks(mine, config.micro_batch_size):
             loss = engine(**to_device(train.collate(micro), engine))
             # DeepSpeed averages over workers and micro-batches; undo that, divide by tokens.
-            scale = world_size * config.accumulation(world_size) / num_tokens
+            scale = world_size * config.accumulation(world_size) / weight
             engine.backward(loss * scale)
             engine.step()
             loss_sum += loss.detach().float().cpu()
-        mean = all_reduce_sum(loss_sum, engine) / num_tokens
-        return {"train/loss": float(mean), "train/tokens": float(num_tokens)}
+        mean = all_reduce_sum(loss_sum, engine) / weight
+        return {"train/loss": float(mean), "train/tokens": float(train.num_labels(batch))}
 
     @torch.no_grad()
     def evaluate() -> dict[str, float]:

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -54,6 +55,20 @@ def test_joined_blocks_keep_their_own_loss() -> None:
     both = chats.join(chats.whole())
     # Whole, the first block has 5 labels; a sequence of one token has none.
     assert [both.weight([i]) for i in range(len(both))] == [3, 6, 5, 6]
+
+
+def test_an_answer_s_tokens_may_weigh_more(model: Any) -> None:
+    chats = PackedBlocks.pack(SEQUENCES, 8, pad=0)
+    heavy = chats.whole(3.0)
+    # The first block has 3 labels in answers and 2 outside of them, the second 6 and none.
+    assert [heavy.weight([0]), heavy.weight([1])] == [3 * 3 + 2, 3 * 6]
+    assert [heavy.num_labels([0]), heavy.num_labels([1])] == [5, 6]
+    loss = LanguageModelLoss(model)
+    with torch.no_grad():
+        answers, every, weighted = (
+            loss(**blocks.collate([0])).item() for blocks in (chats, chats.whole(), heavy)
+        )
+    assert weighted == pytest.approx(every + 2 * answers, abs=1e-4)
 
 
 def test_packed_loss_is_the_sum_of_unpacked_losses(model: Any) -> None:
@@ -147,7 +162,7 @@ def test_the_start_attends_to_the_token_before_and_copies(decoder, tokenizer, tm
     tokenizer.save_pretrained(tmp_path)
     # Words without meaning, as in the text below: their vectors point anywhere.
     noise_NT = torch.randint(3, len(tokenizer), (200, 64)).numpy().astype("int32")
-    noise = PackedBlocks(noise_NT, noise_NT * 0 + 1, noise_NT > 0)
+    noise = PackedBlocks(noise_NT, noise_NT * 0 + 1, np.ones(noise_NT.shape, np.float32))
     wide = decoder.model_copy(update={"hidden_size": 128, "head_dim": 64, "intermediate_size": 128})
     model, _ = build_decoder(wide, tmp_path, noise, seed=0)
     model.set_attn_implementation("eager")

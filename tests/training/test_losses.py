@@ -14,8 +14,8 @@ VALUES = tensor([[0.5, 0.25, 0.5]])
 
 
 def test_zero_logits_give_ln_v() -> None:
-    loss = losses.token_nll_sum(torch.zeros(3, 7), tensor([0, 3, 6]))
-    assert loss.item() == pytest.approx(3 * math.log(7))
+    loss = losses.token_nll_sum(torch.zeros(3, 7), tensor([0, 3, 6]), tensor([1.0, 0.5, 2.0]))
+    assert loss.item() == pytest.approx(3.5 * math.log(7))
 
 
 def test_gae_by_hand() -> None:
