@@ -30,7 +30,7 @@ from medray.corpus.documents import Settings, write_documents
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome, Stages
 from medray.corpus.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
-from medray.corpus.tokens import training_documents, write_token_blocks
+from medray.corpus.tokens import write_token_blocks
 from medray.generation.prompts import formats
 from medray.privacy.surrogates import KeyConfig, Surrogates, load_key
 
@@ -101,7 +101,7 @@ def prepare_corpus(
     stages.run("documents", lambda: _documents(config, data, artefact))
     stages.run("passages", lambda: _passages(config, target))
     if tokenizer_path is None:
-        stages.run("tokenizer", lambda: _tokenizer(config, artefact, pretrain))
+        stages.run("tokenizer", lambda: _tokenizer(config, artefact))
     stages.run(
         "blocks",
         lambda: write_token_blocks(
@@ -157,13 +157,14 @@ def _passages(config: CorpusConfig, target: Path) -> Outcome:
     return {"chunk": counts}, {"passages": num_passages}
 
 
-def _tokenizer(config: CorpusConfig, artefact: Artefact, pretrain: set[str]) -> Outcome:
-    """Trains on the training split only; of a large corpus, on the documents with least hash."""
+def _tokenizer(config: CorpusConfig, artefact: Artefact) -> Outcome:
+    """Trains on the training split of every source, pretrained on or not; of a large corpus, on
+    the documents with least hash."""
     target, counts = artefact.dir, Counts()
     fraction = config.tokenizer.max_train_chars / max(1, artefact.metrics["document_chars"])
 
     def texts() -> Iterator[str]:
-        for document in training_documents(target / "documents", pretrain):
+        for document in read_rows(target / "documents", Document):
             counts.rows_in += 1
             if document.split != "train":
                 counts.reject("held_out")

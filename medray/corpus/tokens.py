@@ -31,11 +31,6 @@ TASK_DOCUMENTS = 2_000
 SPLITS = {"train": "train", "dev": "heldout"}
 
 
-def training_documents(directory: Path, sources: set[str]) -> Iterator[Document]:
-    """Yields the documents of the sources that pretraining uses."""
-    return (row for row in read_rows(directory, Document) if row.source in sources)
-
-
 def tokenise(batch: pa.Table, encoder: Any, eos: int) -> pa.Table:
     """Replaces column `text` by its token ids and its length in characters."""
     texts = batch.column("text").to_pylist()
@@ -66,7 +61,8 @@ def write_token_blocks(
     pad = eos if tokenizer.pad_token_id is None else cast(int, tokenizer.pad_token_id)
     rows = (
         {"doc_id": d.doc_id, "split": d.split, "kind": d.kind, "text": render(d)}
-        for d in training_documents(documents, sources)
+        for d in read_rows(documents, Document)
+        if d.source in sources
     )
     tables = []
     while shard := list(islice(rows, TASK_DOCUMENTS)):

@@ -41,17 +41,23 @@ class LoraConfig(Config):
     target_modules: list[str] | str = "all-linear"
 
 
+def load_tokenizer(config: DecoderConfig, trained: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of the decoder to pretrain: that of `path`, or the one in `trained`."""
+    if config.path:
+        trained = check_model_directory(Path(config.path).expanduser())
+    return AutoTokenizer.from_pretrained(trained)
+
+
 def build_decoder(
-    config: DecoderConfig, tokenizer_dir: Path, blocks: PackedBlocks, seed: int
-) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Returns a decoder to pretrain and its tokenizer: loaded from `path`, or newly made.
+    config: DecoderConfig, tokenizer: PreTrainedTokenizerBase, blocks: PackedBlocks, seed: int
+) -> Any:
+    """Returns a decoder to pretrain: loaded from `path`, or newly made.
 
     Args:
         blocks: training text that a new decoder's word vectors are counted on.
     """
     if config.path:
-        return load_decoder(Path(config.path).expanduser())
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
+        return load_decoder(Path(config.path).expanduser())[0]
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(
         Qwen3Config(
@@ -71,7 +77,7 @@ def build_decoder(
     )
     set_word_vectors(model, blocks, seed)
     set_induction_heads(model, seed)
-    return model, tokenizer
+    return model
 
 
 def load_decoder(directory: Path) -> tuple[Any, PreTrainedTokenizerBase]:

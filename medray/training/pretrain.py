@@ -17,7 +17,7 @@ from medray.common.manifest import Artefact
 from medray.common.records import Instruction
 from medray.common.rows import read_rows
 from medray.common.storage import Storage
-from medray.training.language_model import DecoderConfig, build_decoder
+from medray.training.language_model import DecoderConfig, build_decoder, load_tokenizer
 from medray.training.optimiser import OptimiserConfig
 from medray.training.packed import PackedBlocks
 from medray.training.sft import pack_instructions
@@ -59,13 +59,15 @@ def _train(arguments: dict[str, Any]) -> None:
     config: PretrainConfig = arguments["config"]
     storage = Storage(arguments["storage"])
     corpus = storage.fetch(*arguments["corpus"])
+    decoder: DecoderConfig = arguments["decoder"]
+    tokenizer = load_tokenizer(decoder, corpus / "tokenizer")
     train = PackedBlocks.open(corpus / "blocks", "train")
-    model, tokenizer = build_decoder(arguments["decoder"], corpus / "tokenizer", train, config.seed)
     if config.with_instructions:
         directory = storage.fetch(*arguments["instructions"]) / "sft"
         rows = (row for row in read_rows(directory, Instruction) if row.split == "train")
         read = pack_instructions(rows, tokenizer, train.block_tokens, "train")
         train = train.join(read.whole(config.answer_weight))
+    model = build_decoder(decoder, tokenizer, train, config.seed)
     train_language_model(
         "pretrain",
         model,
@@ -75,6 +77,6 @@ def _train(arguments: dict[str, Any]) -> None:
         config,
         arguments["workers"],
         config.seed,
-        {"title": "Pretrained decoder", "base": arguments["decoder"].path or "new, Qwen3"},
+        {"title": "Pretrained decoder", "base": decoder.path or "new, Qwen3"},
         arguments["progress"],
     )

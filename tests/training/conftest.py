@@ -51,7 +51,7 @@ def model_dir(tokenizer, decoder: DecoderConfig, text_blocks, tmp_path_factory) 
     """The decoder and its tokenizer as a Hugging Face directory."""
     directory = tmp_path_factory.mktemp("decoder")
     tokenizer.save_pretrained(directory)
-    model, _ = build_decoder(decoder, directory, text_blocks, seed=0)
+    model = build_decoder(decoder, tokenizer, text_blocks, seed=0)
     model.save_pretrained(directory)
     return directory
 

@@ -158,13 +158,12 @@ def test_long_examples_are_left_out(tokenizer: Any, caplog: pytest.LogCaptureFix
         pack_instructions([chat("肺" * 99)], tokenizer, 48, "train")
 
 
-def test_the_start_attends_to_the_token_before_and_copies(decoder, tokenizer, tmp_path) -> None:
-    tokenizer.save_pretrained(tmp_path)
+def test_the_start_attends_to_the_token_before_and_copies(decoder, tokenizer) -> None:
     # Words without meaning, as in the text below: their vectors point anywhere.
     noise_NT = torch.randint(3, len(tokenizer), (200, 64)).numpy().astype("int32")
     noise = PackedBlocks(noise_NT, noise_NT * 0 + 1, np.ones(noise_NT.shape, np.float32))
     wide = decoder.model_copy(update={"hidden_size": 128, "head_dim": 64, "intermediate_size": 128})
-    model, _ = build_decoder(wide, tmp_path, noise, seed=0)
+    model = build_decoder(wide, tokenizer, noise, seed=0)
     model.set_attn_implementation("eager")
     model.eval()
     generator = torch.Generator().manual_seed(0)
@@ -184,9 +183,8 @@ def test_the_start_attends_to_the_token_before_and_copies(decoder, tokenizer, tm
     assert rank_BT[:, 24:].median() < 50 < 100 < rank_BT[:, :23].median()
 
 
-def test_the_same_seed_builds_the_same_decoder(decoder, tokenizer, text_blocks, tmp_path) -> None:
-    tokenizer.save_pretrained(tmp_path)
-    built = (build_decoder(decoder, tmp_path, text_blocks, seed)[0] for seed in (0, 0, 1))
+def test_the_same_seed_builds_the_same_decoder(decoder, tokenizer, text_blocks) -> None:
+    built = (build_decoder(decoder, tokenizer, text_blocks, seed) for seed in (0, 0, 1))
     one, two, other = (model.state_dict() for model in built)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["lm_head.weight"], other["lm_head.weight"])

@@ -55,10 +55,9 @@ def test_too_little_text_gives_zeros() -> None:
 
 
 def test_the_averaging_head_gives_the_mean_of_what_came_before(
-    decoder, tokenizer, text_blocks, tmp_path
+    decoder, tokenizer, text_blocks
 ) -> None:
-    tokenizer.save_pretrained(tmp_path)
-    model, _ = build_decoder(decoder, tmp_path, text_blocks, seed=0)
+    model = build_decoder(decoder, tokenizer, text_blocks, seed=0)
     model.set_attn_implementation("eager")
     with torch.no_grad():
         weights = model.eval()(torch.arange(3, 15)[None], output_attentions=True).attentions
