@@ -59,6 +59,8 @@ def build_decoder(
     if config.path:
         return load_decoder(Path(config.path).expanduser())[0]
     torch.manual_seed(seed)
+    eos: Any = tokenizer.eos_token_id
+    pad: Any = tokenizer.pad_token_id
     model = Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=len(tokenizer),
@@ -71,8 +73,8 @@ def build_decoder(
             max_position_embeddings=config.max_tokens,
             tie_word_embeddings=True,
             attention_bias=True,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=eos,
+            pad_token_id=pad,
         )
     )
     set_word_vectors(model, blocks, seed)

@@ -89,9 +89,13 @@ def pack_instructions(
 ) -> PackedBlocks:
     """Tokenises and packs; examples longer than a block are left out and counted."""
     counts, sequences = Counts(), []
+    known: dict[str, tuple[list[int], list[bool]]] = {}  # a weight above 1 repeats rows
     for row in rows:
         counts.rows_in += 1
-        tokens, answers = tokenise_chat(row.messages, tokenizer)
+        chat = row.model_dump_json(include={"messages"})
+        if chat not in known:
+            known[chat] = tokenise_chat(row.messages, tokenizer)
+        tokens, answers = known[chat]
         if len(tokens) > block_tokens:
             counts.reject("too_long")
         else:

@@ -229,6 +229,7 @@ def test_reward_model_learns_the_training_scores(rewarded: Artefact, storage: St
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
     assert losses[-1] < losses[0]
     assert {"loss_before", "loss_after", "correlation_after"} <= rewarded.metrics.keys()
+    assert 0 < rewarded.metrics["spread_after"] < 10
 
 
 @pytest.fixture(scope="module")
