@@ -22,7 +22,7 @@ from medray.project import find_profile, jobs_directory
 
 INTRODUCTION = """\
 medray demo: a sample hospital's records to a served, grounded answer, on this machine.
-  time    15 to 20 minutes on two cores; a second run reuses what is finished
+  time    about 15 minutes on two cores; a second run reuses what is finished
   memory  under 8 GB
   disk    about 1 GB under {root}
   network none: the models are trained here, from nothing

@@ -3,9 +3,9 @@ and inside an answer's leading `“…”`, the evidence of a verdict, only word
 
 In: the texts that each answer may quote, the tokens generated so far. Out: logits, with every
 token forbidden that would leave the text. A quotation starts and ends at a clause's edge, so
-that it says what its passage says; a passage's title is followed by that passage's number. Which
-title and which clause is left to the model, and so is everything outside of quotations; whether a
-passage answers the question is not decided here.
+that it says what its passage says; a sentence that begins with `《` names a passage, and its title
+is followed by that passage's number. Which title and which clause is left to the model, and so is
+everything outside of quotations; whether a passage answers the question is not decided here.
 
 A quotation that the model could not have misspelt need not be thrown away when it is checked.
 Source: not in the method; constrained generation over a given text (De Cao et al. 2021).
@@ -20,6 +20,7 @@ from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from medray.generation.prompts import RECORD, Numbered
 
+OPEN_TITLE = re.compile(r"^\s*《([^》\n]*)$")
 OPEN_HEAD = re.compile(r"《([^》\n]*)》([^《“\n]*)$")
 OPEN_QUOTE = re.compile(r"《[^》]*》\[(\d+)\]：“([^”\n]*)$")
 OPEN_EVIDENCE = re.compile(r"^“([^”]*)$")
@@ -92,7 +93,7 @@ class GuidedQuotes(LogitsProcessor):
                 return {piece[0] for piece in pieces}
         generated = ids[self._decode_from[row] :]
         text = str(self._tokenizer.decode(generated, skip_special_tokens=True))
-        if (head := OPEN_HEAD.search(text)) and (rests := self._numbers(row, *head.groups())):
+        if rests := self._head(row, text):
             pieces = [self._piece(rest) for rest in rests]
         elif quote := self._open_quote(text, quotables):
             rests, may_end = quote
@@ -114,10 +115,16 @@ class GuidedQuotes(LogitsProcessor):
             return None
         return quotables[int(quote[1])].rests(quote[2])
 
-    def _numbers(self, row: int, title: str, begun: str) -> list[str]:
-        """What may follow a passage's title and the beginning of its number."""
-        marks = [f"[{k}]：“" for k, known in self._heads[row].items() if known == title]
-        return [mark[len(begun) :] for mark in marks if mark.startswith(begun)]
+    def _head(self, row: int, text: str) -> list[str]:
+        """What may follow in a citation's `《title》[k]：“`; empty where `text` is in no such."""
+        if title := OPEN_TITLE.search(text):
+            heads, begun = [f"{known}》" for known in self._heads[row].values()], title[1]
+        elif head := OPEN_HEAD.search(text):
+            known, begun = head.groups()
+            heads = [f"[{k}]：“" for k, other in self._heads[row].items() if other == known]
+        else:
+            return []
+        return [head[len(begun) :] for head in heads if head.startswith(begun)]
 
     def _piece(self, text: str) -> list[int]:
         """The tokens of the first characters of `text`, as few as are whole; mostly one."""

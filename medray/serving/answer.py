@@ -30,7 +30,8 @@ class AnswerConfig(Config):
     """How questions are answered, where the request does not say."""
 
     top_k: int = 5
-    """Source: not given; chosen because the grounded examples of SFT hold at most five passages."""
+    """Passages shown to the model. Source: not given; [EMR-LLM 1.5] leaves k open. Best as many as
+    the grounded examples hold that it was fine-tuned on."""
     min_score: float = 0.0
     """Passages with a lower cosine are not shown to the model.
     Source: not given; 0 refuses only what points away from the question. Not calibrated."""

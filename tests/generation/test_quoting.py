@@ -103,6 +103,8 @@ def test_text_outside_quotations_is_free(engine: HFEngine) -> None:
         "肺炎",
         "《指南》",
         "《指南》[1]",
+        "见《指",
+        "《指南",
         "《肺炎 治疗》说",
         grounded_answer("肺炎 治疗", 1, "疗程7天"),
         "“",
@@ -111,18 +113,19 @@ def test_text_outside_quotations_is_free(engine: HFEngine) -> None:
         assert torch.isfinite(guide(torch.tensor([engine.encode(text)]), scores)).all()
 
 
-def test_a_title_is_followed_by_its_passage_s_number(engine: HFEngine) -> None:
+def test_a_citation_names_a_passage_and_its_number(engine: HFEngine) -> None:
     twice = {1: PASSAGES[0], 2: PASSAGES[1], 3: PASSAGES[0]._replace(text="疗程7天。")}
     answers = set()
     for seed in range(8):
         sampling = Sampling(max_new_tokens=60, temperature=2.0, seed=seed)
         prompt = engine.prompt([{"role": "user", "content": "治疗？"}])
-        for title in ("肺炎 治疗", "哮喘 治疗"):
-            (answer,) = _continue(engine, [prompt], [f"《{title}》"], sampling, twice)
+        for begun in ("《肺炎 治疗》", "《哮喘", "《"):
+            (answer,) = _continue(engine, [prompt], [begun], sampling, twice)
             citation = parse_citations(answer)[0]
             assert check_citation(citation, list(twice.values())) is None
             answers.add((citation.title, citation.number))
-    # Two passages under one title: which of them is the model's choice.
+    # A sentence that begins with 《 names one of the passages. Which, and of two under one title
+    # which number, is the model's choice.
     assert answers == {("肺炎 治疗", 1), ("肺炎 治疗", 3), ("哮喘 治疗", 2)}
 
 
