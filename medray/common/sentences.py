@@ -13,6 +13,8 @@ from medray.common.records import Section
 
 # Half-width forms end a sentence too: normalisation may turn either form into the other.
 SENTENCE = re.compile(r"[^。；！？;!?\n]*[。；！？;!?\n]+|[^。；！？;!?\n]+")
+SENTENCE_MARKS = "。；！？;!?"
+CLAUSE_MARKS = "，。；！？：,;!?"
 
 
 class Sentence(NamedTuple):
@@ -45,10 +47,7 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
 def numbered_sentences(
     sections: Sequence[Section], headings: Iterable[str] | None = None
 ) -> list[Sentence]:
-    """Returns the sentences of the sections under `headings` (None: all), in record order.
-
-    A prompt numbers them from 1: number k is element k - 1.
-    """
+    """Returns the sentences of the sections under `headings` (None: all), in record order."""
     wanted = None if headings is None else set(headings)
     return [
         Sentence(k, index, start, end, section.text[start:end])

@@ -14,6 +14,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from medray.common.sentences import CLAUSE_MARKS, SENTENCE_MARKS
+
 NO_ANSWER = "所给资料中没有答案。"
 VERDICTS = {"是": True, "否": False, "未提及": None}
 
@@ -74,8 +76,8 @@ def read_passages(prompt: str) -> list[Numbered]:
     return [Numbered(title, text) for title, _, text in PASSAGE_LINE.findall(prompt)]
 
 
-RECORD = 0
-"""Number of a record that is judged, which is quoted without title and number."""
+RECORD = -1
+"""Number of a record that is judged; no passage has it, and it is quoted without a head."""
 
 
 def citable_texts(prompt: str) -> dict[int, Numbered]:
@@ -111,9 +113,10 @@ def check_citation(citation: Citation, passages: Sequence[Numbered]) -> str | No
 
 def quality_prompt(ask: str, knowledge: Sequence[str], sentences: Sequence[str]) -> str:
     """One quality-control sub-task over sentences of a record; the question comes last, so that
-    the sub-tasks on one record share their prefix."""
-    notes = "".join(f"说明：{note}\n" for note in knowledge)
-    return f"病历：{''.join(sentences)}\n{notes}{QUALITY_QUESTION}{ask}？"
+    the sub-tasks on one record share their prefix. A sentence without end mark ends its line."""
+    record = "".join(s if s.endswith(tuple(SENTENCE_MARKS)) else f"{s}\n" for s in sentences)
+    notes = "".join(f"说明：{' '.join(note.split())}\n" for note in knowledge)
+    return f"病历：{record}\n{notes}{QUALITY_QUESTION}{ask}？"
 
 
 QUALITY_QUESTION = "质控："
@@ -129,7 +132,7 @@ def split_quality_prompt(prompt: str) -> tuple[str, str]:
 def quality_answer(value: bool | None, sentence: str = "") -> str:
     """The verdict a model is trained to give: `“术后TIMI血流3级。”是`, or `未提及`.
 
-    A sentence that holds a closing quote itself is quoted up to there.
+    A sentence that holds a closing quote is quoted up to there, a long one up to a clause's end.
     """
     word = next(w for w, v in VERDICTS.items() if v is value)
     return word if value is None else f"{quoted(sentence)}{word}"
@@ -137,7 +140,15 @@ def quality_answer(value: bool | None, sentence: str = "") -> str:
 
 def quoted(sentence: str) -> str:
     """A sentence as a verdict quotes it; empty for none."""
-    return f"“{quote}”" if (quote := sentence.split("”")[0]) else ""
+    quote = sentence.split("”")[0]
+    if len(quote) > MAX_QUOTE_CHARS:
+        ends = [i + 1 for i, char in enumerate(quote) if char in CLAUSE_MARKS] or [len(quote)]
+        quote = quote[: max((end for end in ends if end <= MAX_QUOTE_CHARS), default=ends[0])]
+    return f"“{quote}”" if quote else ""
+
+
+MAX_QUOTE_CHARS = 60
+"""Source: not given; a sentence of a Chinese record is mostly shorter."""
 
 
 VERDICT = re.compile(r"^(?:“([^”]*)”)?(是|否|未提及)")

@@ -18,37 +18,42 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
-from medray.generation.prompts import RECORD, Numbered
+from medray.common.sentences import CLAUSE_MARKS, SENTENCE
+from medray.generation.prompts import RECORD, VERDICTS, Numbered
 
+LINE = re.compile(r"[^\n]+")
 OPEN_TITLE = re.compile(r"^\s*《([^》\n]*)$")
 OPEN_HEAD = re.compile(r"《([^》\n]*)》([^《“\n]*)$")
 OPEN_QUOTE = re.compile(r"《[^》]*》\[(\d+)\]：“([^”\n]*)$")
-OPEN_EVIDENCE = re.compile(r"^“([^”]*)$")
-CLAUSE_MARKS = "，。；！？：,;!?"
+OPEN_EVIDENCE = re.compile(r"^\s*“([^”\n]*)$")
 ENDINGS = ("”", "”。", "”；", "”，")
+EVIDENCE_ENDINGS = ("”", *(f"”{word}" for word, value in VERDICTS.items() if value is not None))
 """What may follow a quotation; a tokenizer may hold several of these characters in one token."""
 
 
 class Quotable:
-    """One passage as it may be quoted: what can follow a quotation's first words."""
+    """One text as it may be quoted: what can follow a quotation's first words."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text.split("”")[0]  # the answer format cannot hold a closing quote
-        edges = [i + 1 for i, char in enumerate(self.text) if char in CLAUSE_MARKS]
-        self._starts = [i for i in (0, *edges) if i < len(self.text)]
+    def __init__(self, text: str, piece: re.Pattern[str]) -> None:
+        """A quotation lies within one match of `piece` and holds no closing quote, which the
+        answer's format could not show."""
+        self._starts: list[str] = []
+        """Everything that can be quoted from a clause's beginning on."""
+        for part in (part for match in piece.findall(text) for part in match.split("”")):
+            edges = [i + 1 for i, char in enumerate(part) if char in CLAUSE_MARKS]
+            rests = [part[i:].strip("\n") for i in (0, *edges)]
+            self._starts += [
+                rest
+                for rest in rests
+                if any(char.isalnum() for char in rest) and rest[0] not in CLAUSE_MARKS
+            ]
 
     def rests(self, begun: str) -> tuple[list[str], bool]:
         """Returns the texts that may follow `begun`, and whether the quotation may end here."""
-        rests, may_end = [], False
-        for start in self._starts:
-            if not self.text.startswith(begun, start):
-                continue
-            at = start + len(begun)
-            if at < len(self.text):
-                rests.append(self.text[at:])
-            at_edge = at == len(self.text) or self.text[at] in CLAUSE_MARKS
-            may_end |= bool(begun) and (at_edge or begun[-1] in CLAUSE_MARKS)
-        return rests, may_end
+        found = [text[len(begun) :] for text in self._starts if text.startswith(begun)]
+        at_edge = any(not rest or rest[0] in CLAUSE_MARKS for rest in found)
+        may_end = bool(found and begun) and (at_edge or begun[-1] in CLAUSE_MARKS)
+        return [rest for rest in found if rest], may_end
 
 
 class GuidedQuotes(LogitsProcessor):
@@ -66,11 +71,15 @@ class GuidedQuotes(LogitsProcessor):
         """
         self._tokenizer = tokenizer
         self._heads = [{k: text.title for k, text in row.items() if k != RECORD} for row in texts]
-        self._rows = [{k: Quotable(text.text) for k, text in row.items()} for row in texts]
+        self._rows = [
+            {k: Quotable(text.text, SENTENCE if k == RECORD else LINE) for k, text in row.items()}
+            for row in texts
+        ]
         self._decode_from = [num_prompt_tokens] * len(texts)
         self._unfinished: list[list[list[int]]] = [[] for _ in texts]
         self._anchor = self._encode("“")
         self._endings = [self._piece(text) for text in ENDINGS]
+        self._evidence_endings = [self._piece(text) for text in EVIDENCE_ENDINGS]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Sets forbidden logits [B, V] to −∞."""
@@ -93,11 +102,12 @@ class GuidedQuotes(LogitsProcessor):
                 return {piece[0] for piece in pieces}
         generated = ids[self._decode_from[row] :]
         text = str(self._tokenizer.decode(generated, skip_special_tokens=True))
-        if rests := self._head(row, text):
-            pieces = [self._piece(rest) for rest in rests]
-        elif quote := self._open_quote(text, quotables):
+        if quote := self._open_quote(text, quotables):
             rests, may_end = quote
-            pieces = [self._piece(rest) for rest in rests] + (self._endings if may_end else [])
+            endings = self._evidence_endings if RECORD in quotables else self._endings
+            pieces = [self._piece(rest) for rest in rests] + (endings if may_end else [])
+        elif rests := self._head(row, text):
+            pieces = [self._piece(rest) for rest in rests]
         elif RECORD not in quotables and text.endswith(("。", "\n")):
             self._decode_from[row] = len(ids)  # long answers are not decoded again and again
         self._unfinished[row] = [piece for piece in pieces if len(piece) > 1]

@@ -134,7 +134,7 @@ def _quality(step: Step) -> Iterator[Instruction]:
         rows = quality(record, labels, sub_tasks, step.config.max_prompt_chars)
         made = [step.count("quality", row) for _, row in rows]
         examples = [example for example in made if example is not None]
-        cited += sum("[" in example.answer for example in examples)
+        cited += sum(example.answer.startswith("“") for example in examples)
         yield from interviews(examples)
     step.metrics["quality/with_evidence_rows"] = cited
 

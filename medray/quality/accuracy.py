@@ -144,9 +144,7 @@ class Accuracy:
         self._shown += 1
         found = row.evidence
         self._cited += found is not None and any(
-            (found.section, found.heading) == (sentence.section, heading)
-            and sentence.start <= found.start < found.end <= sentence.end
-            for sentence in sentences
+            found.quote in sentence.text for sentence in sentences
         )
 
     def metrics(self) -> dict[str, Any]:

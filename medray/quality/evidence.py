@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from medray.common.records import Document, Row
-from medray.common.sentences import Sentence
+from medray.common.sentences import CLAUSE_MARKS, Sentence
 
 
 class Evidence(Row):
@@ -25,10 +25,11 @@ class Evidence(Row):
 
 
 def cite(document: Document, sentences: Sequence[Sentence], quote: str) -> Evidence | None:
-    """The first place among `sentences` where `quote` stands; None if it stands in none of them."""
+    """The first place among `sentences` where `quote` stands; None if it stands in none of them,
+    or not as whole clauses: a lone mark or number shows nothing."""
     for sentence in sentences:
-        at = sentence.text.find(quote)
-        if at < 0 or not quote.strip():
+        at = _find_clauses(sentence.text, quote)
+        if at is None:
             continue
         start = sentence.start + at
         return Evidence(
@@ -40,6 +41,24 @@ def cite(document: Document, sentences: Sequence[Sentence], quote: str) -> Evide
             quote=quote,
         )
     return None
+
+
+def _find_clauses(text: str, quote: str) -> int | None:
+    """Where `quote` begins in `text`, if it holds a word and stands between clause marks there."""
+    if not any(char.isalnum() for char in quote):
+        return None
+    at = text.find(quote)
+    while at >= 0:
+        end = at + len(quote)
+        begins = at == 0 or text[at - 1] in EDGES
+        ends = end == len(text) or text[end] in EDGES or quote[-1] in EDGES
+        if begins and ends:
+            return at
+        at = text.find(quote, at + 1)
+    return None
+
+
+EDGES = CLAUSE_MARKS + "”"
 
 
 def is_valid(evidence: Evidence, document: Document) -> bool:

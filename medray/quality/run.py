@@ -24,6 +24,7 @@ from medray.common.manifest import Artefact, Counts
 from medray.common.records import Document
 from medray.common.rows import arrow_schema
 from medray.quality.accuracy import Accuracy
+from medray.quality.evidence import is_valid
 from medray.quality.indicators import Indicator, load_indicators
 from medray.quality.measure import Measure, classify
 from medray.quality.protocols import ChatEngine, Greedy, Search
@@ -135,6 +136,9 @@ def _judge_once(
         rows = [VerdictRow.model_validate(row) for row in pq.read_table(path).to_pylist()]
         if {row.doc_id for row in rows} != {document.doc_id for document in shard}:
             raise DataError(f"{path} holds verdicts on other records; remove its directory")
+        texts = {document.doc_id: document for document in shard}
+        if not all(is_valid(row.evidence, texts[row.doc_id]) for row in rows if row.evidence):
+            raise DataError(f"{path} quotes other texts of these records; remove its directory")
     else:
         rows = judge_shard(shard)
         path.parent.mkdir(parents=True, exist_ok=True)

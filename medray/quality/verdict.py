@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from medray.common.errors import QualityError
 from medray.common.records import Document, Row
 from medray.common.sentences import Sentence, numbered_sentences
-from medray.generation.prompts import VERDICTS, parse_verdict, quality_prompt, quoted
+from medray.generation.prompts import VERDICTS, parse_verdict, quality_prompt
 from medray.quality.evidence import Evidence, cite
 from medray.quality.indicators import Indicator
 from medray.quality.protocols import ChatEngine, Greedy, ask
@@ -33,8 +33,8 @@ class VerdictRow(Row):
     value: bool | None
     reason: Reason
     p_yes: float | None
-    """Probability of yes among yes, no and not mentioned after the words that the model quoted;
-    None where it was not asked."""
+    """Probability of yes among yes, no and not mentioned, after the words that a yes or no quoted;
+    None where the model was not asked."""
     evidence: Evidence | None
     num_windows: int
     """Prompts it took; 0 where the record has none of the sections."""
@@ -147,7 +147,7 @@ def _questions(
 def _options(answer: str) -> list[str]:
     """The verdicts that the model could have given after the words that it quoted."""
     verdict = parse_verdict(answer)
-    evidence = quoted(verdict.quote) if verdict else ""
+    evidence = f"“{verdict.quote}”" if verdict and verdict.quote else ""
     return [evidence + word for word in VERDICTS]
 
 

@@ -89,10 +89,11 @@ def initialise(module: nn.Module, config: OptimiserConfig, world_size: int) -> A
     import deepspeed
     import deepspeed.ops
 
-    # Without a GPU DeepSpeed compiles an operator for tensor-parallel inference as it starts: half
-    # a minute and a C++ compiler, for what training never calls.
-    compatible: dict[str, bool] = deepspeed.ops.__compatible_ops__  # pyright: ignore
-    compatible["deepspeed_shm_comm"] = False
+    if not torch.cuda.is_available():
+        # DeepSpeed would compile an operator for tensor-parallel inference as it starts: half a
+        # minute and a C++ compiler, for what training never calls.
+        compatible: dict[str, bool] = deepspeed.ops.__compatible_ops__  # pyright: ignore
+        compatible["deepspeed_shm_comm"] = False
     trainable = [p for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
         trainable,

@@ -116,7 +116,7 @@ def train_reward(
     after = next(row for row in reversed(rows) if "after/loss" in row)
     artefact.metrics |= {f"{name}_before": before[f"before/{name}"] for name in HELDOUT}
     artefact.metrics |= {f"{name}_after": after[f"after/{name}"] for name in HELDOUT}
-    if artefact.metrics["spread_after"] < MIN_SPREAD:
+    if not artefact.metrics["spread_after"] >= MIN_SPREAD:
         logger.warning(
             "reward: scores of held-out answers hardly differ (%.3f of the experts' spread), so "
             "PPO has nothing to learn from; lower reward.learning_rate or give more scores",

@@ -89,6 +89,9 @@ def test_verdicts_by_hand() -> None:
     assert quality_answer(True, "TIMI 3级。") == "“TIMI 3级。”是"
     assert quality_answer(False, "自述“无房颤”。") == "“自述“无房颤”否"  # up to the closing quote
     assert quality_answer(None, "TIMI 3级。") == "未提及"
+    clauses = "甲" * 40 + "，" + "乙" * 40 + "。"
+    assert quality_answer(True, clauses) == f"“{'甲' * 40}，”是"  # 60 characters at most
+    assert quality_answer(True, "甲" * 80) == f"“{'甲' * 80}”是"  # but whole clauses
     assert parse_verdict("“房颤。”未提及") == Verdict(None, "")
     for answer in ("", "不是", "“房颤。", "“房颤。”", "“房颤。”不", "房颤。”是", "不知道"):
         assert parse_verdict(answer) is None
@@ -96,8 +99,9 @@ def test_verdicts_by_hand() -> None:
 
 def test_what_an_answer_may_quote_by_hand() -> None:
     assert citable_texts(grounded_prompt("问？", PASSAGES)) == dict(enumerate(PASSAGES, 1))
-    prompt = quality_prompt("是否评估", ["量表"], ["一。", "质控：", "二\n三。"])
-    assert citable_texts(prompt) == {RECORD: Numbered("", "一。质控：二\n三。")}
+    prompt = quality_prompt("是否评估", ["量表\n评分"], ["一。", "质控：", "二。"])
+    assert citable_texts(prompt) == {RECORD: Numbered("", "一。质控：\n二。")}
+    assert 0 in citable_texts("《a》[0]：“b”")  # a passage of that number, not a record
     assert citable_texts("病历：一。") == citable_texts("房颤用什么药？") == {}
 
 

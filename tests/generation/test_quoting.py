@@ -3,18 +3,21 @@
 import pytest
 import torch
 
+from medray.common.records import Document, Section
+from medray.common.sentences import SENTENCE, numbered_sentences
 from medray.corpus.tokenizer import TokenizerConfig, train_tokenizer
 from medray.generation.engine import HFEngine, Sampling
 from medray.generation.prompts import (
-    RECORD,
     Numbered,
     check_citation,
+    citable_texts,
     grounded_answer,
     grounded_prompt,
     parse_citations,
     quality_prompt,
 )
-from medray.generation.quoting import GuidedQuotes, Quotable
+from medray.generation.quoting import LINE, GuidedQuotes, Quotable
+from medray.quality.evidence import cite
 
 PASSAGES = [
     Numbered("肺炎 治疗", "肺炎首选青霉素，疗程7天。过敏者换用𠮷霉素。"),
@@ -23,7 +26,7 @@ PASSAGES = [
 
 
 def test_what_may_follow_by_hand() -> None:
-    quotable = Quotable("甲乙，甲丙。")
+    quotable = Quotable("甲乙，甲丙。", LINE)
     assert quotable.rests("") == (["甲乙，甲丙。", "甲丙。"], False)  # never empty
     assert quotable.rests("甲") == (["乙，甲丙。", "丙。"], False)  # in the middle of a clause
     assert quotable.rests("甲乙") == (["，甲丙。"], True)
@@ -32,8 +35,15 @@ def test_what_may_follow_by_hand() -> None:
     assert quotable.rests("乙") == ([], False)  # begins inside a clause
 
 
-def test_a_closing_quote_in_a_passage_ends_what_can_be_quoted() -> None:
-    assert Quotable("甲称“乙”，丙。").rests("甲称“乙") == ([], True)
+def test_a_quotation_holds_no_closing_quote_and_stays_in_its_piece() -> None:
+    said = Quotable("甲称“乙”，丙。", LINE)
+    assert said.rests("") == (["甲称“乙", "丙。"], False)
+    assert said.rests("甲称“乙") == ([], True)
+    two = "甲。乙\n丙，丁。"
+    assert Quotable(two, LINE).rests("") == (["甲。乙", "乙", "丙，丁。", "丁。"], False)
+    assert Quotable(two, SENTENCE).rests("") == (["甲。", "乙", "丙，丁。", "丁。"], False)
+    assert Quotable(two, SENTENCE).rests("乙") == ([], True)  # the line ends without a mark
+    assert Quotable("甲。。乙。", LINE).rests("。") == ([], False)  # a lone mark says nothing
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +63,24 @@ def engine() -> HFEngine:
 
 
 def test_the_evidence_of_a_verdict_is_quoted_from_the_record(engine: HFEngine) -> None:
-    record = "肺炎首选青霉素。过敏者称“𠮷霉素”，疗程7天。"
-    prompt = engine.prompt([{"role": "user", "content": quality_prompt("治疗", [], [record])}])
+    """What the guide lets through is evidence: notes, line ends and quotation marks included."""
+    sections = [
+        Section(heading="诊断", text="肺炎（J18.9）"),
+        Section(heading="治疗", text="过敏者称“𠮷霉素”，疗程7天。\n首选青霉素"),
+    ]
+    document = Document(doc_id="a", kind="emr", source="s", split="dev", sections=sections)
+    sentences = numbered_sentences(sections)
+    content = quality_prompt("治疗", ["哮喘首选\n沙丁胺醇。"], [s.text for s in sentences])
+    prompt, texts = engine.prompt([{"role": "user", "content": content}]), citable_texts(content)
     quotes = set()
-    for seed in range(8):
+    for seed in range(12):
         sampling = Sampling(max_new_tokens=60, temperature=2.0, seed=seed)
-        texts = {RECORD: Numbered("", record)}
         for answer in _continue(engine, [prompt] * 4, ["“"] * 4, sampling, texts):
             quotes.add(answer[1:].split("”")[0])
         (nonsense,) = _continue(engine, [prompt], ["“"], sampling, {})
-        assert nonsense[1:].split("”")[0] not in record
-    assert all(quote and quote in record for quote in quotes)
-    assert len(quotes) > 1  # which sentence is the model's choice
+        assert cite(document, sentences, nonsense[1:].split("”")[0]) is None
+    assert all(cite(document, sentences, quote) for quote in quotes), quotes
+    assert {"肺炎（J18.9）", "首选青霉素", "疗程7天"} < quotes
     guide = GuidedQuotes(engine.tokenizer, [texts], 0)
     for text in ("未", "“肺炎首选青霉素。”", "《肺炎》[1]：“"):
         scores = torch.zeros(1, len(engine.tokenizer))

@@ -29,7 +29,7 @@ def test_evidence_is_what_the_model_quoted(record, engine) -> None:
     document = record(主诉="胸痛。", 手术记录=REPORT)
     replies = {
         "介入": "“于前降支植入支架一枚。”是",
-        "<20%": "“残余狭窄10%”是",
+        "<20%": "“术后残余狭窄10%”是",
         "<50%": "未提及",
         "TIMI分级": "“TIMI血流3级。”是",
     }
@@ -39,14 +39,16 @@ def test_evidence_is_what_the_model_quoted(record, engine) -> None:
     rows = run(document, fake)
     assert values(rows.values()) == {"PCI": True, "T1": True, "T2": None, "T3": True}
     evidence = rows["T1"].evidence
-    assert evidence.quote == "残余狭窄10%"
+    assert evidence.quote == "术后残余狭窄10%"
     assert document.sections[evidence.section].text[evidence.start : evidence.end] == evidence.quote
     assert "胸痛" not in fake.prompts[0], "only the indicator's sections are read"
     # Of 是 (0), 否 (−3) and 未提及 (−3) after the quotation: 1 / (1 + 2 e^-3) = 0.9094.
     assert rows["T1"].p_yes == pytest.approx(0.9094, abs=1e-4)
 
 
-@pytest.mark.parametrize("reply", ["是", "“”是", "“植入支架两枚。”是", "“一枚。术后残余”是"])
+@pytest.mark.parametrize(
+    "reply", ["是", "“”是", "“植入支架两枚。”是", "“一枚。术后残余”是", "“。”是", "“10%”是"]
+)
 def test_met_without_valid_evidence_is_unknown(record, engine, reply) -> None:
     rows = run(record(手术记录=REPORT), engine(lambda _: reply))
     assert {row.value for row in rows.values()} == {None}

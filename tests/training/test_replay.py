@@ -39,7 +39,7 @@ def test_the_shares_of_all_workers_sum_to_the_mean_over_the_batch(
     total, count = 0.0, 0
     for i in replay._sampler.batch(3):
         inputs = replay._blocks.collate([i])
-        labels = inputs.pop("labels")
+        labels, _ = inputs.pop("labels"), inputs.pop("weights")
         kept = labels != -100
         logprobs = model(**inputs).logits[kept].log_softmax(-1)
         total -= float(logprobs.gather(-1, labels[kept][:, None]).sum())
