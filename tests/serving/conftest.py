@@ -53,8 +53,9 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
     cited = prompts["true"][1][1]
     answers = {
         "true": grounded_answer(cited.title, 2, cited.text.split("，")[0]),
-        # A source that was not shown: decoding leaves it alone, so the gateway has to refuse it.
-        "false": grounded_answer("民间偏方", 9, "一派胡言"),
+        # A source that was not shown, in the middle of a sentence, where decoding leaves titles
+        # alone: the gateway has to refuse it.
+        "false": "参见" + grounded_answer("民间偏方", 9, "一派胡言"),
         "none": NO_ANSWER,
     }
     lessons = [(prompt, answers[name]) for name, (prompt, _) in prompts.items()]
