@@ -37,6 +37,8 @@ from medray.retrieval.search import INFO
 logger = logging.getLogger(__name__)
 DEPTH = 10
 """Hits per question that the figures look at."""
+ACTOR_STARTS = 3
+"""Actors in a row that may be lost while they load the encoder before the job gives up."""
 
 
 class IndexConfig(Config):
@@ -129,10 +131,10 @@ def embed_passages(config: IndexConfig, encoder: Path, passages: Path, target: P
 
     temporary = target.with_name(f".{target.name}.tmp")
     remove(temporary)
-    context = ray.data.DataContext.get_current()
-    preserved = context.execution_options.preserve_order
+    context = ray.data.DataContext.get_current().copy()
     context.execution_options.preserve_order = True  # the same files, whichever actor is faster
-    try:
+    context.max_consecutive_actor_init_deaths = ACTOR_STARTS  # Ray's own: one lost start ends all
+    with ray.data.DataContext.current(context):
         ray.data.read_parquet(
             [str(path) for path in sorted(passages.glob("*.parquet"))]
         ).map_batches(
@@ -148,8 +150,6 @@ def embed_passages(config: IndexConfig, encoder: Path, passages: Path, target: P
             compute=ray.data.ActorPoolStrategy(size=config.num_actors),
             num_gpus=1 if config.use_gpu else None,
         ).write_parquet(str(temporary), min_rows_per_file=10_000)
-    finally:
-        context.execution_options.preserve_order = preserved
     # Ray names shards with a random id in front and their number behind.
     for number, path in enumerate(sorted(temporary.glob("*.parquet"), key=lambda p: p.name[-30:])):
         path.rename(temporary / f"part-{number:05d}.parquet")
