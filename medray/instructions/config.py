@@ -6,6 +6,7 @@ from medray.common.config import Config
 from medray.instructions.examples import Task
 from medray.instructions.feedback import PromptsConfig, ScoresConfig
 from medray.instructions.knowledge_graph import KnowledgeGraphConfig
+from medray.instructions.partial import PartialConfig
 from medray.instructions.quality import QualityTasksConfig
 from medray.instructions.raw import TaskSource
 
@@ -40,6 +41,8 @@ class InstructionsConfig(Config):
     """Longest answer; a longer one is cut after its last sentence that fits."""
     max_rejected_fraction: float = Field(default=0.05, ge=0, le=1)
     """The job stops when more of a source's lines than this are malformed."""
+    partial_records: PartialConfig = PartialConfig()
+    """Further training rows of the diagnosis."""
     knowledge_graph: KnowledgeGraphConfig = KnowledgeGraphConfig()
     scores: ScoresConfig = ScoresConfig()
     prompts: PromptsConfig = PromptsConfig()

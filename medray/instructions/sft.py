@@ -15,9 +15,10 @@ from medray.instructions.exams import exam
 from medray.instructions.grounded import grounded
 from medray.instructions.knowledge_graph import knowledge_graph, load_templates
 from medray.instructions.outputs import exam_questions
+from medray.instructions.partial import partial_copies
 from medray.instructions.quality import interviews, load_sub_tasks, quality
 from medray.instructions.raw import Consultation, Dialogue, Generic, Grounded, Triple
-from medray.instructions.records import diagnosis, differential, treatment
+from medray.instructions.records import FINDINGS, diagnosis, differential, treatment
 from medray.instructions.settle import Share
 from medray.instructions.spool import Spool, hash_key
 from medray.instructions.step import Step
@@ -59,11 +60,17 @@ def _records(step: Step) -> Iterator[Instruction]:
     makes = {task: make for task, make in makes.items() if _is_wanted(step, task)}
     for task in makes:
         step.counts[task] = Counts()
+    step.counts["partial_records"] = Counts()
     for record in record_documents(step, audit=False) if makes else ():
         for task, make in makes.items():
             made = step.count(task, make(record))
             if made is not None:
                 yield made
+        if "diagnosis" in makes and record.split == "train":
+            for partial in partial_copies(record, FINDINGS, step.config.partial_records):
+                made = step.count("partial_records", makes["diagnosis"](partial))
+                if made is not None:
+                    yield made
 
 
 def _consultation(step: Step) -> Iterator[Instruction]:

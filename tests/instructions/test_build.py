@@ -136,6 +136,27 @@ def test_limits_and_weights(
     artefact.counts["write/sft"].check("write/sft")
 
 
+def test_partial_records_are_trained_on_and_never_held_out(
+    built: Artefact, hospital: Path, corpus: Path, config_of: Make, open_artefact: Open
+) -> None:
+    config = config_of(partial_records={"copies": 2, "drop": 0.5})
+    artefact = open_artefact(config, "partial")
+    build_instructions(config, hospital, corpus, artefact)
+    whole, rows = (
+        [r for r in read_rows(a.dir / "sft", Instruction) if r.task == "diagnosis"]
+        for a in (built, artefact)
+    )
+    assert [r for r in rows if "~" not in r.id] == whole
+    partial = [r for r in rows if "~" in r.id]
+    assert partial and all(r.split == "train" for r in partial)
+    prompts = {r.id: r.messages[0].content for r in whole}
+    assert all(len(r.messages[0].content) <= len(prompts[r.id[:-2]]) for r in partial)
+    assert all(r.answer == "肺炎" for r in partial)
+    counts = artefact.counts["partial_records"]
+    assert counts.rows_in == 2 * sum(r.split == "train" for r in whole)
+    artefact.counts["write/sft"].check("write/sft")
+
+
 def test_a_finished_output_is_kept_by_the_next_run(
     hospital: Path, corpus: Path, config_of: Make, open_artefact: Open
 ) -> None:

@@ -13,8 +13,15 @@ from medray.instructions.knowledge_graph import (
     knowledge_graph,
     load_templates,
 )
+from medray.instructions.partial import CLAUSE, PartialConfig, partial_copies
 from medray.instructions.raw import Consultation, Dialogue, Exam, Generic, Grounded, Turn
-from medray.instructions.records import diagnosis, differential, first_diagnosis, treatment
+from medray.instructions.records import (
+    FINDINGS,
+    diagnosis,
+    differential,
+    first_diagnosis,
+    treatment,
+)
 
 
 def same(text: str) -> str:
@@ -62,6 +69,27 @@ def test_diagnosis_leaves_the_answer_out_of_the_prompt() -> None:
     assert (made.answer, made.group, made.split) == ("肺炎", "心内科", "dev")
     assert diagnosis(record(主诉="发热"), 99) == Skipped("no_diagnosis")
     assert diagnosis(record(诊断="肺炎", 治疗="x"), 99) == Skipped("no_history")
+
+
+def test_partial_copies_leave_out_clauses_and_nothing_else() -> None:
+    clauses = [f"症状{k}，" for k in range(1000)] + ["血钾3.4mmol/L，1,200例。", "last, one; two"]
+    whole = record(现病史="".join(clauses), 诊断="肺炎，重症。")
+    config = PartialConfig(copies=2, drop=0.25)
+    first, second = partial_copies(whole, FINDINGS, config)
+    texts = [copy.sections[0].text for copy in (first, second)]
+    for text in texts:
+        rest = iter(clauses[:1000])
+        kept = [piece + "，" for piece in text.split("，") if piece.startswith("症状")]
+        assert all(piece in rest for piece in kept)  # in order, unchanged
+        assert len(kept) == pytest.approx(750, abs=60)  # 4.4 standard deviations of 13.7
+    assert texts[0] != texts[1]
+    assert [first, second] == list(partial_copies(whole, FINDINGS, config))
+    assert first.sections[1].text == "肺炎，重症。"  # the answer is not a finding
+    assert len({whole.doc_id, first.doc_id, second.doc_id}) == 3
+    assert CLAUSE.findall("".join(clauses[1000:])) == [
+        "血钾3.4mmol/L，", "1,200例。", "last,", " one;", " two",
+    ]  # fmt: skip
+    assert list(partial_copies(whole, FINDINGS, PartialConfig())) == []
 
 
 def test_treatment_and_differential() -> None:
