@@ -183,6 +183,7 @@ def main(run: Callable[[Job], Any], *, steps: tuple[str, ...]) -> None:
 def run_job(run: Callable[[Job], Any], steps: tuple[str, ...], argv: list[str]) -> int:
     """Runs a job with arguments; returns its exit code: 0, or 2 for what the user can mend."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # names every variant it tries
     set_environment()
     try:
         arguments = _parse(argv)

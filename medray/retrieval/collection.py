@@ -50,6 +50,10 @@ def connect(uri: str, token: str = "") -> MilvusClient:
     Raises:
         ServiceError: if nothing answers at the URI, or another process holds the Lite file.
     """
+    if is_lite(uri):
+        # Lite's server runs in this process and logs a traceback for each call that it does not
+        # have (AllocTimestamp, which the client does without); what fails reaches the client.
+        logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
     try:
         return MilvusClient(uri, token=token, timeout=20)
     except (MilvusException, RuntimeError) as error:

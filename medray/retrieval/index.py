@@ -135,8 +135,10 @@ def embed_passages(config: IndexConfig, encoder: Path, passages: Path, target: P
     context.execution_options.preserve_order = True  # the same files, whichever actor is faster
     context.max_consecutive_actor_init_deaths = ACTOR_STARTS  # Ray's own: one lost start ends all
     with ray.data.DataContext.current(context):
+        paths = [str(path) for path in sorted(passages.glob("*.parquet"))]
+        # A small corpus is one file: cut, so that every actor has a share.
         ray.data.read_parquet(
-            [str(path) for path in sorted(passages.glob("*.parquet"))]
+            paths, override_num_blocks=max(len(paths), config.num_actors)
         ).map_batches(
             EmbedPassages,  # pyright: ignore[reportArgumentType]
             fn_constructor_kwargs={
