@@ -75,6 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("--url", default=SERVER, help=f"default: {SERVER}")
     ask.set_defaults(command=ask_server)
 
+    forget = commands.add_parser("forget", help="erase a patient from everything under a root")
+    forget.add_argument("patient", metavar="PATIENT_ID", help="as in the export; - reads one line")
+    add_profile_option(forget)
+    forget.set_defaults(command=forget_patient)
+
     table = commands.add_parser("table", help="print the results of a finished pipeline")
     table.add_argument("--root", type=Path, required=True, help="the profile's storage.root")
     table.set_defaults(command=print_table)
@@ -163,6 +168,17 @@ def ask_server(args: argparse.Namespace) -> int:
     for piece in ask(args.question, args.url):
         _say(piece.text if piece.grounding is None else format_citations(piece.grounding))
     return 0
+
+
+def forget_patient(args: argparse.Namespace) -> int:
+    """Erases a patient and prints what was changed and what is outdated; 2 if a row is left."""
+    from medray import erasure
+
+    # A shell keeps its command lines; a pipe leaves nothing behind.
+    patient = sys.stdin.readline().strip() if args.patient == "-" else args.patient
+    done = erasure.run(patient, args.profile, args.overrides)
+    _say(erasure.to_text(done))
+    return 2 if done.files_found else 0
 
 
 def print_table(args: argparse.Namespace) -> int:

@@ -133,10 +133,25 @@ class Job:
         """The directory that the sources of the profile are relative to."""
         return self.data if self.data is not None else self.path("sample")
 
+    def outdated(self, step: str) -> bool:
+        """True if the step's artefact is there, and made of other files than its parents hold now,
+        as after an erasure. A parent that is not there counts as unchanged."""
+        if not self.storage.exists(step, self.key(step)):
+            return False
+        made_of = read_manifest(self.storage.fetch(step, self.key(step))).parents
+        return any(
+            self.storage.exists(parent, self.key(parent))
+            and read_manifest(self.storage.fetch(parent, self.key(parent))).content != content
+            for parent, content in made_of.items()
+        )
+
     def make(self, step: str, work: Callable[[Artefact], None]) -> Path:
         """Makes the artefact of `step` unless it is there; returns its local directory."""
         key = self.key(step)
         location = self.storage.location(step, key)
+        if self.outdated(step):
+            logger.info("%s: its parents have changed since; made again", step)
+            self.storage.remove(step, key)
         if self.storage.exists(step, key):
             path = self.storage.fetch(step, key)
             seconds = read_manifest(path).duration_s
@@ -318,7 +333,8 @@ def _dry_run(job: Job, steps: tuple[str, ...]) -> None:
     for step in steps:
         if step == "sample" and job.data is not None:
             continue
-        state = "reused" if job.storage.exists(step, job.key(step)) else "made"
+        exists = job.storage.exists(step, job.key(step)) and not job.outdated(step)
+        state = "reused" if exists else "made"
         sys.stdout.write(f"{step}: would be {state}: {job.storage.location(step, job.key(step))}\n")
         for parent in job.parents(step):
             if parent not in steps and not job.storage.exists(parent, job.key(parent)):

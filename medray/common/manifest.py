@@ -66,7 +66,7 @@ class Manifest(BaseModel):
     git_commit: str
     packages: dict[str, str]
     parents: dict[str, str]
-    """Parent step → sha256 of its manifest."""
+    """Parent step → `content` of the parent's manifest when this was made."""
     input: str
     """Fingerprint of the outside input (a `--data` directory or a model directory), or empty."""
     counts: dict[str, Counts]
@@ -75,10 +75,36 @@ class Manifest(BaseModel):
     """Headline figures of the step, such as loss before and after."""
     files: list[FileEntry]
 
+    @property
+    def content(self) -> str:
+        """sha256 over all files: the same files, made again, give the same."""
+        lines = (f"{entry.sha256} {entry.path}\n" for entry in self.files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
 
 def read_manifest(directory: Path) -> Manifest:
     """Reads an artefact's manifest."""
     return Manifest.model_validate_json((directory / MANIFEST).read_text(encoding="utf-8"))
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Writes manifest.json, whole or not at all."""
+    temporary = directory / f".{MANIFEST}"
+    temporary.write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    temporary.replace(directory / MANIFEST)
+
+
+def list_files(directory: Path) -> list[FileEntry]:
+    """Every file of an artefact but its manifest, with its sha256."""
+    return [
+        FileEntry(
+            path=path.relative_to(directory).as_posix(),
+            size_bytes=path.stat().st_size,
+            sha256=sha256_file(path),
+        )
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    ]
 
 
 def artefact_key(step: str, config: Config, parents: Mapping[str, str], fingerprint: str) -> str:
@@ -147,15 +173,6 @@ class Artefact:
             counts.check(f"{self.step}/{operator}")
         for name in drop:
             remove(self.dir / name)
-        files = [
-            FileEntry(
-                path=path.relative_to(self.dir).as_posix(),
-                size_bytes=path.stat().st_size,
-                sha256=sha256_file(path),
-            )
-            for path in sorted(self.dir.rglob("*"))
-            if path.is_file() and path.name != MANIFEST
-        ]
         manifest = Manifest(
             step=self.step,
             key=self.key,
@@ -164,15 +181,13 @@ class Artefact:
             medray=__version__,
             git_commit=git_commit(),
             packages=package_versions(),
-            parents={name: sha256_file(path / MANIFEST) for name, path in self.parents.items()},
+            parents={name: read_manifest(path).content for name, path in self.parents.items()},
             input=self.fingerprint,
             counts=self.counts,
             metrics=self.metrics,
-            files=files,
+            files=list_files(self.dir),
         )
-        temporary = self.dir / f".{MANIFEST}"
-        temporary.write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-        temporary.replace(self.dir / MANIFEST)
+        write_manifest(self.dir, manifest)
         return self.storage.publish(self.step, self.key)
 
 

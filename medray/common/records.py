@@ -102,6 +102,8 @@ class Instruction(Row):
     """What an evaluation compares with (a diagnosis name), where it differs from the last turn."""
     group: str = ""
     """Department or category for a breakdown of results."""
+    doc_id: str = ""
+    """The record it was made from, by which an erasure finds it; empty for other sources."""
 
 
 class ScoredResponse(Row):

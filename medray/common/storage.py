@@ -118,6 +118,43 @@ class Storage:
         os.replace(partial, target)
         return target
 
+    def list(self) -> list[tuple[str, str]]:
+        """(step, key) of every published artefact under the root, sorted."""
+        if not self.is_remote:
+            found = self.local_root.glob(f"*/[!.]*/{MANIFEST}")
+            return sorted((path.parts[-3], path.parts[-2]) for path in found)
+        filesystem, root = pafs.FileSystem.from_uri(self.config.root)
+        everything = filesystem.get_file_info(pafs.FileSelector(root, recursive=True))
+        parts = [info.path.split("/") for info in everything if info.base_name == MANIFEST]
+        return sorted((names[-3], names[-2]) for names in parts)
+
+    def update(self, step: str, key: str) -> None:
+        """Uploads an artefact whose local files were changed, without those that are gone."""
+        if self.is_remote:
+            filesystem, path = pafs.FileSystem.from_uri(self.location(step, key))
+            filesystem.delete_dir_contents(path)
+            pafs.copy_files(str(self.path(step, key)), path, pafs.LocalFileSystem(), filesystem)
+
+    def remove(self, step: str, key: str) -> None:
+        """Deletes an artefact and what is left of its making, if they are there."""
+        for path in (self.path(step, key), self.partial(step, key)):
+            shutil.rmtree(path, ignore_errors=True)
+        if self.is_remote:
+            filesystem, path = pafs.FileSystem.from_uri(self.location(step, key))
+            filesystem.delete_dir_contents(path, missing_dir_ok=True)
+            filesystem.delete_dir(path)
+
+    def read_text(self, name: str) -> str | None:
+        """Reads what `write_text` wrote; None if it is not there."""
+        if not self.is_remote:
+            path = self.local_root / name
+            return path.read_text(encoding="utf-8") if path.exists() else None
+        filesystem, root = pafs.FileSystem.from_uri(self.config.root)
+        if filesystem.get_file_info(f"{root}/{name}").type != pafs.FileType.File:
+            return None
+        with filesystem.open_input_stream(f"{root}/{name}") as stream:
+            return stream.read().decode()
+
     def write_text(self, name: str, text: str) -> None:
         """Writes a small file under the root, whole or not at all, and uploads it if remote."""
         path = self.local_root / name

@@ -68,6 +68,8 @@ class Settings(NamedTuple):
     dev_fraction: float
     clean: CleanConfig
     key: bytes
+    erased: frozenset[str] = frozenset()
+    """Patients, as surrogates, whose records are refused."""
 
     def __repr__(self) -> str:
         return "Settings()"  # Ray may print arguments; the key must not be among them
@@ -198,7 +200,8 @@ def _prepare(
     else:
         document = published(raw, source.name, dev_fraction)
     document = clean(document)
-    reason = fault(document, settings.clean)
+    is_erased = document.patient_id in settings.erased
+    reason = "erased" if is_erased else fault(document, settings.clean)
     if reason:
         return {**place, "stage": "filter", "reason": reason}
     return {

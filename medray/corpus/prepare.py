@@ -27,6 +27,7 @@ from medray.common.split import unit_hash
 from medray.corpus.chunk import ChunkConfig, chunk
 from medray.corpus.clean import CleanConfig, render
 from medray.corpus.documents import Settings, write_documents
+from medray.corpus.erased import read_erased
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome, Stages
 from medray.corpus.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
@@ -96,27 +97,31 @@ def prepare_corpus(
     target, stages = artefact.dir, Stages(artefact)
     if tokenizer_path is not None:
         load_tokenizer(tokenizer_path)  # a wrong path shows before the work starts
-    pretrain = {source.name for source in config.sources if source.pretrain}
 
     stages.run("documents", lambda: _documents(config, data, artefact))
     stages.run("passages", lambda: _passages(config, target))
     if tokenizer_path is None:
         stages.run("tokenizer", lambda: _tokenizer(config, artefact))
-    stages.run(
-        "blocks",
-        lambda: write_token_blocks(
-            target / "documents",
-            target / "blocks",
-            pretrain,
-            load_tokenizer(tokenizer_path or target / "tokenizer"),
-            config.block_tokens,
-        ),
+    stages.run("blocks", lambda: pack_corpus(config, target, tokenizer_path))
+
+
+def pack_corpus(config: CorpusConfig, target: Path, tokenizer_path: Path | None) -> Outcome:
+    """Packs documents/ of `target` into blocks/, in place of those that are there."""
+    return write_token_blocks(
+        target / "documents",
+        target / "blocks",
+        {source.name for source in config.sources if source.pretrain},
+        load_tokenizer(tokenizer_path or target / "tokenizer"),
+        config.block_tokens,
     )
 
 
 def _documents(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
     key = load_key(config.privacy, artefact.storage.local_root / "keys" / "surrogates.key")
-    settings = Settings(data.resolve(), config.sources, config.dev_fraction, config.clean, key)
+    erased = frozenset(read_erased(artefact.storage))
+    settings = Settings(
+        data.resolve(), config.sources, config.dev_fraction, config.clean, key, erased
+    )
     written = write_documents(
         settings,
         artefact.dir,

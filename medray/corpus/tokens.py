@@ -6,7 +6,6 @@ DESIGN.md 1 (tokenise, pack). Differs: text lies in blocks without padding to a 
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from medray.common.errors import DataError
 from medray.common.manifest import Counts, remove
 from medray.common.records import Document
-from medray.common.rows import read_rows
+from medray.common.rows import count_rows
 from medray.corpus.blocks import unigram_nats, write_blocks
 from medray.corpus.clean import render
 from medray.corpus.stages import Outcome
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 TASK_DOCUMENTS = 2_000
+TEXTS = pa.schema([(name, pa.string()) for name in ("doc_id", "split", "kind", "text")])
 SPLITS = {"train": "train", "dev": "heldout"}
 
 
@@ -39,6 +39,15 @@ def tokenise(batch: pa.Table, encoder: Any, eos: int) -> pa.Table:
     return batch.drop_columns(["text"]).append_column(
         "tokens", pa.array(tokens, pa.list_(pa.int32()))
     ).append_column("chars", pa.array([len(text) for text in texts], pa.int64()))  # fmt: skip
+
+
+def tokenise_documents(batch: pa.Table, sources: set[str], encoder: Any, eos: int) -> pa.Table:
+    """Shards of documents/ → doc_id, split, kind, tokens and chars of those of `sources`."""
+    documents = [Document.model_validate(r) for r in batch.to_pylist() if r["source"] in sources]
+    rows = [
+        {"doc_id": d.doc_id, "split": d.split, "kind": d.kind, "text": render(d)} for d in documents
+    ]
+    return tokenise(pa.Table.from_pylist(rows, schema=TEXTS), encoder, eos)
 
 
 def write_token_blocks(
@@ -59,20 +68,10 @@ def write_token_blocks(
 
     eos = cast(int, tokenizer.eos_token_id)
     pad = eos if tokenizer.pad_token_id is None else cast(int, tokenizer.pad_token_id)
-    rows = (
-        {"doc_id": d.doc_id, "split": d.split, "kind": d.kind, "text": render(d)}
-        for d in read_rows(documents, Document)
-        if d.source in sources
-    )
-    tables = []
-    while shard := list(islice(rows, TASK_DOCUMENTS)):
-        tables.append(pa.Table.from_pylist(shard))
-    if not any("train" in table.column("split").to_pylist() for table in tables):
-        raise DataError("no document is in the training split; add a source with pretrain: true "
-                        "or lower dev_fraction")  # fmt: skip
-    dataset = ray.data.from_arrow(tables).map_batches(
-        partial(tokenise, encoder=plain_encoder(tokenizer), eos=eos),
-        batch_size=None,
+    paths = [str(path) for path in sorted(documents.glob("*.parquet"))]
+    dataset = ray.data.read_parquet(paths, override_num_blocks=len(paths)).map_batches(
+        partial(tokenise_documents, sources=sources, encoder=plain_encoder(tokenizer), eos=eos),
+        batch_size=TASK_DOCUMENTS,
         batch_format="pyarrow",
     )
     dataset.context.execution_options.preserve_order = True
@@ -81,7 +80,10 @@ def write_token_blocks(
     partial_target.mkdir()
     tally = Tally(len(tokenizer))
     spooled = {name: partial_target / f".{name}.arrow" for name in SPLITS.values()}
-    _spool(dataset, spooled, tally, sum(len(table) for table in tables))
+    documents_in = _spool(dataset, spooled, tally, count_rows(documents))
+    if not tally.num_documents("train"):
+        raise DataError("no document is in the training split; add a source with pretrain: true "
+                        "or lower dev_fraction")  # fmt: skip
     metrics: dict[str, Any] = {"vocab_size": len(tokenizer), **tally.metrics()}
     for name, path in spooled.items():
         num_blocks, num_tokens = write_blocks(
@@ -93,7 +95,6 @@ def write_token_blocks(
     pq.write_table(tally.heldout_table(), partial_target / "heldout_docs.parquet")
     remove(target)
     partial_target.replace(target)
-    documents_in = sum(len(table) for table in tables)
     return {"tokenise": Counts(rows_in=documents_in, rows_out=documents_in)}, metrics
 
 
@@ -119,6 +120,10 @@ class Tally:
         if split == "dev":
             self._heldout.append({"doc_id": doc_id, "kind": kind, "num_tokens": len(tokens)})
 
+    def num_documents(self, split: str) -> int:
+        """Documents of a split."""
+        return self._documents[split, ""]
+
     def metrics(self) -> dict[str, Any]:
         """`train_tokens`, `emr_heldout_chars`, `unigram_nats` and so on."""
         metrics: dict[str, Any] = {}
@@ -141,8 +146,9 @@ class Tally:
         return pa.Table.from_pylist(self._heldout, schema=schema)
 
 
-def _spool(dataset: Any, paths: dict[str, Path], tally: Tally, total: int) -> None:
-    """Writes every document's tokens to the file of its split."""
+def _spool(dataset: Any, paths: dict[str, Path], tally: Tally, total: int) -> int:
+    """Writes every document's tokens to the file of its split; returns how many documents."""
+    documents = 0
     schema = pa.schema([("tokens", pa.list_(pa.int32()))])
     with (
         pa.ipc.new_stream(str(paths["train"]), schema) as train,
@@ -161,7 +167,9 @@ def _spool(dataset: Any, paths: dict[str, Path], tally: Tally, total: int) -> No
             is_heldout = pa.array([row["split"] != "train" for row in rows])
             train.write_table(pa.table({"tokens": tokens.filter(is_train)}, schema=schema))
             heldout.write_table(pa.table({"tokens": tokens.filter(is_heldout)}, schema=schema))
+            documents += len(rows)
             progress.update(len(rows))
+    return documents
 
 
 def _tokens(path: Path) -> Iterator[np.ndarray]:

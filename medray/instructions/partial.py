@@ -35,16 +35,16 @@ def partial_copies(
     What is left out depends on the record's id, the copy and the clause's place alone.
     """
     for copy in range(1, config.copies + 1):
-        name = f"{record.doc_id}~{copy}"
+        key = f"{record.doc_id}~{copy}"
         sections = [
             section.model_copy(
-                update={"text": _thinned(section.text, f"{name}:{place}", config.drop)}
+                update={"text": _thinned(section.text, f"{key}:{place}", config.drop)}
             )
             if section.heading in headings
             else section
             for place, section in enumerate(record.sections)
         ]
-        yield record.model_copy(update={"doc_id": name, "sections": sections})
+        yield record.model_copy(update={"sections": sections})
 
 
 def _thinned(text: str, key: str, drop: float) -> str:

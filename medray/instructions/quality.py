@@ -117,6 +117,7 @@ def quality(
                     split=record.split,
                     answer=answer,
                     group=f"{labels.indicator}/{task}",
+                    doc_id=record.doc_id,
                 ),
             )
 

@@ -88,4 +88,5 @@ def _instruction(
         split=record.split,
         answer=expected,
         group=record.department,
+        doc_id=record.doc_id,
     )

@@ -18,6 +18,7 @@ from medray.common.split import unit_hash
 from medray.instructions.spool import Spool, hash_key
 
 RowType = TypeVar("RowType", bound=Row)
+NOT_CONTENT = ("id", "split", "doc_id")
 
 
 class Share(NamedTuple):
@@ -41,7 +42,7 @@ def settle(
 ) -> tuple[Counts, dict[str, int]]:
     """Writes `rows` to `directory`; returns the counts and the rows written of each group.
 
-    Rejects exact duplicates (the id aside), training rows whose prompt is in dev, rows over the
+    Rejects exact duplicates (the ids aside), training rows whose prompt is in dev, rows over the
     limit of their group and rows that their weight leaves out. Each copy counts as a row in.
     """
     counts, written = Counts(), Counter[str]()
@@ -88,4 +89,4 @@ def _kept(
 
 
 def _content(value: dict[str, Any]) -> str:
-    return json.dumps({k: v for k, v in value.items() if k not in ("id", "split")}, sort_keys=True)
+    return json.dumps({k: v for k, v in value.items() if k not in NOT_CONTENT}, sort_keys=True)

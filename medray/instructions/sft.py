@@ -67,10 +67,11 @@ def _records(step: Step) -> Iterator[Instruction]:
             if made is not None:
                 yield made
         if "diagnosis" in makes and record.split == "train":
-            for partial in partial_copies(record, FINDINGS, step.config.partial_records):
+            partials = partial_copies(record, FINDINGS, step.config.partial_records)
+            for copy, partial in enumerate(partials, 1):
                 made = step.count("partial_records", makes["diagnosis"](partial))
                 if made is not None:
-                    yield made
+                    yield made.model_copy(update={"id": f"{made.id}~{copy}"})
 
 
 def _consultation(step: Step) -> Iterator[Instruction]:

@@ -32,9 +32,10 @@ from medray.retrieval.collection import (
 )
 from medray.retrieval.embed import Embedder, passage_text
 from medray.retrieval.recall import exact_top, retrieval_metrics, tfidf_top
-from medray.retrieval.search import INFO
+from medray.retrieval.search import INFO, read_info
 
 logger = logging.getLogger(__name__)
+LITE = "milvus.db"
 DEPTH = 10
 """Hits per question that the figures look at."""
 ACTOR_STARTS = 3
@@ -94,7 +95,7 @@ def build_index(
     if not rows_in:
         raise DataError(f"{corpus / 'passages'} holds no passage; run the corpus job first")
     lite = not config.uri or is_lite(config.uri)
-    uri = (config.uri or str(artefact.dir / "milvus.db")) if lite else config.uri
+    uri = (config.uri or str(artefact.dir / LITE)) if lite else config.uri
     disconnect(connect(uri), uri)  # a wrong URI shows before the long work
     if not target.is_dir():
         started = time.monotonic()
@@ -123,6 +124,27 @@ def build_index(
     finally:
         disconnect(client, uri)
     logger.info("index: %d passages in %s; %s", rows_out, name, artefact.metrics)
+
+
+def refill(directory: Path) -> None:
+    """Fills the collection of an index artefact anew from its Parquet, and drops all others: a
+    passage that was taken out of the shards is in no version of the collection any more.
+
+    Raises:
+        ServiceError: if no Milvus answers. DataError: if no passage is left.
+    """
+    info = read_info(directory)
+    config = CollectionConfig.model_validate(info["config"]).model_copy(update={"keep_versions": 1})
+    uri = info["uri"] or str(directory / LITE)
+    if not info["uri"]:
+        remove(directory / LITE)
+    client = connect(uri)
+    try:
+        name = load_version(client, directory / "passages", config)
+    finally:
+        disconnect(client, uri)
+    info |= {"collection": name, "passages": count_rows(directory / "passages")}
+    (directory / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
 
 
 def embed_passages(config: IndexConfig, encoder: Path, passages: Path, target: Path) -> None:

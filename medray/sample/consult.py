@@ -158,7 +158,7 @@ def scenarios(model: Model, seed: int, num: int) -> Iterator[tuple[dict[str, Any
     """Prompts for reinforcement learning and the truth about each."""
     for i in range(num):
         case = scenario(model, f"{seed}:scenario:{i}")
-        row = {"id": f"R{i:07d}", "scenario": case.text}
+        row = {"id": f"SC{i:07d}", "scenario": case.text}
         truth = {
             "id": row["id"],
             **scenario_truth(case.disease),

@@ -85,7 +85,6 @@ def test_partial_copies_leave_out_clauses_and_nothing_else() -> None:
     assert texts[0] != texts[1]
     assert [first, second] == list(partial_copies(whole, FINDINGS, config))
     assert first.sections[1].text == "肺炎，重症。"  # the answer is not a finding
-    assert len({whole.doc_id, first.doc_id, second.doc_id}) == 3
     assert CLAUSE.findall("".join(clauses[1000:])) == [
         "血钾3.4mmol/L，", "1,200例。", "last,", " one;", " two",
     ]  # fmt: skip

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medray.common.manifest import read_manifest, sha256_file
+from medray.common.manifest import read_manifest
 from medray.launch import JOBS, PARENTS
 
 
@@ -35,8 +35,7 @@ def test_every_step_is_made_once(start, finish, tiny: list[str], tmp_path: Path)
         for counts in manifest.counts.values():
             counts.check(step)
         assert manifest.parents == {
-            parent: sha256_file(Path(first[parent]["path"]) / "manifest.json")
-            for parent in PARENTS[step]
+            parent: read_manifest(Path(first[parent]["path"])).content for parent in PARENTS[step]
         }
         on_disk = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
         assert {file.path for file in manifest.files} <= on_disk
