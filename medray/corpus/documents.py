@@ -1,12 +1,11 @@
-"""Documents from sources, with Ray Data. In: the export. Out: documents/, quarantine/, counts.
+"""Documents from sources, with Ray Data. In: the export. Out: .prepared.arrow, quarantine/.
 
-Reading, de-identification, normalisation and the quality filter are one operator, so that raw
-text lives in one worker process and is never an item of the object store or a file. The driver
-removes duplicates and writes. Source: [EMR-LLM 1.2]; DESIGN.md 1.
+Reading, de-identification, normalisation, the quality filter and decontamination are one operator,
+so that raw text lives in one worker process and is never an item of the object store or a file.
+Source: [EMR-LLM 1.2]; DESIGN.md 1.
 """
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -15,13 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from medray.common.errors import DataError
-from medray.common.manifest import Counts, remove
+from medray.common.manifest import Counts
 from medray.common.records import Document, RawRecord
-from medray.common.rows import SHARD_ROWS, arrow_schema
+from medray.common.rows import arrow_schema
 from medray.common.sources import (
     Rejected,
     SourceRow,
@@ -31,17 +29,20 @@ from medray.common.sources import (
     source_files,
     write_quarantine,
 )
-from medray.corpus.clean import CleanConfig, Deduplicator, DocumentKey, clean, digest, fault
+from medray.corpus.clean import CleanConfig, clean, digest, fault
+from medray.corpus.decontaminate import EvaluationIndex, decontaminate
 from medray.corpus.sources import CorpusSource, raw_row
+from medray.corpus.stages import Outcome
 from medray.privacy.deidentify import deidentify, published
 from medray.privacy.surrogates import Surrogates
 
-logger = logging.getLogger(__name__)
-
+PREPARED = ".prepared.arrow"
 TASK_BYTES = 16 * 2**20
 """Bytes of a file, as it lies on disk, that one task works through."""
 BATCH_ROWS = 1_000
 STRIDE = 64
+STAGES = ("filter", "decontaminate")
+"""Operators after de-identification that may reject a row, in their order."""
 
 DOCUMENT_SCHEMA = arrow_schema(Document)
 PREPARED_SCHEMA = pa.schema(
@@ -55,6 +56,7 @@ PREPARED_SCHEMA = pa.schema(
         ("digest", pa.binary()),
         ("chars", pa.int64()),
         ("phi", pa.string()),
+        ("overlaps", pa.list_(pa.string())),
         ("document", pa.struct(list(DOCUMENT_SCHEMA))),
     ]
 )
@@ -68,20 +70,12 @@ class Settings(NamedTuple):
     dev_fraction: float
     clean: CleanConfig
     key: bytes
+    evaluation: EvaluationIndex | None = None
     erased: frozenset[str] = frozenset()
     """Patients, as surrogates, whose records are refused."""
 
     def __repr__(self) -> str:
         return "Settings()"  # Ray may print arguments; the key must not be among them
-
-
-class Written(NamedTuple):
-    """What came of the sources."""
-
-    counts: dict[str, Counts]
-    phi: dict[str, int]
-    """PHI replaced, by class, duplicates included."""
-    num_chars: int
 
 
 def work_units(sources: list[CorpusSource], data: Path) -> list[dict[str, Any]]:
@@ -117,13 +111,13 @@ def prepare_unit(unit: pa.Table, settings: Settings) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist([row], schema=PREPARED_SCHEMA)
 
 
-def write_documents(
-    settings: Settings, target: Path, *, dedup: bool, max_rejected_fraction: float
-) -> Written:
-    """Writes `documents/` and `quarantine/` below `target`; documents/ appears when it is whole.
+def read_documents(settings: Settings, target: Path, *, max_rejected_fraction: float) -> Outcome:
+    """Writes all rows, rejected ones too, to `.prepared.arrow` below `target`.
 
+    Metrics: PHI replaced, by class, and documents that overlap an evaluation set, by set;
+    duplicates included.
     Raises:
-        DataError: if a source cannot be read, too many of its lines are bad, or nothing is left.
+        DataError: if a source cannot be read or too many of its lines are bad.
     """
     import ray.data
 
@@ -134,10 +128,11 @@ def write_documents(
         batch_format="pyarrow",
     )
     prepared.context.execution_options.preserve_order = True
-    scratch = target / ".prepared.arrow"
-    deduplicator = Deduplicator()
     seen: Counter[tuple[str, str, str]] = Counter()
     phi: Counter[str] = Counter()
+    overlaps: Counter[str] = Counter()
+    rejected: dict[str, list[Rejected]] = {source.name: [] for source in settings.sources}
+    scratch = target / f"{PREPARED}.tmp"
     with pa.OSFile(str(scratch), "wb") as file, pa.ipc.new_stream(file, PREPARED_SCHEMA) as sink:
         progress = tqdm(desc="documents", unit=" rows")
         for batch in prepared.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -148,29 +143,21 @@ def write_documents(
                 if row["stage"] == "error":
                     raise DataError(row["reason"])
                 seen[row["source"], row["stage"], row["reason"] or ""] += 1
+                overlaps.update(row["overlaps"] or [])
                 if row["reason"] is None:
                     phi.update(json.loads(row["phi"]))
-                    deduplicator.see(_key(row))
+                else:
+                    place = Rejected(row["file"], row["line"], row["reason"])
+                    rejected[row["source"]].append(place)
         progress.close()
     counts = _count(settings.sources, seen)
-    rejected, duplicates, num_chars = _write(scratch, target, deduplicator if dedup else None)
-    for source in settings.sources:
-        path = target / "quarantine" / f"{source.name}.jsonl"
-        if source.name in rejected:
-            write_quarantine(path, rejected[source.name])
-        check_rejected(source.name, counts[f"read/{source.name}"], max_rejected_fraction, path)
-    counts["dedup"] = Counts(rows_in=counts["filter"].rows_out, rejected=dict(duplicates))
-    counts["dedup"].rows_out = counts["dedup"].rows_in - sum(duplicates.values())
-    if counts["dedup"].rows_out == 0:
-        raise DataError(
-            f"no document is left of {sum(seen.values())} lines; see {target / 'quarantine'}"
-        )
-    remove(target / "documents")
-    (target / ".documents").replace(target / "documents")
-    scratch.unlink()
-    for operator, count in counts.items():
-        logger.info("%s: in %d, out %d, rejected %s", operator, *count.model_dump().values())
-    return Written(counts, dict(phi), num_chars)
+    for name, places in rejected.items():
+        path = target / "quarantine" / f"{name}.jsonl"
+        if places:
+            write_quarantine(path, places)
+        check_rejected(name, counts[f"read/{name}"], max_rejected_fraction, path)
+    scratch.replace(target / PREPARED)
+    return counts, {"phi": dict(phi), "overlaps": dict(overlaps)}
 
 
 def _lines(unit: dict[str, Any], source: CorpusSource, settings: Settings) -> Iterator[dict]:
@@ -204,83 +191,36 @@ def _prepare(
     reason = "erased" if is_erased else fault(document, settings.clean)
     if reason:
         return {**place, "stage": "filter", "reason": reason}
+    overlaps: list[str] = []
+    if settings.evaluation is not None:
+        rest, overlaps = decontaminate(document, settings.evaluation)
+        if rest is None or (overlaps and fault(rest, settings.clean)):
+            return {**place, "stage": STAGES[-1], "reason": "contaminated", "overlaps": overlaps}
+        document = rest
     return {
         **place,
-        "stage": "filter",
+        "stage": STAGES[-1],
         "doc_id": document.doc_id,
         "digest": digest(document),
         "chars": sum(len(section.text) for section in document.sections),
         "phi": json.dumps(phi),
+        "overlaps": overlaps,
         "document": document.model_dump(),
     }
 
 
-def _key(row: dict[str, Any]) -> DocumentKey:
-    return DocumentKey(row["source"], row["doc_id"], row["digest"])
-
-
 def _count(sources: list[CorpusSource], seen: Counter[tuple[str, str, str]]) -> dict[str, Counts]:
-    """Counts of reading, by source, and of the two operators after it."""
+    """Counts of reading, by source, and of the operators after it."""
     counts = {f"read/{source.name}": Counts() for source in sources}
-    filtered = Counts()
-    for (source, stage, reason), rows in sorted(seen.items()):
-        read = counts[f"read/{source}"]
-        read.rows_in += rows
-        if stage == "read":
-            read.reject(reason, rows)
-            continue
-        read.rows_out += rows
-        filtered.rows_in += rows
+    after = {stage: Counts() for stage in ("deidentify", *STAGES)}
+    for (source, last, reason), rows in sorted(seen.items()):
+        passed = [counts[f"read/{source}"]]
+        if last != "read":
+            passed += [after[stage] for stage in list(after)[: 2 + STAGES.index(last)]]
+        for operator in passed:
+            operator.rows_in += rows
+            operator.rows_out += rows
         if reason:
-            filtered.reject(reason, rows)
-        else:
-            filtered.rows_out += rows
-    kept = filtered.rows_in
-    return {**counts, "deidentify": Counts(rows_in=kept, rows_out=kept), "filter": filtered}
-
-
-def _write(
-    scratch: Path, target: Path, deduplicator: Deduplicator | None
-) -> tuple[dict[str, list[Rejected]], Counter[str], int]:
-    """Writes the surviving documents; returns rejected lines, duplicates and characters kept."""
-    directory = target / ".documents"
-    remove(directory)
-    directory.mkdir()
-    rejected: dict[str, list[Rejected]] = {}
-    duplicates: Counter[str] = Counter()
-    kept: list[pa.Table] = []
-    part = num_chars = 0
-
-    def flush() -> None:
-        nonlocal part
-        pq.write_table(pa.concat_tables(kept), directory / f"part-{part:05d}.parquet")
-        part += 1
-        kept.clear()
-
-    with pa.OSFile(str(scratch), "rb") as file, pa.ipc.open_stream(file) as stream:
-        for batch in stream:
-            keep = []
-            for row in pa.Table.from_batches([batch]).drop_columns(["document"]).to_pylist():
-                reason = row["reason"]
-                if reason is None and deduplicator is not None:
-                    reason = deduplicator.fault(_key(row))
-                    duplicates.update([reason] if reason else [])
-                if reason is not None:
-                    line = Rejected(row["file"], row["line"], reason)
-                    rejected.setdefault(row["source"], []).append(line)
-                else:
-                    num_chars += row["chars"]
-                keep.append(reason is None)
-            documents = batch.column("document").filter(pa.array(keep))
-            if len(documents):
-                kept.append(
-                    pa.Table.from_batches([pa.RecordBatch.from_struct_array(documents)]).cast(
-                        DOCUMENT_SCHEMA
-                    )
-                )
-            if sum(len(table) for table in kept) >= SHARD_ROWS:
-                flush()
-    if kept or part == 0:
-        kept = kept or [DOCUMENT_SCHEMA.empty_table()]
-        flush()
-    return rejected, duplicates, num_chars
+            passed[-1].rows_out -= rows
+            passed[-1].reject(reason, rows)
+    return {**counts, **after}

@@ -26,8 +26,12 @@ from medray.common.sources import (
 from medray.common.split import unit_hash
 from medray.corpus.chunk import ChunkConfig, chunk
 from medray.corpus.clean import CleanConfig, render
-from medray.corpus.documents import Settings, write_documents
+from medray.corpus.decontaminate import DecontaminationConfig, build_index
+from medray.corpus.documents import PREPARED, Settings, read_documents
+from medray.corpus.duplicates import DROPPED, WORK, find_duplicates
 from medray.corpus.erased import read_erased
+from medray.corpus.near_duplicates import NearDuplicateConfig
+from medray.corpus.shards import write_documents
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome, Stages
 from medray.corpus.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
@@ -46,7 +50,10 @@ class CorpusConfig(Config):
     max_rejected_fraction: float = Field(default=0.05, ge=0, le=1)
     """The job stops if more lines of one source cannot be read. Source: not given."""
     dedup: bool = True
-    """Keep one of several equal texts."""
+    """Keep one of several equal texts; and, with `near_duplicates`, of several similar ones."""
+    near_duplicates: NearDuplicateConfig | None = NearDuplicateConfig()
+    """None keeps texts that are similar but not equal."""
+    decontamination: DecontaminationConfig = DecontaminationConfig()
     clean: CleanConfig = CleanConfig()
     chunk: ChunkConfig = ChunkConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -62,6 +69,9 @@ class CorpusConfig(Config):
             raise ValueError(f"sources need different names, got {', '.join(names)}")
         if not any(source.pretrain for source in self.sources):
             raise ValueError("no source has pretrain: true, so there is nothing to train on")
+        kept = {*self.decontamination.keep, *(self.near_duplicates or self.decontamination).keep}
+        if unknown := kept - set(names):
+            raise ValueError(f"keep names sources that there are not: {', '.join(sorted(unknown))}")
         return self
 
 
@@ -81,6 +91,8 @@ def check_sources(config: CorpusConfig, data: Path) -> None:
                 f"source {source.name}: none of the first {len(rows)} lines makes a "
                 f"{source.kind} ({reasons[0]}); map the field in the source's fields"
             )
+    for evaluation in config.decontamination.sets:
+        check_source(evaluation, data)
 
 
 def prepare_corpus(
@@ -98,7 +110,11 @@ def prepare_corpus(
     if tokenizer_path is not None:
         load_tokenizer(tokenizer_path)  # a wrong path shows before the work starts
 
-    stages.run("documents", lambda: _documents(config, data, artefact))
+    stages.run("read", lambda: _read(config, data, artefact))
+    stages.run("duplicates", lambda: _duplicates(config, target))
+    stages.run("documents", lambda: write_documents(target))
+    for name in (PREPARED, DROPPED, WORK):
+        remove(target / name)
     stages.run("passages", lambda: _passages(config, target))
     if tokenizer_path is None:
         stages.run("tokenizer", lambda: _tokenizer(config, artefact))
@@ -116,25 +132,35 @@ def pack_corpus(config: CorpusConfig, target: Path, tokenizer_path: Path | None)
     )
 
 
-def _documents(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
+def _read(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
     key = load_key(config.privacy, artefact.storage.local_root / "keys" / "surrogates.key")
-    erased = frozenset(read_erased(artefact.storage))
+    index = None
+    if config.decontamination.sets:
+        index = build_index(config.decontamination, data)
     settings = Settings(
-        data.resolve(), config.sources, config.dev_fraction, config.clean, key, erased
+        data=data.resolve(),
+        sources=config.sources,
+        dev_fraction=config.dev_fraction,
+        clean=config.clean,
+        key=key,
+        evaluation=index,
+        erased=frozenset(read_erased(artefact.storage)),
     )
-    written = write_documents(
-        settings,
-        artefact.dir,
-        dedup=config.dedup,
-        max_rejected_fraction=config.max_rejected_fraction,
+    remove(artefact.dir / WORK)  # of other rows
+    counts, metrics = read_documents(
+        settings, artefact.dir, max_rejected_fraction=config.max_rejected_fraction
     )
-    metrics = {
-        "documents": written.counts["dedup"].rows_out,
-        "document_chars": written.num_chars,
-        "phi": written.phi,
-        "surrogate_key_id": Surrogates(key).key_id(),
-    }
-    return written.counts, metrics
+    if index is None:
+        del metrics["overlaps"]
+    else:
+        metrics["evaluation_items_too_short"] = index.too_short
+    return counts, {**metrics, "surrogate_key_id": Surrogates(key).key_id()}
+
+
+def _duplicates(config: CorpusConfig, target: Path) -> Outcome:
+    names = [source.name for source in config.sources]
+    near = config.near_duplicates if config.dedup else None
+    return find_duplicates(target, names, near, exact=config.dedup)
 
 
 def _passages(config: CorpusConfig, target: Path) -> Outcome:

@@ -34,6 +34,7 @@ class Stages:
             counts, metrics = work()
             for operator, count in counts.items():
                 count.check(operator)
+                logger.info("%s: in %d, out %d, rejected %s", operator, *dict(count).values())
             self._done[name] = {
                 "counts": {operator: count.model_dump() for operator, count in counts.items()},
                 "metrics": metrics,

@@ -185,7 +185,9 @@ def test_a_killed_run_goes_on_to_the_same_result(made, hospital, tmp_path):
     config = CorpusConfig(**SETTINGS, privacy={"key_file": str(key)})
     other = run(config, hospital, tmp_path)
     stages = json.loads((other.dir / "stages.json").read_text(encoding="utf-8"))
-    (other.dir / "stages.json").write_text(json.dumps({"documents": stages["documents"]}))
+    (other.dir / "stages.json").write_text(
+        json.dumps({name: stages[name] for name in ("read", "duplicates", "documents")})
+    )
     (other.dir / ".blocks").mkdir()
     again = run(config, hospital, tmp_path)
     for name in ("train", "train_segments", "heldout", "heldout_segments"):
@@ -194,6 +196,49 @@ def test_a_killed_run_goes_on_to_the_same_result(made, hospital, tmp_path):
     assert again.metrics == made.metrics
     published = again.publish()
     assert read_manifest(published).counts == made.counts
+
+
+@pytest.mark.cluster
+def test_near_duplicates_and_evaluation_items_are_left_out(ray_cluster, tmp_path):
+    """Two near copies of a text that is held out; a text with an exam question in it."""
+    data = tmp_path / "data"
+    write_hospital(data)
+    long = "".join(chr(0x4E00 + 7 * i) for i in range(200))
+    question = "急性心肌梗死最常见的心律失常是什么"
+    texts = [
+        {"doc_id": "near-a", "text": long[:-1] + "甲", "split": "train"},
+        {"doc_id": "near-b", "text": long, "split": "dev"},
+        {"doc_id": "near-c", "text": long[:-1] + "乙", "split": "train"},
+        {"doc_id": "leak", "text": f"复习题选编。{question}？室性早搏多见。"},
+    ]
+    (data / "web.jsonl").write_text("\n".join(map(json.dumps, texts)), encoding="utf-8")
+    (data / "exam.jsonl").write_text(json.dumps({"question": question}), encoding="utf-8")
+    settings = SETTINGS | {
+        "sources": [*SETTINGS["sources"], {"name": "web", "kind": "document", "path": "web.jsonl"}],
+        "decontamination": {
+            "sets": [{"name": "exam", "path": "exam.jsonl", "texts": ["question"]}]},
+    }  # fmt: skip
+    config = CorpusConfig(**settings)
+    check_sources(config, data)
+    artefact = run(config, data, tmp_path / "root")
+    for operator, count in artefact.counts.items():
+        count.check(operator)
+    assert artefact.counts["decontaminate"].rejected == {"contaminated": 1}
+    assert artefact.counts["dedup"].rows_in == artefact.counts["decontaminate"].rows_out == 49
+    assert artefact.counts["near_duplicates"].model_dump() == {
+        "rows_in": 48, "rows_out": 46, "rejected": {"near_duplicate": 2}}  # fmt: skip
+    assert artefact.metrics["overlaps"] == {"exam": 1} and artefact.metrics["documents"] == 46
+    quarantine = (artefact.dir / "quarantine" / "web.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in quarantine.splitlines()]
+    assert [(row["line"], row["reason"]) for row in rows] == [
+        (1, "near_duplicate"), (3, "near_duplicate"), (4, "contaminated")]  # fmt: skip
+    documents = read_rows(artefact.dir / "documents", Document)
+    assert [d.doc_id for d in documents if d.source == "web"] == ["near-b"]
+    kept = CorpusConfig(**settings | {"near_duplicates": {"keep": ["web"]}})
+    artefact = run(kept, data, tmp_path / "kept")
+    assert artefact.counts["near_duplicates"].rejected == {}
+    near = CorpusConfig(**settings | {"near_duplicates": None})
+    assert "near_duplicates" not in run(near, data, tmp_path / "near").counts
 
 
 @pytest.mark.cluster
@@ -242,6 +287,10 @@ def test_check_sources_finds_faults_before_the_work(hospital, tmp_path):
 
 def test_sources_need_different_names_and_one_to_train_on():
     source = SETTINGS["sources"][0]
+    with pytest.raises(ConfigError, match="keep names sources that there are not: absent"):
+        CorpusConfig.parse(
+            {"sources": [source], "near_duplicates": {"keep": ["absent"]}}, "profile"
+        )
     with pytest.raises(ConfigError, match="need different names"):
         CorpusConfig.parse({"sources": [source, source]}, "profile")
     with pytest.raises(ConfigError, match="nothing to train on"):
