@@ -22,16 +22,11 @@ from medray.common.errors import DataError
 from medray.common.manifest import Counts, remove
 from medray.common.records import Document, RawRecord
 from medray.common.rows import SHARD_ROWS, arrow_schema
-from medray.common.sources import (
-    Rejected,
-    SourceRow,
-    check_rejected,
-    read_file,
-    read_source,
-    source_files,
-    write_quarantine,
-)
+from medray.common.sources import Rejected, SourceRow, check_rejected, write_quarantine
 from medray.corpus.clean import CleanConfig, Deduplicator, DocumentKey, clean, digest, fault
+from medray.corpus.document_files import is_document
+from medray.corpus.joins import UNJOINED, Part
+from medray.corpus.reading import corpus_files, read_part
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.privacy.deidentify import deidentify, published
 from medray.privacy.surrogates import Surrogates
@@ -40,8 +35,10 @@ logger = logging.getLogger(__name__)
 
 TASK_BYTES = 16 * 2**20
 """Bytes of a file, as it lies on disk, that one task works through."""
+MAX_PARTS = 32
+"""Tasks that share one file or one join at most: each reads past the rows of the others, which
+takes about a hundredth of the work on them."""
 BATCH_ROWS = 1_000
-STRIDE = 64
 
 DOCUMENT_SCHEMA = arrow_schema(Document)
 PREPARED_SCHEMA = pa.schema(
@@ -55,6 +52,7 @@ PREPARED_SCHEMA = pa.schema(
         ("digest", pa.binary()),
         ("chars", pa.int64()),
         ("phi", pa.string()),
+        ("tally", pa.string()),
         ("document", pa.struct(list(DOCUMENT_SCHEMA))),
     ]
 )
@@ -79,19 +77,27 @@ class Written(NamedTuple):
     counts: dict[str, Counts]
     phi: dict[str, int]
     """PHI replaced, by class, duplicates included."""
+    tally: dict[str, int]
+    """What was met in reading, by source: lines in another encoding, pages without text, …"""
     num_chars: int
 
 
 def work_units(sources: list[CorpusSource], data: Path) -> list[dict[str, Any]]:
-    """One row a task: which lines of which file. A big file is shared by several tasks."""
+    """One row a task: which share of which file, or of all documents or patients of a source."""
     units = []
     for index, source in enumerate(sources):
-        paths = source_files(source, data)
-        # A limit counts over all files, so they are read as one.
-        groups = [paths] if source.limit else [[path] for path in paths]
-        for group in groups:
-            name = "" if source.limit else group[0].relative_to(data).as_posix()
-            parts = 1 + sum(path.stat().st_size for path in group) // TASK_BYTES
+        paths = corpus_files(source, data)
+        whole = [path for path in paths if is_document(path)]
+        groups = {path.relative_to(data).as_posix(): [path] for path in paths if path not in whole}
+        if source.format != "files":
+            tables = [path for glob in source.tables.values() for path in data.glob(glob)]
+            groups = {"": paths + tables}
+        elif whole:
+            groups[""] = whole
+        if source.limit:  # it counts over all files, so one task reads them
+            groups = {"": []}
+        for name, group in groups.items():
+            parts = min(MAX_PARTS, 1 + sum(path.stat().st_size for path in group) // TASK_BYTES)
             units += [
                 {"source": index, "file": name, "part": part, "parts": parts}
                 for part in range(parts)
@@ -136,6 +142,7 @@ def write_documents(
     deduplicator = Deduplicator()
     seen: Counter[tuple[str, str, str]] = Counter()
     phi: Counter[str] = Counter()
+    tally: Counter[str] = Counter()
     with pa.OSFile(str(scratch), "wb") as file, pa.ipc.new_stream(file, PREPARED_SCHEMA) as sink:
         progress = tqdm(desc="documents", unit=" rows")
         for batch in prepared.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -146,6 +153,8 @@ def write_documents(
                 if row["stage"] == "error":
                     raise DataError(row["reason"])
                 seen[row["source"], row["stage"], row["reason"] or ""] += 1
+                for what, times in json.loads(row["tally"] or "{}").items():
+                    tally[f"{row['source']}/{what}"] += times
                 if row["reason"] is None:
                     phi.update(json.loads(row["phi"]))
                     deduplicator.see(_key(row))
@@ -168,19 +177,15 @@ def write_documents(
     scratch.unlink()
     for operator, count in counts.items():
         logger.info("%s: in %d, out %d, rejected %s", operator, *count.model_dump().values())
-    return Written(counts, dict(phi), num_chars)
+    return Written(counts, dict(phi), dict(sorted(tally.items())), num_chars)
 
 
 def _lines(unit: dict[str, Any], source: CorpusSource, settings: Settings) -> Iterator[dict]:
-    """The unit's share of its lines, prepared: runs of STRIDE lines go to the parts in turn."""
-    if unit["file"]:
-        lines = read_file(source, settings.data / unit["file"], settings.data)
-    else:
-        lines = read_source(source, settings.data)
+    """The unit's rows, prepared."""
     surrogates = Surrogates(settings.key)
-    for number, line in enumerate(lines):
-        if number // STRIDE % unit["parts"] == unit["part"]:
-            yield {"source": source.name, **_prepare(line, source, settings, surrogates)}
+    part = Part(unit["part"], unit["parts"])
+    for line in read_part(source, settings.data, unit["file"], part):
+        yield {"source": source.name, **_prepare(line, source, settings, surrogates)}
 
 
 def _prepare(
@@ -190,20 +195,25 @@ def _prepare(
     place = {"file": line.file, "line": line.line}
     raw = line if isinstance(line, Rejected) else raw_row(line, source.kind)
     if isinstance(raw, Rejected):
-        return {**place, "stage": "read", "reason": raw.reason}
+        stage = "join" if raw.reason in UNJOINED else "read"
+        return {**place, "stage": stage, "reason": raw.reason}
+    assert isinstance(line, SourceRow)
     dev_fraction = settings.dev_fraction if source.dev_fraction is None else source.dev_fraction
     phi: Counter[Any] = Counter()
+    tally = dict(line.tally)
     if isinstance(raw, RawRecord):
         document, phi = deidentify(raw, source.name, surrogates, dev_fraction)
+        if raw.visit_date.strip() and not document.date:
+            tally["unreadable_visit_dates"] = 1
     else:
         document = published(raw, source.name, dev_fraction)
     document = clean(document)
     reason = fault(document, settings.clean)
+    read = {**place, "stage": "filter", "reason": reason, "tally": json.dumps(tally)}
     if reason:
-        return {**place, "stage": "filter", "reason": reason}
+        return read
     return {
-        **place,
-        "stage": "filter",
+        **read,
         "doc_id": document.doc_id,
         "digest": digest(document),
         "chars": sum(len(section.text) for section in document.sections),
@@ -221,6 +231,11 @@ def _count(sources: list[CorpusSource], seen: Counter[tuple[str, str, str]]) -> 
     counts = {f"read/{source.name}": Counts() for source in sources}
     filtered = Counts()
     for (source, stage, reason), rows in sorted(seen.items()):
+        if stage == "join":
+            joined = counts.setdefault(f"join/{source}", Counts())
+            joined.rows_in += rows
+            joined.reject(reason, rows)
+            continue
         read = counts[f"read/{source}"]
         read.rows_in += rows
         if stage == "read":
@@ -232,6 +247,10 @@ def _count(sources: list[CorpusSource], seen: Counter[tuple[str, str, str]]) -> 
             filtered.reject(reason, rows)
         else:
             filtered.rows_out += rows
+    for source in sources:
+        if joined := counts.get(f"join/{source.name}"):
+            joined.rows_out = counts[f"read/{source.name}"].rows_in
+            joined.rows_in += joined.rows_out
     kept = filtered.rows_in
     return {**counts, "deidentify": Counts(rows_in=kept, rows_out=kept), "filter": filtered}
 

@@ -21,12 +21,12 @@ from medray.common.sources import (
     Rejected,
     SourceRow,
     check_source,
-    read_source,
 )
 from medray.common.split import unit_hash
 from medray.corpus.chunk import ChunkConfig, chunk
 from medray.corpus.clean import CleanConfig, render
 from medray.corpus.documents import Settings, write_documents
+from medray.corpus.reading import open_files, read_corpus
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome, Stages
 from medray.corpus.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
@@ -71,8 +71,11 @@ def check_sources(config: CorpusConfig, data: Path) -> None:
         DataError: if a source is missing, empty, in another encoding, or makes no row.
     """
     for source in config.sources:
-        check_source(source, data)
-        lines = list(islice(read_source(source, data), PROBE_LINES))
+        open_files(source, data)
+        if source.format != "files":
+            continue  # to join the tables is the work itself
+        check_source(source, data, read=read_corpus)
+        lines = list(islice(read_corpus(source, data), PROBE_LINES))
         rows = [raw_row(x, source.kind) if isinstance(x, SourceRow) else x for x in lines]
         reasons = [row.reason for row in rows if isinstance(row, Rejected)]
         if len(reasons) == len(rows):
@@ -127,6 +130,7 @@ def _documents(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
         "documents": written.counts["dedup"].rows_out,
         "document_chars": written.num_chars,
         "phi": written.phi,
+        "reading": written.tally,
         "surrogate_key_id": Surrogates(key).key_id(),
     }
     return written.counts, metrics
