@@ -31,10 +31,10 @@ def write_hospital(data: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), data / "ward.parquet")
     header = "subject_id,hadm_id,charttime,text\n"
     (data / "mimic/discharge.csv").write_text(
-        header + '7,70,2150-01-05,"Chief Complaint:\nCough and fever"\n8,71,,\n', encoding="utf-8"
+        header + '7,70,2050-01-05,"Chief Complaint:\nCough and fever"\n8,71,,\n', encoding="utf-8"
     )
     (data / "mimic/admissions.csv").write_text(
-        "subject_id,hadm_id,admittime\n7,70,2150-01-01\n7,72,2151-01-01\n", encoding="utf-8"
+        "subject_id,hadm_id,admittime\n7,70,2050-01-01\n7,72,2051-01-01\n", encoding="utf-8"
     )
 
 
