@@ -1,31 +1,44 @@
-"""Outside files as rows. In: JSON Lines or CSV files, `.gz` or not. Out: `SourceRow | Rejected`.
+"""Outside files as rows. In: files of `medray.common.formats`. Out: `SourceRow | Rejected`.
 
 A line that cannot be read becomes `Rejected` with file, line number and reason, never with its
 text; a source that cannot be read at all is a `DataError` that says how to mend it. Everything
 streams: memory is one line.
 """
 
-import csv
+import codecs
 import gzip
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar, cast
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar, cast
 
+import pyarrow as pa
 from pydantic import Field, ValidationError, field_validator
 
 from medray.common.config import Config
 from medray.common.errors import DataError
+from medray.common.formats import (
+    TABLE_SUFFIXES,
+    Encoding,
+    Mine,
+    decode,
+    open_file,
+    parse_table,
+)
 from medray.common.manifest import Counts
 from medray.common.records import Row
 
 RowType = TypeVar("RowType", bound=Row)
-SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz")
+DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, pa.ArrowInvalid)
+PLACE = "$place"
 PROBE_LINES = 200
 """Lines of a file that decide whether it has the encoding it should have."""
+PROBE_BYTES = 2**16
+"""A longer line does not decide: it may be a file without line ends."""
 
 
 class Source(Config):
@@ -37,13 +50,15 @@ class Source(Config):
     path: str
     """Glob relative to the data directory, such as `records/*.jsonl.gz`."""
     fields: dict[str, str] = Field(default_factory=dict)
-    """Row field ← key in the source, dotted for nested ones (`record.主诉`, `turns.0.text`).
-    A field not named here is taken under its own name."""
+    """Row field ← key in the source; both dotted for nested ones (`record.主诉`, `turns.0.text`;
+    `options.A`). A field not named here is taken under its own name. The key `$place` stands for
+    file and line, as the id of rows that bring none."""
     constants: dict[str, Any] = Field(default_factory=dict)
     """Row field ← fixed value."""
     limit: int | None = Field(default=None, ge=1)
     """Read only the first lines, in the order of file names."""
-    encoding: Literal["utf-8", "gb18030"] = "utf-8"
+    encoding: Encoding = "utf-8"
+    """auto: each line is read as UTF-8 or, where that fails, as GB18030."""
 
     @field_validator("path")
     @classmethod
@@ -59,6 +74,8 @@ class SourceRow(NamedTuple):
     file: str
     line: int
     values: dict[str, Any]
+    tally: Mapping[str, int] = MappingProxyType({})
+    """What was met in reading and is worth counting, such as a line in another encoding."""
 
 
 class Rejected(NamedTuple):
@@ -69,8 +86,14 @@ class Rejected(NamedTuple):
     reason: str
 
 
-def source_files(source: Source, data: Path) -> list[Path]:
-    """The files of a source, by name.
+Reader = Callable[[Any, Path], Iterator[SourceRow | Rejected]]
+"""Yields the rows of a source below the data directory."""
+
+
+def source_files(
+    source: Source, data: Path, suffixes: tuple[str, ...] = TABLE_SUFFIXES
+) -> list[Path]:
+    """The files of a source, by name; each ends in one of `suffixes`.
 
     Raises:
         DataError: if the directory or a matching file is missing, or a file is empty or of a
@@ -85,12 +108,12 @@ def source_files(source: Source, data: Path) -> list[Path]:
             "mend the source's path or remove the source from the profile"
         )
     for path in paths:
-        if not path.name.endswith(SUFFIXES):
+        if not path.name.lower().endswith(suffixes):
             raise DataError(
-                f"source {source.name}: {path} is none of {', '.join(SUFFIXES)}; "
+                f"source {source.name}: {path} is none of {', '.join(suffixes)}; "
                 "convert it or narrow the source's path"
             )
-        if path.stat().st_size == 0:
+        if path.stat().st_size == 0 and path.name.endswith(TABLE_SUFFIXES):
             raise DataError(
                 f"source {source.name}: {path} is empty; export it again or narrow the path"
             )
@@ -107,27 +130,58 @@ def read_source(source: Source, data: Path) -> Iterator[SourceRow | Rejected]:
     return islice(rows, source.limit)
 
 
-def read_file(source: Source, path: Path, data: Path) -> Iterator[SourceRow | Rejected]:
-    """Yields every line of one file of a source; `limit` is not applied."""
+def read_file(
+    source: Source, path: Path, data: Path, mine: Mine | None = None
+) -> Iterator[SourceRow | Rejected]:
+    """Yields every line of one file of a source; `limit` is not applied.
+
+    Args:
+        mine: tells by a row's place in the file whether to yield it; the others are passed over
+            without being looked at.
+    """
     name = path.relative_to(data).as_posix()
     _check_encoding(source, path)
-    is_csv = path.name.endswith((".csv", ".csv.gz"))
     count = 0
+
+    def counted(place: int) -> bool:
+        nonlocal count
+        count = max(count, place + 1)
+        return mine is None or mine(place)
+
     try:
-        with _open(path) as file:
-            for line, parsed in _parse_csv(file, source) if is_csv else _parse_json(file, source):
-                count += 1
-                if isinstance(parsed, str):
-                    yield Rejected(name, line, parsed)
-                else:
-                    yield SourceRow(name, line, _map(parsed, source))
-    except (gzip.BadGzipFile, EOFError, zlib.error):
+        for line, value, encoding in parse_table(path, source.encoding, counted):
+            if isinstance(value, str):
+                yield Rejected(name, line, value)
+            else:
+                row = SourceRow(name, line, value)
+                if source.encoding == "auto" and encoding != "utf-8":
+                    row = row._replace(tally={f"{encoding}_lines": 1})
+                yield map_fields(row, source)
+    except DAMAGED:
         raise DataError(
             f"source {source.name}: {path} is damaged or cut off after {count} lines; copy it again"
         ) from None
     if count == 0:
         raise DataError(f"source {source.name}: {path} holds no line; export it again or narrow "
                         "the source's path")  # fmt: skip
+
+
+def map_fields(row: SourceRow, source: Source) -> SourceRow:
+    """The row with the source's `fields` and `constants` applied."""
+    mapped = dict(row.values)
+    for field in source.fields:
+        mapped.pop(field, None)
+    for field, key in source.fields.items():
+        value = f"{row.file}:{row.line}" if key == PLACE else dotted(row.values, key)
+        if value is None:
+            continue
+        *parents, last = field.split(".")
+        node = mapped
+        for parent in parents:
+            inner = node.get(parent)
+            node[parent] = node = dict(inner) if isinstance(inner, dict) else {}
+        node[last] = value
+    return row._replace(values=mapped | source.constants)
 
 
 def to_row(row: SourceRow, row_type: type[RowType]) -> RowType | Rejected:
@@ -155,17 +209,22 @@ def fault(error: ValidationError) -> str:
     return f"missing_field:{field}" if first["type"] == "missing" else f"invalid_field:{field}"
 
 
-def check_source(source: Source, data: Path, row_type: type[Row] | None = None) -> None:
-    """Opens every file of a source and looks at the first lines of the source, so that a wrong
-    setting shows before the work starts.
+def check_source(
+    source: Source, data: Path, row_type: type[Row] | None = None, read: Reader = read_source
+) -> None:
+    """Opens every file of a source and looks at its first rows, so that a wrong setting shows
+    before the work starts.
 
+    Args:
+        read: how the package reads a source, where it joins or reshapes files.
     Raises:
-        DataError: as `read_source`; or if a mapped key is in none of these lines, or, where
+        DataError: as `read_source`; or if a mapped key is in none of these rows, or, where
             `row_type` is given, not one of them makes a row.
     """
-    for path in source_files(source, data):
-        next(read_file(source, path, data))
-    seen = list(islice(read_source(source, data), PROBE_LINES))
+    if read is read_source:
+        for path in source_files(source, data):
+            next(read_file(source, path, data))
+    seen = list(islice(read(source, data), PROBE_LINES))
     rows = [row for row in seen if isinstance(row, SourceRow)]
     if not rows:
         raise DataError(
@@ -173,7 +232,11 @@ def check_source(source: Source, data: Path, row_type: type[Row] | None = None) 
             f"({seen[0].file}:{seen[0].line}: {cast(Rejected, seen[0]).reason})"
         )
     present = {key for row in rows for key in row.values}
-    absent = [f"{field} ← {key}" for field, key in source.fields.items() if field not in present]
+    absent = [
+        f"{field} ← {key}"
+        for field, key in source.fields.items()
+        if all(dotted(row.values, field) is None for row in rows)
+    ]
     if absent:
         raise DataError(
             f"source {source.name}: no line of {rows[0].file} has {', '.join(absent)}; keys found: "
@@ -223,82 +286,31 @@ def check_rejected(
     )
 
 
-def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
-
-
 def _check_encoding(source: Source, path: Path) -> None:
     """Raises DataError if most of the first lines with Chinese in them do not decode."""
+    if path.name.endswith(".parquet"):
+        return
     lines = bad = 0
     try:
-        with _open(path) as file:
-            for line in islice(file, PROBE_LINES):
-                if not line.isascii():
+        with open_file(path) as file:
+            for number in range(PROBE_LINES):
+                line = file.readline(PROBE_BYTES)
+                if number == 0 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise DataError(
+                        f"source {source.name}: {path} is UTF-16; save it as UTF-8 or GB18030"
+                    )
+                if not line.isascii() and len(line) < PROBE_BYTES:
                     lines += 1
-                    bad += _decode(line, source.encoding) is None
-    except (gzip.BadGzipFile, EOFError, zlib.error):
+                    bad += decode(line, source.encoding)[0] is None
+    except DAMAGED:
         return  # the reader meets it again and knows the line
     if 2 * bad > lines:
-        other = "gb18030" if source.encoding == "utf-8" else "utf-8"
+        other = {"utf-8": "gb18030", "gb18030": "utf-8"}.get(source.encoding)
         raise DataError(
             f"source {source.name}: {path} is not {source.encoding.upper()} "
-            f"({bad} of {lines} lines fail to decode); set encoding: {other} for this source"
+            f"({bad} of {lines} lines fail to decode); "
+            + (f"set encoding: {other} for this source" if other else "convert it to UTF-8")
         )
-
-
-def _decode(line: bytes, encoding: str) -> str | None:
-    try:
-        return line.decode(encoding)
-    except UnicodeDecodeError:
-        return None
-
-
-def _parse_json(file: BinaryIO, source: Source) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yields (line number, object or reason); blank lines are passed over."""
-    for number, raw in enumerate(file, 1):
-        line = _decode(raw.removeprefix(b"\xef\xbb\xbf"), source.encoding)
-        if line is None:
-            yield number, f"not_{source.encoding}"
-        elif line.strip():
-            try:
-                value = json.loads(line)
-            except (json.JSONDecodeError, RecursionError):
-                yield number, "malformed_json"
-            else:
-                yield number, value if isinstance(value, dict) else "not_an_object"
-
-
-def _parse_csv(file: BinaryIO, source: Source) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yields (number of the row's last line, object or reason)."""
-    # Undecodable bytes become lone surrogates, so that csv keeps its place in the file.
-    lines = (raw.removeprefix(b"\xef\xbb\xbf").decode(source.encoding, "surrogateescape")
-             for raw in file)  # fmt: skip
-    reader = csv.DictReader(lines, restkey="")
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error:
-            yield reader.line_num, "malformed_csv"
-            continue
-        if "" in row or None in row.values():
-            yield reader.line_num, "wrong_number_of_columns"
-        elif any("\udc80" <= c <= "\udcff" for value in row.values() for c in value):
-            yield reader.line_num, f"not_{source.encoding}"
-        else:
-            yield reader.line_num, row
-
-
-def _map(values: dict[str, Any], source: Source) -> dict[str, Any]:
-    mapped = dict(values)
-    for field in source.fields:
-        mapped.pop(field, None)
-    for field, key in source.fields.items():
-        value = dotted(values, key)
-        if value is not None:
-            mapped[field] = value
-    return mapped | source.constants
 
 
 def dotted(values: Any, key: str) -> Any:

@@ -20,17 +20,12 @@ from medray.common.errors import DataError
 from medray.common.manifest import Counts
 from medray.common.records import Document, RawRecord
 from medray.common.rows import arrow_schema
-from medray.common.sources import (
-    Rejected,
-    SourceRow,
-    check_rejected,
-    read_file,
-    read_source,
-    source_files,
-    write_quarantine,
-)
+from medray.common.sources import Rejected, SourceRow, check_rejected, write_quarantine
 from medray.corpus.clean import CleanConfig, clean, digest, fault
 from medray.corpus.decontaminate import EvaluationIndex, decontaminate
+from medray.corpus.document_files import is_document
+from medray.corpus.joins import UNJOINED, Part
+from medray.corpus.reading import corpus_files, read_part
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome
 from medray.privacy.deidentify import deidentify, published
@@ -39,8 +34,10 @@ from medray.privacy.surrogates import Surrogates
 PREPARED = ".prepared.arrow"
 TASK_BYTES = 16 * 2**20
 """Bytes of a file, as it lies on disk, that one task works through."""
+MAX_PARTS = 32
+"""Tasks that share one file or one join at most: each reads past the rows of the others, which
+takes about a hundredth of the work on them."""
 BATCH_ROWS = 1_000
-STRIDE = 64
 STAGES = ("filter", "decontaminate")
 """Operators after de-identification that may reject a row, in their order."""
 
@@ -57,6 +54,7 @@ PREPARED_SCHEMA = pa.schema(
         ("chars", pa.int64()),
         ("phi", pa.string()),
         ("overlaps", pa.list_(pa.string())),
+        ("tally", pa.string()),
         ("document", pa.struct(list(DOCUMENT_SCHEMA))),
     ]
 )
@@ -79,15 +77,21 @@ class Settings(NamedTuple):
 
 
 def work_units(sources: list[CorpusSource], data: Path) -> list[dict[str, Any]]:
-    """One row a task: which lines of which file. A big file is shared by several tasks."""
+    """One row a task: which share of which file, or of all documents or patients of a source."""
     units = []
     for index, source in enumerate(sources):
-        paths = source_files(source, data)
-        # A limit counts over all files, so they are read as one.
-        groups = [paths] if source.limit else [[path] for path in paths]
-        for group in groups:
-            name = "" if source.limit else group[0].relative_to(data).as_posix()
-            parts = 1 + sum(path.stat().st_size for path in group) // TASK_BYTES
+        paths = corpus_files(source, data)
+        whole = [path for path in paths if is_document(path)]
+        groups = {path.relative_to(data).as_posix(): [path] for path in paths if path not in whole}
+        if source.format != "files":
+            tables = [path for glob in source.tables.values() for path in data.glob(glob)]
+            groups = {"": paths + tables}
+        elif whole:
+            groups[""] = whole
+        if source.limit:  # it counts over all files, so one task reads them
+            groups = {"": []}
+        for name, group in groups.items():
+            parts = min(MAX_PARTS, 1 + sum(path.stat().st_size for path in group) // TASK_BYTES)
             units += [
                 {"source": index, "file": name, "part": part, "parts": parts}
                 for part in range(parts)
@@ -131,6 +135,7 @@ def read_documents(settings: Settings, target: Path, *, max_rejected_fraction: f
     seen: Counter[tuple[str, str, str]] = Counter()
     phi: Counter[str] = Counter()
     overlaps: Counter[str] = Counter()
+    tally: Counter[str] = Counter()
     rejected: dict[str, list[Rejected]] = {source.name: [] for source in settings.sources}
     scratch = target / f"{PREPARED}.tmp"
     with pa.OSFile(str(scratch), "wb") as file, pa.ipc.new_stream(file, PREPARED_SCHEMA) as sink:
@@ -144,6 +149,8 @@ def read_documents(settings: Settings, target: Path, *, max_rejected_fraction: f
                     raise DataError(row["reason"])
                 seen[row["source"], row["stage"], row["reason"] or ""] += 1
                 overlaps.update(row["overlaps"] or [])
+                for what, times in json.loads(row["tally"] or "{}").items():
+                    tally[f"{row['source']}/{what}"] += times
                 if row["reason"] is None:
                     phi.update(json.loads(row["phi"]))
                 else:
@@ -157,19 +164,19 @@ def read_documents(settings: Settings, target: Path, *, max_rejected_fraction: f
             write_quarantine(path, places)
         check_rejected(name, counts[f"read/{name}"], max_rejected_fraction, path)
     scratch.replace(target / PREPARED)
-    return counts, {"phi": dict(phi), "overlaps": dict(overlaps)}
+    return counts, {
+        "phi": dict(phi),
+        "overlaps": dict(overlaps),
+        "reading": dict(sorted(tally.items())),
+    }
 
 
 def _lines(unit: dict[str, Any], source: CorpusSource, settings: Settings) -> Iterator[dict]:
-    """The unit's share of its lines, prepared: runs of STRIDE lines go to the parts in turn."""
-    if unit["file"]:
-        lines = read_file(source, settings.data / unit["file"], settings.data)
-    else:
-        lines = read_source(source, settings.data)
+    """The unit's rows, prepared."""
     surrogates = Surrogates(settings.key)
-    for number, line in enumerate(lines):
-        if number // STRIDE % unit["parts"] == unit["part"]:
-            yield {"source": source.name, **_prepare(line, source, settings, surrogates)}
+    part = Part(unit["part"], unit["parts"])
+    for line in read_part(source, settings.data, unit["file"], part):
+        yield {"source": source.name, **_prepare(line, source, settings, surrogates)}
 
 
 def _prepare(
@@ -179,26 +186,32 @@ def _prepare(
     place = {"file": line.file, "line": line.line}
     raw = line if isinstance(line, Rejected) else raw_row(line, source.kind)
     if isinstance(raw, Rejected):
-        return {**place, "stage": "read", "reason": raw.reason}
+        stage = "join" if raw.reason in UNJOINED else "read"
+        return {**place, "stage": stage, "reason": raw.reason}
+    assert isinstance(line, SourceRow)
     dev_fraction = settings.dev_fraction if source.dev_fraction is None else source.dev_fraction
     phi: Counter[Any] = Counter()
+    tally = dict(line.tally)
     if isinstance(raw, RawRecord):
         document, phi = deidentify(raw, source.name, surrogates, dev_fraction)
+        if raw.visit_date.strip() and not document.date:
+            tally["unreadable_visit_dates"] = 1
     else:
         document = published(raw, source.name, dev_fraction)
     document = clean(document)
     is_erased = document.patient_id in settings.erased
     reason = "erased" if is_erased else fault(document, settings.clean)
+    read = {**place, "stage": "filter", "reason": reason, "tally": json.dumps(tally)}
     if reason:
-        return {**place, "stage": "filter", "reason": reason}
+        return read
     overlaps: list[str] = []
     if settings.evaluation is not None:
         rest, overlaps = decontaminate(document, settings.evaluation)
         if rest is None or (overlaps and fault(rest, settings.clean)):
-            return {**place, "stage": STAGES[-1], "reason": "contaminated", "overlaps": overlaps}
+            return {**read, "stage": STAGES[-1], "reason": "contaminated", "overlaps": overlaps}
         document = rest
     return {
-        **place,
+        **read,
         "stage": STAGES[-1],
         "doc_id": document.doc_id,
         "digest": digest(document),
@@ -214,6 +227,11 @@ def _count(sources: list[CorpusSource], seen: Counter[tuple[str, str, str]]) -> 
     counts = {f"read/{source.name}": Counts() for source in sources}
     after = {stage: Counts() for stage in ("deidentify", *STAGES)}
     for (source, last, reason), rows in sorted(seen.items()):
+        if last == "join":
+            joined = counts.setdefault(f"join/{source}", Counts())
+            joined.rows_in += rows
+            joined.reject(reason, rows)
+            continue
         passed = [counts[f"read/{source}"]]
         if last != "read":
             passed += [after[stage] for stage in list(after)[: 2 + STAGES.index(last)]]
@@ -223,4 +241,8 @@ def _count(sources: list[CorpusSource], seen: Counter[tuple[str, str, str]]) -> 
         if reason:
             passed[-1].rows_out -= rows
             passed[-1].reject(reason, rows)
+    for source in sources:
+        if joined := counts.get(f"join/{source.name}"):
+            joined.rows_out = counts[f"read/{source.name}"].rows_in
+            joined.rows_in += joined.rows_out
     return {**counts, **after}

@@ -21,7 +21,6 @@ from medray.common.sources import (
     Rejected,
     SourceRow,
     check_source,
-    read_source,
 )
 from medray.common.split import unit_hash
 from medray.corpus.chunk import ChunkConfig, chunk
@@ -31,6 +30,7 @@ from medray.corpus.documents import PREPARED, Settings, read_documents
 from medray.corpus.duplicates import DROPPED, WORK, find_duplicates
 from medray.corpus.erased import read_erased
 from medray.corpus.near_duplicates import NearDuplicateConfig
+from medray.corpus.reading import open_files, read_corpus
 from medray.corpus.shards import write_documents
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome, Stages
@@ -82,8 +82,11 @@ def check_sources(config: CorpusConfig, data: Path) -> None:
         DataError: if a source is missing, empty, in another encoding, or makes no row.
     """
     for source in config.sources:
-        check_source(source, data)
-        lines = list(islice(read_source(source, data), PROBE_LINES))
+        open_files(source, data)
+        if source.format != "files":
+            continue  # to join the tables is the work itself
+        check_source(source, data, read=read_corpus)
+        lines = list(islice(read_corpus(source, data), PROBE_LINES))
         rows = [raw_row(x, source.kind) if isinstance(x, SourceRow) else x for x in lines]
         reasons = [row.reason for row in rows if isinstance(row, Rejected)]
         if len(reasons) == len(rows):

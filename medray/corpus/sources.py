@@ -1,18 +1,24 @@
 """Corpus sources. In: lines of the export. Out: `RawRecord`s and `RawDocument`s.
 
 Sections may come as a list of {heading, text, date}, as a mapping heading → text, or as one
-`text` with 【heading】 or Markdown headings in it.
+`text` with headings in it (`medray.corpus.headings`).
 """
 
-import re
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medray.common.records import RawDocument, RawRecord
 from medray.common.sources import Rejected, Source, SourceRow, to_row
+from medray.corpus.headings import split_sections
 
-MARKER = re.compile(r"【([^【】\n]{1,20})】[:：]?|^#{1,6}[ \t]+(\S[^\n]{0,60})$", re.MULTILINE)
+TABLES: dict[str, tuple[str, ...]] = {
+    "files": (),
+    "fhir": (),
+    "mimic": ("admissions", "diagnoses_icd", "d_icd_diagnoses"),
+    "omop": ("visit_occurrence", "condition_occurrence", "measurement", "concept"),
+}
+"""Format → the tables that may stand beside its notes, under the names of its standard."""
 
 
 class CorpusSource(Source):
@@ -20,6 +26,14 @@ class CorpusSource(Source):
 
     kind: Literal["record", "document"]  # pyright: ignore[reportIncompatibleVariableOverride]
     """record: patients' records, de-identified. document: published text, taken as it is."""
+    format: Literal["files", "mimic", "fhir", "omop"] = "files"
+    """files: rows of JSON Lines, JSON, CSV, TSV or Parquet, or one document a file (JATS or CDA
+    XML, Markdown, text, PDF), by suffix. mimic: NOTEEVENTS or discharge.csv at `path`, omop: NOTE
+    at `path`, each with its `tables`, one record a visit. fhir: all NDJSON of a bulk export at
+    `path`, one record an encounter. Joins pass through unnamed files in TMPDIR of each node."""
+    tables: dict[str, str] = Field(default_factory=dict)
+    """Table → glob, to be joined to the notes. mimic: admissions, diagnoses_icd, d_icd_diagnoses.
+    omop: visit_occurrence, condition_occurrence, measurement, concept."""
     pretrain: bool = True
     """Goes into the token blocks."""
     passages: bool = False
@@ -27,35 +41,33 @@ class CorpusSource(Source):
     dev_fraction: float | None = Field(default=None, ge=0, lt=1)
     """Share held out; None: the corpus's. A row's own `split` goes before both."""
 
+    @model_validator(mode="after")
+    def _tables_fit(self) -> Self:
+        unknown = [name for name in self.tables if name not in TABLES[self.format]]
+        if unknown:
+            allowed = ", ".join(TABLES[self.format]) or "none"
+            raise ValueError(
+                f"tables of format {self.format} are: {allowed}; got {', '.join(unknown)}"
+            )
+        for path in self.tables.values():
+            self._relative(path)
+        if self.format != "files" and self.kind != "record":
+            raise ValueError(f"format {self.format} holds records; set kind: record")
+        return self
+
 
 def raw_row(
     row: SourceRow, kind: Literal["record", "document"]
 ) -> RawRecord | RawDocument | Rejected:
     """One line as a raw row; sections without text are left out."""
-    sections = _sections(row.values)
+    sections = _sections(row.values, kind == "record")
     if isinstance(sections, str):
         return Rejected(row.file, row.line, sections)
     full = row._replace(values={**row.values, "sections": sections})
     return to_row(full, RawRecord if kind == "record" else RawDocument)
 
 
-def split_sections(text: str, title: str = "") -> list[dict[str, Any]]:
-    """Cuts a text at its headings; what stands before the first gets an empty heading.
-
-    >>> split_sections("百日咳\\n【概述】急性传染病。【病因】杆菌。", "百日咳")
-    [{'heading': '概述', 'text': '急性传染病。'}, {'heading': '病因', 'text': '杆菌。'}]
-    """
-    sections, heading, at = [], "", 0
-    for match in [*MARKER.finditer(text), None]:
-        body = text[at : match.start() if match else len(text)].strip()
-        if body and (heading or body != title):
-            sections.append({"heading": heading, "text": body})
-        if match:
-            heading, at = (match[1] or match[2]).strip(), match.end()
-    return sections
-
-
-def _sections(values: dict[str, Any]) -> list[Any] | str:
+def _sections(values: dict[str, Any], is_record: bool) -> list[Any] | str:
     """The sections of a line in the first form, or the reason why there are none."""
     sections = values.get("sections")
     if sections is None:
@@ -64,7 +76,8 @@ def _sections(values: dict[str, Any]) -> list[Any] | str:
             return "missing_field:sections"
         if not isinstance(text, str):
             return "invalid_field:text"
-        return split_sections(text, str(values.get("title") or "")) or "no_text"
+        title = str(values.get("title") or "")
+        return split_sections(text, title, is_record=is_record) or "no_text"
     if isinstance(sections, dict):
         if not all(isinstance(text, str | None) for text in sections.values()):
             return "invalid_field:sections"

@@ -10,9 +10,9 @@ from medray.common.manifest import Counts
 from medray.common.records import Document
 from medray.common.rows import read_batches, read_rows, write_rows
 from medray.common.split import split_of
+from medray.common.spool import Spool, hash_key
 from medray.instructions.quality import QualityLabel, flat_labels
 from medray.instructions.raw import QualityLabels
-from medray.instructions.spool import Spool, hash_key
 from medray.instructions.step import Step
 
 
@@ -50,7 +50,7 @@ def held_out_patients(step: Step) -> set[str]:
 def audit_pairs(step: Step, operator: str) -> Iterator[tuple[Document, QualityLabels]]:
     """Yields every label row with its record, in an order that the sources do not decide."""
     counts = step.counts[operator] = Counts()
-    with Spool(step.directory / ".audit.spool") as spool:
+    with Spool(step.directory) as spool:
         for document in record_documents(step, audit=True):
             spool.add(hash_key(document.doc_id), {"document": document.model_dump()})
         for labels in step.reader.rows(QualityLabels, "quality_label"):

@@ -30,6 +30,7 @@ from medray.instructions.quality import load_sub_tasks
 from medray.instructions.raw import ROW_TYPES
 from medray.instructions.reading import TaskReader
 from medray.instructions.sft import make_sft
+from medray.instructions.shapes import read_task
 from medray.instructions.step import Step
 
 __all__ = ["InstructionsConfig", "build_instructions", "check_sources"]
@@ -88,7 +89,7 @@ def check_sources(config: InstructionsConfig, data: Path) -> None:
         ConfigError: if an indicator file is missing or malformed.
     """
     for source in config.sources:
-        check_source(source, data, ROW_TYPES[source.kind])
+        check_source(source, data, ROW_TYPES[source.kind], read_task)
     if any(source.kind == "quality_label" for source in config.sources):
         load_sub_tasks(config.quality.indicators)
 
@@ -109,6 +110,7 @@ def _run(
         directory / "quarantine",
         dev_fraction=config.dev_fraction,
         max_rejected_fraction=config.max_rejected_fraction,
+        seed=config.seed,
     )
     step = Step(config, reader, masker, corpus, directory)
     make(step)

@@ -17,10 +17,10 @@ from pydantic import model_validator
 from medray.common.config import Config
 from medray.common.records import PreferencePair, Scenario, ScoredResponse
 from medray.common.split import Split
+from medray.common.spool import Spool, hash_key
 from medray.instructions.conversations import doctor_text
 from medray.instructions.examples import Mask, Skipped, clip
 from medray.instructions.raw import Preference, ScenarioRow, Score
-from medray.instructions.spool import Spool, hash_key
 
 
 class ScoresConfig(Config):

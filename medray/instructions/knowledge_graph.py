@@ -15,8 +15,8 @@ import yaml
 
 from medray.common.config import Config
 from medray.common.records import Instruction
+from medray.common.spool import hash_key
 from medray.instructions.examples import exchange
-from medray.instructions.spool import hash_key
 
 Language = Literal["zh", "en"]
 

@@ -12,6 +12,7 @@ from medray.common.records import (
     Scenario,
     ScoredResponse,
 )
+from medray.common.spool import Spool
 from medray.generation.prompts import exam_prompt
 from medray.instructions.examples import Skipped
 from medray.instructions.exams import exam_question
@@ -24,7 +25,6 @@ from medray.instructions.feedback import (
 from medray.instructions.questions import find_passages, gold_documents, retrieval_question
 from medray.instructions.raw import Exam, Preference, Question, ScenarioRow, Score
 from medray.instructions.settle import Share
-from medray.instructions.spool import Spool
 from medray.instructions.step import Step
 
 
@@ -40,7 +40,7 @@ def make_scores(step: Step) -> None:
         yield from step.each("scores", step.reader.rows(Score, "score"), score)
         if config.from_preferences:
             pairs = _pairs(step, "scores_of_preferences")
-            with Spool(step.directory / ".responses.spool") as spool:
+            with Spool(step.directory) as spool:
                 yield from win_rates(pairs, spool)
 
     def share(row: ScoredResponse) -> Share:

@@ -4,10 +4,12 @@ In: mapped rows of `medray.common.sources`. Out: `TaskSource`s and validated row
 model does not name are ignored, so a public set needs a mapping for the renamed ones only.
 """
 
-from typing import Literal
+import re
+from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from medray.common.config import Config
 from medray.common.records import Row
 from medray.common.sources import Source
 
@@ -19,10 +21,45 @@ Given = Literal["train", "dev"]
 Text = Field(min_length=1)
 
 
+SPEAKERS = {
+    **dict.fromkeys(("patient", "human", "user", "患者", "病人"), "patient"),
+    **dict.fromkeys(("doctor", "gpt", "assistant", "医生", "大夫"), "doctor"),
+}
+OPTION = re.compile(r"^[ \t]*([A-Z])[ \t]*[.．、:：)）\s][ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
+UTTERANCE = re.compile(r"\s*(\w+)\s*[:：]\s*(.*)", re.DOTALL)
+
+
+class AnswerTable(Config):
+    """Answers in a file of their own, many a question, as cMedQA2 has them."""
+
+    path: str
+    """Glob of the answers, relative to the data directory."""
+    question: str = "question_id"
+    """Column with the id of the question, in both files."""
+    text: str = "content"
+    """Column with the answer."""
+
+
 class TaskSource(Source):
     """One task file of the hospital and what it holds."""
 
     kind: TaskKind  # pyright: ignore[reportIncompatibleVariableOverride]
+    relations: dict[str, str] = Field(default_factory=dict)
+    """For triples of one entity a line, with a list of tails a key (CMeKG, xywy, 39Health): key →
+    relation. `fields` names the head; a tail that is a text is cut at 、 ， , ； ; and |."""
+    answers: AnswerTable | None = None
+    """For consultations: where the answers stand. Each question gets one of its answers, chosen by
+    the seed. Source: [ClinicalGPT 2.1] cMedQA2."""
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> Self:
+        if self.relations and self.kind != "triple":
+            raise ValueError("relations belong to a source of kind triple")
+        if self.answers and self.kind != "consultation":
+            raise ValueError("answers belong to a source of kind consultation")
+        if self.answers:
+            self._relative(self.answers.path)
+        return self
 
 
 class RawRow(Row):
@@ -32,10 +69,22 @@ class RawRow(Row):
 
 
 class Turn(RawRow):
-    """One utterance of a consultation."""
+    """One utterance of a consultation, in the words of any of the usual sets: {role, text},
+    {from, value} of ShareGPT, {role, content} of OpenAI, or `病人：…` of MedDialog."""
 
     role: Literal["patient", "doctor"]
     text: str = Text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_forms(cls, turn: Any) -> Any:
+        if isinstance(turn, str) and (spoken := UTTERANCE.fullmatch(turn)):
+            turn = {"role": spoken[1], "text": spoken[2].strip()}
+        if not isinstance(turn, dict):
+            return turn
+        role = turn.get("role", turn.get("from", turn.get("speaker")))
+        text = next((turn[k] for k in ("text", "value", "content", "utterance") if k in turn), None)
+        return {"role": SPEAKERS.get(str(role).strip().lower(), role), "text": text}
 
 
 class Triple(RawRow):
@@ -56,6 +105,22 @@ class Exam(RawRow):
     subject: str = ""
     split: Given | None = None
 
+    @field_validator("options", mode="before")
+    @classmethod
+    def _usual_forms(cls, options: Any) -> Any:
+        """Also `A 甲\\nB 乙` and [{key, value}] of CMExam, a plain list, and blank options."""
+        if isinstance(options, str):
+            options = dict(OPTION.findall(options))
+        elif isinstance(options, list):
+            options = {
+                str(o.get("key")) if isinstance(o, dict) else chr(ord("A") + k): o.get("value")
+                if isinstance(o, dict) else o
+                for k, o in enumerate(options)
+            }  # fmt: skip
+        if isinstance(options, dict):
+            return {letter: text for letter, text in options.items() if text not in (None, "")}
+        return options
+
 
 class Dialogue(RawRow):
     """A consultation of several turns."""
@@ -65,6 +130,23 @@ class Dialogue(RawRow):
     department: str | None = None
     diagnosis: str | None = None
     split: Given | None = None
+
+    @field_validator("turns", mode="before")
+    @classmethod
+    def _usual_forms(cls, turns: Any) -> Any:
+        """Also {speaker: […], utterance: […]} of MedDialog; system turns are left out."""
+        if isinstance(turns, dict) and {"speaker", "utterance"} <= turns.keys():
+            columns = turns["speaker"], turns["utterance"]
+            if not all(isinstance(c, list) for c in columns) or len(columns[0]) != len(columns[1]):
+                return turns
+            turns = [{"role": r, "text": t} for r, t in zip(*columns, strict=True)]
+        if isinstance(turns, list):
+            return [
+                turn
+                for turn in turns
+                if not (isinstance(turn, dict) and "system" in (turn.get("from"), turn.get("role")))
+            ]
+        return turns
 
 
 class ScenarioRow(RawRow):

@@ -12,12 +12,12 @@ from medray.common.sources import (
     Rejected,
     SourceRow,
     check_rejected,
-    read_source,
     to_row,
     write_quarantine,
 )
 from medray.common.split import Split, split_of
 from medray.instructions.raw import ROW_TYPES, RawRow, TaskKind, TaskSource
+from medray.instructions.shapes import read_task
 
 logger = logging.getLogger(__name__)
 RawType = TypeVar("RawType", bound=RawRow)
@@ -37,7 +37,9 @@ class TaskReader:
         *,
         dev_fraction: float,
         max_rejected_fraction: float,
+        seed: int = 0,
     ) -> None:
+        self.seed = seed
         self.sources, self.data, self.quarantine = sources, data, quarantine
         self.dev_fraction, self.max_rejected_fraction = dev_fraction, max_rejected_fraction
         self.counts: dict[str, Counts] = {}
@@ -60,7 +62,7 @@ class TaskReader:
 
     def _read(self, source: TaskSource, row_type: type[RawType]) -> Iterator[RawType]:
         counts, rejected = Counts(), list[Rejected]()
-        for line in read_source(source, self.data):
+        for line in read_task(source, self.data, self.seed):
             counts.rows_in += 1
             row = to_row(line, row_type) if isinstance(line, SourceRow) else line
             if isinstance(row, Rejected):

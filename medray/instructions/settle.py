@@ -15,7 +15,7 @@ from medray.common.manifest import Counts
 from medray.common.records import Row
 from medray.common.rows import write_rows
 from medray.common.split import unit_hash
-from medray.instructions.spool import Spool, hash_key
+from medray.common.spool import Spool, hash_key
 
 RowType = TypeVar("RowType", bound=Row)
 NOT_CONTENT = ("id", "split", "doc_id")
@@ -46,7 +46,7 @@ def settle(
     limit of their group and rows that their weight leaves out. Each copy counts as a row in.
     """
     counts, written = Counts(), Counter[str]()
-    with Spool(directory.with_name(f".{directory.name}.spool")) as spool:
+    with Spool(directory.parent) as spool:
         for row in rows:
             spool.add(hash_key(str(seed), prompt_of(row)), row.model_dump())
         kept = _kept(spool, row_type, share_of, seed, counts, written)

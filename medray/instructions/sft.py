@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from medray.common.manifest import Counts
 from medray.common.records import Document, Instruction
+from medray.common.spool import Spool, hash_key
 from medray.instructions.audit import audit_pairs, record_documents
 from medray.instructions.conversations import consultation, dialogue, instruction
 from medray.instructions.examples import Skipped, Task
@@ -20,7 +21,6 @@ from medray.instructions.quality import interviews, load_sub_tasks, quality
 from medray.instructions.raw import Consultation, Dialogue, Generic, Grounded, Triple
 from medray.instructions.records import FINDINGS, diagnosis, differential, treatment
 from medray.instructions.settle import Share
-from medray.instructions.spool import Spool, hash_key
 from medray.instructions.step import Step
 
 
@@ -117,7 +117,7 @@ def _exam(step: Step) -> Iterator[Instruction]:
 def _knowledge_graph(step: Step) -> Iterator[Instruction]:
     config = step.config.knowledge_graph
     counts = step.counts["knowledge_graph"] = Counts()
-    with Spool(step.directory / ".triples.spool") as spool:
+    with Spool(step.directory) as spool:
         for row in step.reader.rows(Triple, "triple"):
             counts.rows_in += 1
             if config.relations is not None and row.relation not in config.relations:

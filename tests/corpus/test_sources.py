@@ -2,7 +2,8 @@ import pytest
 
 from medray.common.records import RawDocument, RawRecord
 from medray.common.sources import Rejected, SourceRow
-from medray.corpus.sources import raw_row, split_sections
+from medray.corpus.headings import split_sections
+from medray.corpus.sources import raw_row
 
 
 def row(**values) -> SourceRow:

@@ -10,6 +10,7 @@ from medray.common.errors import ConfigError
 from medray.common.manifest import Artefact
 from medray.common.records import PreferencePair, Scenario, ScoredResponse
 from medray.common.rows import read_rows
+from medray.common.spool import Spool
 from medray.instructions.build import InstructionsConfig, build_instructions
 from medray.instructions.examples import Skipped
 from medray.instructions.feedback import (
@@ -20,7 +21,6 @@ from medray.instructions.feedback import (
 )
 from medray.instructions.questions import retrieval_question
 from medray.instructions.raw import Preference, Question, Score
-from medray.instructions.spool import Spool
 
 
 def same(text: str) -> str:

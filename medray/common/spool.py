@@ -1,17 +1,19 @@
 """Sorts and groups rows that do not fit in memory, by spreading them over files on disk.
 
 In: (key, value) pairs in any order. Out: the same pairs sorted by (key, value), so that the order
-of the input cannot show in an artefact. Memory: one bucket.
+of the input cannot show in an artefact. Memory: one bucket. The files have no name, so nobody else
+can open them and a process that is killed leaves none behind: raw records may pass through.
 """
 
 import hashlib
 import json
-import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import IO, Any, Self
 
 NUM_BUCKETS = 64
 """1 000 000 rows of 2 kB make buckets of 32 MB."""
@@ -23,15 +25,17 @@ def hash_key(*parts: str) -> str:
 
 
 class Spool:
-    """A directory of bucket files; removed when the `with` block ends."""
+    """Bucket files on the disk of `directory`, gone when the `with` block ends."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path | None = None) -> None:
+        """`directory`: where there is room for all rows; None: the temporary directory."""
         self.directory = directory
-        self._files: dict[int, TextIO] = {}
+        self._files: dict[int, IO[str]] = {}
+        self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self.directory.mkdir(parents=True)
+        if self.directory is not None:
+            self.directory.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(
@@ -40,28 +44,25 @@ class Spool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._open.close()
 
     def add(self, key: str, value: Any) -> None:
         """Adds one pair. `key` comes from `hash_key`; `value` is anything JSON can hold."""
         bucket = int(key[:8], 16) * NUM_BUCKETS >> 32
         if bucket not in self._files:
-            path = self.directory / f"{bucket:03d}.jsonl"
-            self._files[bucket] = path.open("a", encoding="utf-8")
+            self._files[bucket] = self._open.enter_context(
+                tempfile.TemporaryFile(  # noqa: SIM115
+                    "w+", encoding="utf-8", newline="\n", dir=self.directory
+                )
+            )
         line = json.dumps(value, ensure_ascii=False, sort_keys=True)
         self._files[bucket].write(f"{key}\t{line}\n")
 
     def groups(self) -> Iterator[tuple[str, list[Any]]]:
         """Yields (key, values), keys ascending, the values of a key sorted by their JSON."""
-        self._close()
-        for path in sorted(self.directory.glob("*.jsonl")):
-            with path.open(encoding="utf-8") as file:
-                lines = sorted(line.rstrip("\n") for line in file)
+        for bucket in sorted(self._files):
+            file = self._files[bucket]
+            file.seek(0)
+            lines = sorted(line.rstrip("\n") for line in file)
             for key, same in groupby(lines, key=lambda line: line.partition("\t")[0]):
                 yield key, [json.loads(line.partition("\t")[2]) for line in same]
-
-    def _close(self) -> None:
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
