@@ -67,7 +67,7 @@ def address() -> Iterator[str]:
 
 
 def wait_for(url: str, head: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert head.poll() is None, f"ray start ended with {head.returncode}"
         try:
@@ -81,7 +81,7 @@ def wait_for(url: str, head: subprocess.Popen[bytes]) -> None:
 def submit(*args: str, auth: dict[str, str] = AUTH) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "medray.cli", "submit", *args],
-        capture_output=True, text=True, cwd=ROOT, timeout=240,
+        capture_output=True, text=True, cwd=ROOT, timeout=600,
         env=os.environ | auth,
     )  # fmt: skip
 

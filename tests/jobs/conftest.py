@@ -91,7 +91,7 @@ def _kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def _finish(process: subprocess.Popen, timeout: float = 300) -> str:
+def _finish(process: subprocess.Popen, timeout: float = 1200) -> str:
     output, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0, output[-4000:]
     return output

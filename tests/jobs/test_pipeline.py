@@ -22,7 +22,7 @@ def test_dry_run_names_every_step_and_makes_nothing(start, finish, tmp_path: Pat
 def test_every_step_is_made_once(start, finish, tiny: list[str], tmp_path: Path) -> None:
     root = tmp_path / "root"
     arguments = [f"storage.root={root}", *tiny]
-    output = finish(start("run_pipeline", *arguments), 420)
+    output = finish(start("run_pipeline", *arguments))
     assert all(f"{step}: done in" in output for step in JOBS), output[-4000:]
     first = json.loads((root / "pipeline.json").read_text(encoding="utf-8"))["steps"]
     assert list(first) == list(JOBS)
@@ -45,7 +45,7 @@ def test_every_step_is_made_once(start, finish, tiny: list[str], tmp_path: Path)
         # Nothing half made is left beside it.
         assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
-    output = finish(start("run_pipeline", *arguments), 120)
+    output = finish(start("run_pipeline", *arguments))
     assert all(f"{step}: reused, nothing has changed" in output for step in JOBS), output[-4000:]
     assert "started" not in output
     second = json.loads((root / "pipeline.json").read_text(encoding="utf-8"))["steps"]

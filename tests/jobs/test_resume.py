@@ -25,7 +25,7 @@ def test_a_killed_driver_leaves_no_trace(
         (killed / step).symlink_to(straight / step)
     arguments = [*settings, f"storage.root={killed}"]
     process = start("run_pretrain", *arguments)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not list(killed.glob("pretrain/.*.partial/train/*/checkpoint_manager_snapshot.json")):
         assert process.poll() is None and time.monotonic() < deadline, "no checkpoint came"
         time.sleep(0.02)

@@ -44,7 +44,7 @@ def url(ray_cluster, hospital) -> Iterator[str]:
 
 @pytest.fixture
 def api(url) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as api:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=300) as api:
         yield api
 
 
@@ -60,7 +60,7 @@ def stream(api: openai.OpenAI, question: str, **fields):
 
 
 def health(url: str) -> dict:
-    with urllib.request.urlopen(f"{url}/healthz", timeout=10) as response:
+    with urllib.request.urlopen(f"{url}/healthz", timeout=60) as response:
         return json.load(response)
 
 
@@ -79,7 +79,7 @@ def post(url: str, body: bytes) -> tuple[int, dict]:
     request = urllib.request.Request(f"{url}/v1/chat/completions", data=body)
     request.add_header("Content-Type", "application/json")
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(request, timeout=30)
+        urllib.request.urlopen(request, timeout=120)
     return caught.value.code, json.load(caught.value)["error"]
 
 

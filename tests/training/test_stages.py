@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,29 +102,31 @@ def untimed(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if not name.startswith("time/")}
 
 
-def kill_a_worker(train: Path, killed: list[bool]) -> None:
+def kill_a_worker(train: Path, killed: list[bool], over: threading.Event) -> None:
     """Waits for the first whole checkpoint, then kills one worker as a lost machine would; notes
     whether the run was still under way, since only the last checkpoint holds a model."""
-    deadline = time.monotonic() + 120
     workers: list[int] = []
-    while time.monotonic() < deadline:
+    while not over.wait(0.01):
         if not workers:
             workers = find_workers()
         elif any(train.glob("*/checkpoint_manager_snapshot.json")):
             os.kill(workers[0], signal.SIGKILL)
             killed.append(not list(train.rglob("model.safetensors")))
             return
-        time.sleep(0.01)
 
 
 @contextmanager
 def one_worker_killed(train: Path) -> Iterator[None]:
     """Kills a worker of the run that the block does."""
     killed: list[bool] = []
-    killer = threading.Thread(target=kill_a_worker, args=(train, killed), daemon=True)
+    over = threading.Event()
+    killer = threading.Thread(target=kill_a_worker, args=(train, killed, over), daemon=True)
     killer.start()
-    yield
-    killer.join()
+    try:
+        yield
+    finally:
+        over.set()
+        killer.join()
     assert killed == [True], "no worker was killed in the middle of the run"
 
 
