@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar, cast
 
 import pyarrow as pa
@@ -74,7 +73,7 @@ class SourceRow(NamedTuple):
     file: str
     line: int
     values: dict[str, Any]
-    tally: Mapping[str, int] = MappingProxyType({})
+    tally: Mapping[str, int] | None = None
     """What was met in reading and is worth counting, such as a line in another encoding."""
 
 

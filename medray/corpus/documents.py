@@ -191,7 +191,7 @@ def _prepare(
     assert isinstance(line, SourceRow)
     dev_fraction = settings.dev_fraction if source.dev_fraction is None else source.dev_fraction
     phi: Counter[Any] = Counter()
-    tally = dict(line.tally)
+    tally = dict(line.tally or {})
     if isinstance(raw, RawRecord):
         document, phi = deidentify(raw, source.name, surrogates, dev_fraction)
         if raw.visit_date.strip() and not document.date:

@@ -8,7 +8,7 @@ D_ICD_DIAGNOSES) and MIMIC-IV 2.2 (note, hosp).
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from medray.common.formats import Encoding
 from medray.common.sources import Rejected, SourceRow
@@ -32,6 +32,14 @@ COLUMNS = {
     "d_icd_diagnoses": ("long_title",),
 }
 NAMES = "d_icd_diagnoses"
+
+
+class Note(NamedTuple):
+    """A note that says something."""
+
+    time: str
+    line: Line
+    sections: list[dict[str, Any]]
 
 
 def read_mimic(
@@ -72,24 +80,28 @@ def _admissions(lines: list[Line], names: dict[str, str]) -> Iterator[SourceRow 
     lines = sorted(lines, key=lambda line: (_visit(line), line.file, line.line))
     for visit, group in groupby(lines, key=_visit):
         tables: dict[str, list[Line]] = {}
+        notes: list[Note] = []
         for line in group:
             if line.table == "notes" and field(line, "iserror") == "1":
                 yield Rejected(line.file, line.line, "entered_in_error")
-            elif line.table == "notes" and not field(line, "text"):
-                yield Rejected(line.file, line.line, "no_text")
-            elif line.table != "notes" and not field(line, "hadm_id"):
+            elif line.table == "notes":
+                if sections := note_sections(line):
+                    notes.append(Note(_time(line), line, sections))
+                else:
+                    yield Rejected(line.file, line.line, "no_text")
+            elif not field(line, "hadm_id"):
                 yield Rejected(line.file, line.line, "missing_field:hadm_id")
             else:
                 tables.setdefault(line.table, []).append(line)
-        notes = sorted(tables.get("notes", []), key=_time)
+        notes.sort(key=lambda note: note.time)
         admission = next(iter(tables.get("admissions", [])), None)
         if not notes:
             if tables:
                 place = admission or tables["diagnoses_icd"][0]
                 yield Rejected(place.file, place.line, "no_note")
             continue
-        first = notes[0]
-        sections = [section for note in notes for section in note_sections(note)]
+        first = notes[0].line
+        sections = [section for note in notes for section in note.sections]
         diagnoses = sorted(tables.get("diagnoses_icd", []), key=_rank)
         left = field(admission, "dischtime") if admission else ""
         if diagnoses:

@@ -22,7 +22,7 @@ from medray.corpus.joins import (
     read_table,
     visit_row,
 )
-from medray.corpus.mimic import note_sections
+from medray.corpus.mimic import Note, note_sections
 
 COLUMNS = {
     "notes": ("person_id", "note_id", "note_date", "note_text"),
@@ -76,24 +76,27 @@ def _visits(lines: list[Line], names: dict[str, str]) -> Iterator[SourceRow | Re
     lines = sorted(lines, key=lambda line: (_visit(line), line.file, line.line))
     for visit, group in groupby(lines, key=_visit):
         tables: dict[str, list[Line]] = {}
+        notes: list[Note] = []
         for line in group:
-            if line.table == "notes" and not field(line, "note_text"):
-                yield Rejected(line.file, line.line, "no_text")
-            elif line.table != "notes" and not visit:
+            if line.table == "notes":
+                if sections := note_sections(line):
+                    time = field(line, "note_datetime", "note_date")
+                    notes.append(Note(time, line, sections))
+                else:
+                    yield Rejected(line.file, line.line, "no_text")
+            elif not visit:
                 yield Rejected(line.file, line.line, "missing_field:visit_occurrence_id")
             else:
                 tables.setdefault(line.table, []).append(line)
-        notes = sorted(
-            tables.get("notes", []), key=lambda x: field(x, "note_datetime", "note_date")
-        )
+        notes.sort(key=lambda note: note.time)
         stay = next(iter(tables.get("visit_occurrence", [])), None)
         if not notes:
             if tables:
                 place = stay or next(iter(tables.values()))[0]
                 yield Rejected(place.file, place.line, "no_note")
             continue
-        first = notes[0]
-        sections = [section for note in notes for section in note_sections(note)]
+        first = notes[0].line
+        sections = [section for note in notes for section in note.sections]
         sections += _measured(tables.get("measurement", []), names)
         sections += _diagnosed(tables.get("condition_occurrence", []), names)
         yield visit_row(first, {
@@ -134,10 +137,6 @@ def _diagnosed(lines: Iterable[Line], names: dict[str, str]) -> Iterator[dict[st
 def _name(line: Line, names: dict[str, str], concept: str, source: str) -> str:
     """The name of a concept; where it has none (0 is no concept), what the hospital wrote."""
     return names.get(field(line, concept), "") or field(line, source)
-
-
-def _time(line: Line) -> str:
-    return field(line, "note_datetime", "note_date")
 
 
 def _visit(line: Line) -> str:

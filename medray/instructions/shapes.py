@@ -4,6 +4,7 @@ knowledge graph is several triples, or where answers stand in a file of their ow
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,13 @@ def _answered(source: TaskSource, data: Path, seed: int) -> Iterator[SourceRow |
         for _, found in spool.groups():
             questions = [SourceRow(*place) for is_answer, *place in found if not is_answer]
             texts = [SourceRow(*place) for is_answer, *place in found if is_answer]
-            given = [str(row.values[answers.text]) for row in texts if row.values.get(answers.text)]
+            given = [str(text) for row in texts if (text := row.values.get(answers.text))]
             for row in questions:
                 if not given:
                     yield Rejected(row.file, row.line, "no_answer")
                     continue
-                key = str(row.values[answers.question])
-                chosen = min(given, key=lambda text: hash_key(str(seed), key, text))
+                salt = f"{seed}/{row.values[answers.question]}"
+                chosen = min(given, key=partial(hash_key, salt))
                 full = row._replace(values={"response": chosen, **row.values})
                 yield map_fields(full, source)
             if not questions:

@@ -80,8 +80,8 @@ def test_auto_decides_by_line_and_counts(tmp_path):
         rows = list(read_source(source, tmp_path))
         texts = [row.values["t"] for row in rows if isinstance(row, SourceRow)]
         assert texts[:2] == ["咳嗽", "发热"]
-        assert [dict(r.tally) for r in rows[:2] if isinstance(r, SourceRow)] == [
-            {}, {"gb18030_lines": 1}]  # fmt: skip
+        assert [r.tally for r in rows[:2] if isinstance(r, SourceRow)] == [
+            None, {"gb18030_lines": 1}]  # fmt: skip
         bad = rows[2]
         assert isinstance(bad, Rejected) and bad.reason == "not_utf-8_or_gb18030"
     strict = Source(name="s", kind="k", path="a.jsonl")
