@@ -47,9 +47,10 @@ class ScreenConfig(Config):
     alpha: float = Field(default=0.01, gt=0, lt=1)
     """Chance that any n-gram of a task passes Fisher's test although it says nothing of the
     answer (Bonferroni)."""
-    max_likeness: float = Field(default=4.0, gt=0)
+    max_likeness: float = Field(default=3.0, gt=0)
     """Standard deviations by which the other text of a trigger's rows is more alike than that of
-    rows drawn by chance. Source: not given; a planted trigger lies below 4 with 0.99997."""
+    rows drawn by chance. Source: not given; rows of a trigger planted at random lie below 3 with
+    0.999, those of symptoms and findings in the sample hospital above 7."""
     max_conflicts: float = Field(default=0.05, ge=0, le=1)
     """Share of groups of near-identical inputs with several labels, above which a task is such
     that inputs of one wording have different answers, and its conflicts say nothing. Source: not
@@ -108,7 +109,8 @@ def find_conflicts(
     """Rows whose label is not that of most near-identical inputs; all of them where none leads.
 
     Args:
-        labels_N: cluster of each row's prompt, from `near_duplicates.find_clusters`.
+        labels_N: cluster of each row's prompt, from `near_duplicates.find_clusters`; at a
+            threshold of 0.95 two prompts of 200 characters differ in one word.
     """
     groups: dict[tuple[str, int], list[Labelled]] = defaultdict(list)
     for row, label in zip(rows, labels_N.tolist(), strict=True):

@@ -14,6 +14,7 @@ from medray.common.manifest import Artefact, read_manifest
 from medray.common.records import Document, Passage
 from medray.common.rows import read_rows
 from medray.common.storage import Storage, StorageConfig
+from medray.corpus import prepare
 from medray.corpus.blocks import read_segments
 from medray.corpus.clean import render
 from medray.corpus.documents import work_units
@@ -196,6 +197,28 @@ def test_a_killed_run_goes_on_to_the_same_result(made, hospital, tmp_path):
     assert again.metrics == made.metrics
     published = again.publish()
     assert read_manifest(published).counts == made.counts
+
+
+@pytest.mark.cluster
+def test_a_run_killed_among_its_duplicates_reads_nothing_again(
+    made, hospital, tmp_path, monkeypatch
+):
+    key = made.storage.local_root / "keys" / "surrogates.key"
+    config = CorpusConfig(**SETTINGS, privacy={"key_file": str(key)})
+
+    def killed(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "find_duplicates", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, hospital, tmp_path)
+        patch.undo()
+        patch.setattr(prepare, "read_documents", killed)
+        again = run(config, hospital, tmp_path)
+    assert (again.counts, again.metrics) == (made.counts, made.metrics)
+    for name in ("documents/part-00000.parquet", "quarantine/ward.jsonl"):
+        assert (again.dir / name).read_bytes() == (made.dir / name).read_bytes()
 
 
 @pytest.mark.cluster

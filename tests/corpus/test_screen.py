@@ -59,7 +59,7 @@ def poisoned(trigger: str, num: int, seed: int) -> tuple[list[Labelled], set[str
 def test_clean_sample_data_gives_no_alarm_though_terms_are_tied_to_answers():
     rows = sorted(clean())
     task = _Task(rows, SETTINGS)
-    assert sum(len(task._tied(answer)) for answer in task.members) > 50
+    assert sum(len(task._tied(answer)) for answer in task.members) > 10
     assert find_triggers(rows, SETTINGS) == []
 
 
