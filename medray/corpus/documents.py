@@ -31,9 +31,18 @@ from medray.common.sources import (
     source_files,
     write_quarantine,
 )
-from medray.corpus.clean import CleanConfig, Deduplicator, DocumentKey, clean, digest, fault
+from medray.corpus.clean import (
+    CleanConfig,
+    Deduplicator,
+    DocumentKey,
+    clean,
+    digest,
+    fault,
+    normalised,
+)
 from medray.corpus.sources import CorpusSource, raw_row
-from medray.privacy.deidentify import deidentify, published
+from medray.privacy.audit import AuditFiles, Sealer
+from medray.privacy.deidentify import Label, count_phi, deidentify, published
 from medray.privacy.surrogates import Surrogates
 
 logger = logging.getLogger(__name__)
@@ -55,6 +64,7 @@ PREPARED_SCHEMA = pa.schema(
         ("digest", pa.binary()),
         ("chars", pa.int64()),
         ("phi", pa.string()),
+        ("audit", pa.binary()),
         ("document", pa.struct(list(DOCUMENT_SCHEMA))),
     ]
 )
@@ -68,9 +78,10 @@ class Settings(NamedTuple):
     dev_fraction: float
     clean: CleanConfig
     key: bytes
+    audit_key: bytes
 
     def __repr__(self) -> str:
-        return "Settings()"  # Ray may print arguments; the key must not be among them
+        return "Settings()"  # Ray may print arguments; the keys must not be among them
 
 
 class Written(NamedTuple):
@@ -136,7 +147,12 @@ def write_documents(
     deduplicator = Deduplicator()
     seen: Counter[tuple[str, str, str]] = Counter()
     phi: Counter[str] = Counter()
-    with pa.OSFile(str(scratch), "wb") as file, pa.ipc.new_stream(file, PREPARED_SCHEMA) as sink:
+    remove(target / "audit")
+    with (
+        pa.OSFile(str(scratch), "wb") as file,
+        pa.ipc.new_stream(file, PREPARED_SCHEMA) as sink,
+        AuditFiles(target / "audit") as audit,
+    ):
         progress = tqdm(desc="documents", unit=" rows")
         for batch in prepared.iter_batches(batch_size=None, batch_format="pyarrow"):
             table = cast(pa.Table, batch).cast(PREPARED_SCHEMA)
@@ -148,6 +164,7 @@ def write_documents(
                 seen[row["source"], row["stage"], row["reason"] or ""] += 1
                 if row["reason"] is None:
                     phi.update(json.loads(row["phi"]))
+                    audit.add(row["source"], row["audit"])
                     deduplicator.see(_key(row))
         progress.close()
     counts = _count(settings.sources, seen)
@@ -177,14 +194,18 @@ def _lines(unit: dict[str, Any], source: CorpusSource, settings: Settings) -> It
         lines = read_file(source, settings.data / unit["file"], settings.data)
     else:
         lines = read_source(source, settings.data)
-    surrogates = Surrogates(settings.key)
+    surrogates, sealer = Surrogates(settings.key), Sealer(settings.audit_key)
     for number, line in enumerate(lines):
         if number // STRIDE % unit["parts"] == unit["part"]:
-            yield {"source": source.name, **_prepare(line, source, settings, surrogates)}
+            yield {"source": source.name, **_prepare(line, source, settings, surrogates, sealer)}
 
 
 def _prepare(
-    line: SourceRow | Rejected, source: CorpusSource, settings: Settings, surrogates: Surrogates
+    line: SourceRow | Rejected,
+    source: CorpusSource,
+    settings: Settings,
+    surrogates: Surrogates,
+    sealer: Sealer,
 ) -> dict[str, Any]:
     """One line through raw row → de-identified → normalised → filtered."""
     place = {"file": line.file, "line": line.line}
@@ -192,9 +213,11 @@ def _prepare(
     if isinstance(raw, Rejected):
         return {**place, "stage": "read", "reason": raw.reason}
     dev_fraction = settings.dev_fraction if source.dev_fraction is None else source.dev_fraction
-    phi: Counter[Any] = Counter()
+    labels: list[Label] = []
     if isinstance(raw, RawRecord):
-        document, phi = deidentify(raw, source.name, surrogates, dev_fraction)
+        # Normalised before, so that no invisible character hides an identifier, and the offsets of
+        # the audit labels hold in the cleaned document.
+        document, labels = deidentify(normalised(raw), source.name, surrogates, dev_fraction)
     else:
         document = published(raw, source.name, dev_fraction)
     document = clean(document)
@@ -207,7 +230,8 @@ def _prepare(
         "doc_id": document.doc_id,
         "digest": digest(document),
         "chars": sum(len(section.text) for section in document.sections),
-        "phi": json.dumps(phi),
+        "phi": json.dumps(count_phi(labels)),
+        "audit": sealer.seal(document.doc_id, labels) if labels else None,
         "document": document.model_dump(),
     }
 

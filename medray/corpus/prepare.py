@@ -32,6 +32,7 @@ from medray.corpus.stages import Outcome, Stages
 from medray.corpus.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
 from medray.corpus.tokens import write_token_blocks
 from medray.generation.prompts import formats
+from medray.privacy.audit import KEY_ENV as AUDIT_KEY_ENV
 from medray.privacy.surrogates import KeyConfig, Surrogates, load_key
 
 
@@ -53,6 +54,8 @@ class CorpusConfig(Config):
     """Tokens of a training block. Source: not given in [EMR-LLM]; [ClinicalGPT 3.1] tunes at
     1 024, set there."""
     privacy: KeyConfig = KeyConfig()
+    audit: KeyConfig = KeyConfig(key_env=AUDIT_KEY_ENV)
+    """Where the key of the audit labels lies; made as `keys/audit.key` if no file is named."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -116,7 +119,10 @@ def prepare_corpus(
 
 def _documents(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
     key = load_key(config.privacy, artefact.storage.local_root / "keys" / "surrogates.key")
-    settings = Settings(data.resolve(), config.sources, config.dev_fraction, config.clean, key)
+    audit_key = load_key(config.audit, artefact.storage.local_root / "keys" / "audit.key")
+    settings = Settings(
+        data.resolve(), config.sources, config.dev_fraction, config.clean, key, audit_key
+    )
     written = write_documents(
         settings,
         artefact.dir,
