@@ -32,18 +32,19 @@ _DOSE = r"(?!\s?(?:mg|ml|mL|g\b|mcg|%|mm|cm|kg|times|units?|tablets?|pm|am|PM|AM
 
 # Form → pattern. Groups: y year, m month, d day; what stands outside them is rebuilt by `_write`.
 _FORMS: dict[str, str] = {
-    "ymd": rf"(?<![\d.])(?P<y>{_Y4})(?P<s>[-/.]|\s?年\s?|\s[-/.]\s|[-/.]\s)"
-    rf"(?P<m>{_M})(?:[-/.]|\s?月\s?|\s[-/.]\s?)(?P<d>{_D})(?:\s?[日号])?(?!\d)",
+    "ymd": rf"(?<!\d)(?<!\d\.)(?P<y>{_Y4})(?P<s>[-/.]|\s?年\s?|\s[-/.]\s|[-/.]\s)"
+    rf"(?P<m>{_M})(?:[-/.]|\s?月\s?|\s[-/.]\s?)(?P<d>{_D})(?:\s?[日号]|(?!\d)|(?=\d\d[:：]\d\d))",
     "compact": rf"(?<![0-9A-Za-z.\-])(?P<y>{_Y4})(?P<m>0[1-9]|1[0-2])(?P<d>0[1-9]|[12]\d|3[01])"
     r"(?![0-9A-Za-z])",
     "ym": rf"(?<![\d.])(?P<y>{_Y4})\s?年\s?(?P<m>{_M})\s?月份?",
-    "ym-": rf"(?<![\d.\-/])(?P<y>{_Y4})(?P<s>[-/])(?P<m>{_M})(?![\d.%/A-Za-z\-])",
-    "ym.": rf"(?<![\d.\-/])(?P<y>{_Y4})(?P<s>\.)(?P<m>0[1-9]|1[0-2])(?![\d.%A-Za-z×\-])",
+    "ym-": rf"(?<![\d.\-])(?<!\d/)(?P<y>{_Y4})(?P<s>[-/])(?P<m>{_M})(?![\d.%/a-z\-])",
+    "ym.": rf"(?<![\d.\-])(?<!\d/)(?P<y>{_Y4})(?P<s>\.)(?P<m>{_M})(?![\d.%A-Za-z×\-])",
     "y": rf"(?<![\d.])(?P<y>{_Y4})(?:\s?年(?!龄)|(?=\s?[-~至—]\s?{_Y4}\s?年))",
     "yymd": rf"(?<![\d.])(?P<y>{_Y2})年(?P<m>{_M})月(?P<d>{_D})(?:[日号])?(?!\d)",
     "yym": rf"(?<![\d.])(?<![约近已达史共])(?P<y>{_Y2})年(?P<m>{_M})月份?(?!\d)",
     "yy": r"(?<![\d.])(?P<y>0\d|9\d)年(?![前后来余以之])",
-    "yy.md": rf"(?<![\d.\-/])(?P<y>{_Y2})(?P<s>[.\-])(?P<m>{_M})(?P=s)(?P<d>{_D})(?![\d.\-/%])",
+    "yy.md": rf"(?<![\d.\-])(?<!\d/)(?P<y>{_Y2})(?P<s>[.\-])(?P<m>{_M})(?P=s)(?P<d>{_D})"
+    rf"(?![\d.\-/%])",
     "md": rf"(?<![\d.])(?<!\d年)(?<!\d 年)(?P<m>{_M})\s?月\s?(?P<d>{_D})(?:\s?[日号]|"
     rf"(?![\d\s天周岁个次年月.]))",
     "m": rf"(?<![\d.])(?<!\d年)(?:(?<=今年)|(?<=去年)|(?<=前年)|(?<=同年)|(?<=当年))"
@@ -58,6 +59,12 @@ _FORMS: dict[str, str] = {
     "zy": rf"(?P<y>{_YZ})年",
     "zmd": rf"(?<![{NUMERAL}十])(?<![{NUMERAL}]年)(?P<m>{_MZ})月(?P<d>{_DZ})[日号]",
     "mixed": rf"(?P<y>{_YZ})年(?P<m>{_M})月(?P<d>{_D})[日号]?",
+    "my/": rf"(?<![\d./\-])(?P<m>0?[1-9]|1[0-2])/(?P<y>{_Y4})(?![\d/%])",
+    "yen": rf"(?<![A-Za-z])(?:(?<=[iI]n )|(?<=since )|(?<=from )|(?<=until )|(?<=of ))(?P<y>{_Y4})"
+    rf"(?=[\s,.;)])(?!\.\d)",
+    "mo": rf"(?:(?<=[iI]n )|(?<=[sS]ince )|(?<=of )|(?<=until )|(?<=mid )|(?<=late )|(?<=early )|"
+    rf"(?<=last ))"
+    rf"(?P<m>{_NAME})(?![a-z]|,? \d)",
     "mdy/": rf"(?<![\d./\-])(?P<m>{_D})(?P<s>[-/])(?P<d>{_D})(?P=s)(?P<y>{_Y4}|\d{{2}})"
     rf"(?![\d/%\-])",
     "Mdy": rf"(?<![A-Za-z])(?P<m>{_NAME})\.?\s?(?P<d>{_D})(?:st|nd|rd|th)?(?:,\s?|\s)(?P<y>{_Y4})"
@@ -69,11 +76,14 @@ _FORMS: dict[str, str] = {
     rf"[-/]\d){_DOSE}",
     "dM": rf"(?<![\d.,])(?P<d>{_D})(?:st|nd|rd|th)?(?:[ -]| of )(?P<m>{_NAME})(?![\w]|[-, "
     rf"]{{1,2}}\d)",
-    "m/d": rf"(?<![\d./\-])(?:(?<=[oO]n )|(?<=since )|(?<=from )|(?<=until )|(?<=dated )|(?<=by )"
-    rf"|(?<=[DT]: )|(?<=ate: )|(?<=irth: )|(?<=DOB: )|(?<=DOB )|(?<=TED: )|(?<=ION: ))"
-    rf"(?P<m>0?[1-9]|1[0-2])/(?P<d>{_D})(?![\d/%])"
-    r"|(?<![\d./\-])(?P<m2>0?[1-9]|1[0-2])/(?P<d2>1[346789]|2\d|31)(?![\d/%])"
-    r"(?!\s?(?:of|nodes?|lymph|positive|cores?|mm|cm))",
+    # A bare 4/5 is a strength or a share; a word of time or a day past any scale makes it a date.
+    "m/d": r"(?:(?<=[oO]n )|(?<=since )|(?<=from )|(?<=until )|(?<=dated )|(?<=by )|(?<=before )"
+    r"|(?i:dates?|DOB|born|birth|admitted|admission|discharged?|follow-?up|visit|surgery|procedure"
+    r"|operation|[DT]:)[^\n.;\d]{0,12}?(?<![\d./\-]))(?<![\d./\-])"
+    rf"(?P<v>(?P<m>0?[1-9]|1[0-2])/(?P<d>{_D}))(?![\d/%])(?!\s?(?:systolic|diastolic|murmur|"
+    rf"streng))"
+    r"|(?<![\d./\-（(，])(?<=[ -~])(?P<m2>0?[1-9]|1[0-2])/(?P<d2>[79]|1[1346789]|2\d|31)(?=[ -~])"
+    r"(?![\d/%)])(?!\s?(?:of|nodes?|lymph|positive|cores?|mm|cm|murmur|systolic|quad|streng))",
 }  # fmt: skip
 _COMPILED = {form: re.compile(pattern) for form, pattern in _FORMS.items()}
 _HINTS = re.compile(r"\d|[一二][〇零○九]|月")
@@ -95,7 +105,7 @@ def find_dates(text: str) -> Iterator[tuple[int, int]]:
     for form, pattern in _COMPILED.items():
         for match in pattern.finditer(text):
             if _parts(form, match) is not None:
-                yield match.span()
+                yield match.span("v") if match.groupdict().get("v") else match.span()
 
 
 def shift_date(value: str, offset_days: int, visit_date: str = "", before: str = "") -> str:
@@ -156,6 +166,7 @@ _AROUND = (
     ("", "上午"),
     ("", " 08:00"),
     ("on ", ""),
+    ("in ", ""),
     ("", "-2020年"),
 )
 
@@ -226,18 +237,20 @@ def _write(date: Date, value: str, moved: datetime.date) -> str:
         separator = "-" if "-" in value and form == "mdy/" else "/"
         padded = not re.search(r"(?<!\d)\d(?!\d)", value)
         return separator.join([*(f"{p:02d}" if padded else str(p) for p in (m, d)), str(y)])
-    if form[0] in "Md" and form not in ("d", "md", "md-"):
+    if form in ("Mdy", "dMy", "My", "Md", "dM", "mo"):
         name = _FULL.split()[m - 1]
         word = re.search("[A-Za-z]{3,}", value)
         if word and len(word[0]) == 3:
             name = name[:3]
         name = name.upper() if word and word[0].isupper() else name
-        if form == "My":
+        if form in ("My", "mo"):
             return f"{name} {y}"
         if form[0] == "d":
             return f"{d}-{name}-{y}" if "-" in value else f"{d} {name} {y}"
         return f"{name} {d}, {y}" if "," in value or form == "Md" else f"{name} {d} {y}"
-    if form in ("y", "yy"):
+    if form == "my/":
+        return f"{m:02d}/{y}"
+    if form in ("y", "yy", "yen"):
         return f"{y}年" if "年" in value else str(y)
     digits = re.findall(r"\d+", value)
     pad = any(part[0] == "0" for part in digits[1 if date.year is not None else 0 :])

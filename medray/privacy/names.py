@@ -15,11 +15,11 @@ from medray.privacy.lexicon import (
     COMPOUND,
     FOLLOWERS,
     FUNCTION_WORDS,
-    GIVEN,
     HAN,
     LOOSE_SURNAMES,
     MEDICAL_WORDS,
     NOT_IN_NAMES,
+    is_given,
     is_surname,
     words,
 )
@@ -29,10 +29,7 @@ TITLES = (
     "(?:副?主任|主治|住院|经治|值班|主管|管床|执业|规培|进修)?(?:医师|医生|大夫)|副?主任|副?教授|"
     "(?:副|总)?护士长?|主管护师|护师|护工|技师|药师|麻醉师|老师|院长|专家|博士|主刀|所长|处长"
 )
-POLITE = (
-    "先生|女士|小姐|阿姨|大爷|大妈|大娘|奶奶|爷爷|叔叔|伯伯|同志|老人|老太|婆婆|师傅|小朋友|"
-    "患儿|患者|病人"
-)
+POLITE = "先生|女士|小姐|阿姨|大爷|大妈|大娘|奶奶|爷爷|叔叔|伯伯|同志|老人|老太|婆婆|师傅|小朋友"
 _KIN = (
     "父亲?|母亲?|爸爸?|妈妈?|妻子?|丈夫|夫|子|女儿?|儿子|儿媳妇?|媳妇?|女婿|[长次幼独][子女]|爱人|"
     "老伴|配偶|对象|"
@@ -59,8 +56,9 @@ STAFF = (
     r"书写[者人]?|病历书写|操作[者人]|"
     r"检查[者人]|签名|签字|签章|查房者?|主持[者人]?|汇报者?|送检者?|会诊者|护师|技师|药师|社工|"
     r"值班|随车|带教|院长|执行[者人]|"
-    r"住院|接诊|交班者?|接班者?|整理|指导|检验者?|采血者?|穿刺者?|阅片者?|录入者?|医师签[名字]|"
-    r"患者签[名字]|家属签[名字])"
+    r"住院|接诊|交班者?|接班者?|整理|指导|核对|复核|收样|采样|签收|接收|护送|陪送|登记|录入|签发|"
+    r"申请|开单|带组|检验者?|采血者?|穿刺者?|阅片者?|录入者?|医师签[名字]|"
+    r"患者签[名字]|家属签[名字]|[\u4e00-\u9fff]{2}[者人员师])"
 )
 _VERBS = (
     r"(?:由|经|请|随|与|和|及|向|嘱|遵|找|挂|联系|通知|报告|告知|打给|交给|电告|询问|问|见|接|新收"
@@ -68,7 +66,8 @@ _VERBS = (
     r"[、（(/|]|是|系|给|让|叫|为|床|：|:|—|→|》|“)"
 )
 _STRONG_AFTER = (
-    r"\s?[，,/／|、（(]\s?[男女](?![儿婿友方])|\s[男女](?![\u4e00-\u9fff])|[男女][，,、/\s\d性]|"
+    r"\s?[，,/／|、（(]\s?[男女](?![儿婿友方])|\s[男女](?![\u4e00-\u9fff])|[男女](?=性|[，,、/ "
+    r"]{0,2}\d|[，,](?:因|汉|已婚|未婚|\s?住))|"
     r"签[名字署]|代诉|代述|代签|查房|"
     r"主刀|主持|会诊|"
     r"陪[同伴着护诊]|提供|本人|的?家属|之[子女妻夫父母]|的(?:儿子|女儿|妻子|丈夫|父亲|母亲|家里)|"
@@ -90,7 +89,8 @@ _LABEL = re.compile(
     r"4}名|联系人|监护人|户名|收件人|经办人|代理人|"
     r"病史陈述者|供史者|被?委托人|患者签[名字]|家属签[名字]|送诊人|陪同人|陪护人|紧急联系人|"
     r"签署人)[:：]\s{0,3}"
-    r"|(?P<staff>[\u4e00-\u9fff]{0,4}(?:医师|医生|护士|签名|签字)|(?:术|手术|麻醉|记录|报告|审核|"
+    r"|(?P<staff>[\u4e00-\u9fff]{0,4}(?:医师|医生|护士长?|签名|签字)|(?:术|手术|麻醉|记录|报告|"
+    r"审核|"
     r"书写|查房|操作|检查)[者人]|"
     r"第?[一二三]助手?|助手|主刀)[:：]\s{0,3}"
 )
@@ -116,9 +116,9 @@ _DOTTED = re.compile(rf"[{HAN}]{{2,12}}(?:[·•・‧][{HAN}]{{1,8}})+")
 _DOT = re.compile("[·•・‧]")
 _BEFORE = re.compile(
     rf"(?P<role>{ROLES})(?:[:：]\s?|[ （(“\"]{{0,3}})"
-    rf"|(?P<staff>{STAFF})(?:[:：]\s?|[ （(]{{0,3}})"
+    rf"|(?P<staff>{STAFF}[者人员]?)(?:[:：]\s?|[ （(]{{0,3}})"
     rf"|(?P<verb>{_VERBS})\s?"
-    rf"|(?P<start>(?:^|(?<=[\n。！？；，,;\t|])|(?<=  ))[ \u3000]{{0,2}})"
+    rf"|(?P<start>(?:^|(?<=[^{HAN}·\d])))(?=[{HAN}])"
 )  # fmt: skip
 _AFTER_TITLE = re.compile(rf"\s?(?:{TITLES})")
 _AFTER_POLITE = re.compile(f"(?:{POLITE})")
@@ -130,6 +130,10 @@ _LONE = frozenset(
     "于向成曾何任单安方高尚易关时全应和连师相来由门位原初满支母查居那干但元信平公国利都云强海花者"
     "的家老小"
 )
+
+
+_OPEN, _CLOSE = frozenset("（("), frozenset("）)")
+_PLACES = frozenset("中里间上下内外旁边晨节期初末底处地")  # 于家中, 于夜间
 
 
 class Name(NamedTuple):
@@ -163,6 +167,13 @@ def _candidates(text: str) -> Iterator[Name]:
     for match in _BEFORE.finditer(text):
         kind = match.lastgroup
         before = {"role": 3.0, "staff": 2.5, "verb": 1.0, "start": 0.5}[kind or "start"]
+        if kind == "start" and text[match.start() - 1 : match.start()] not in (
+            "，",
+            ",",
+            "；",
+            ";",
+        ):
+            before = 0.75  # a sentence, not a clause
         yield from _from(text, match.end(), before, kind == "staff")
     for match in _BEFORE_TITLE.finditer(text):
         yield from _until(text, match.start(), match.lastgroup == "title")
@@ -189,7 +200,7 @@ def _dotted(text: str, start: int, end: int) -> Name:
 def _is_labelled_name(value: str) -> bool:
     if _NO_NAME.match(value) or value in MEDICAL_WORDS:
         return False
-    if value[:2] in MEDICAL_WORDS and not GIVEN.issuperset(value[1:]):
+    if value[:2] in MEDICAL_WORDS and not all(map(is_given, value[1:])):
         return False
     return value.isascii() or is_surname(value, 0) > 0 or value not in words()
 
@@ -203,12 +214,12 @@ def _from(text: str, start: int, before: float, is_staff: bool) -> Iterator[Name
     for given in (2, 1):
         end = start + surname + given
         after, is_title = _after(text, end)
-        weight = before + after + _shape(text, start, start + surname, end)
+        weight = before + after + _shape(text, start, start + surname, end, after)
         if weight >= THRESHOLD and (best is None or weight > best.weight):
             best = Name(start, end, is_staff or is_title, weight)
     if best is None and surname == 1 and before >= 2.5 and text[start + 1 : start + 2] == " ":
         after, is_title = _after(text, start + 3)
-        weight = before + after + _shape(text, start, start + 2, start + 3)
+        weight = before + after + _shape(text, start, start + 2, start + 3, after)
         if weight >= THRESHOLD:
             best = Name(start, start + 3, is_staff or is_title, weight)
     if best:
@@ -226,10 +237,10 @@ def _until(text: str, end: int, is_staff: bool, after: float = 2.5) -> Iterator[
         if not surname or not 1 <= length - surname <= 2:
             continue
         given_at = start + surname + (length == 3 and text[start + 1] == " ")
-        before = -1.0 if text[start - 1 : start + 1] in words() else 0.5
-        if start == 0 or text[start - 1] in "科部组室" or not _is_han(text[start - 1]):
+        before = (-0.5 if is_staff else -1.0) if text[start - 1 : start + 1] in words() else 0.5
+        if start == 0 or text[start - 1] in "科部组室院心" or not _is_han(text[start - 1]):
             before = 1.5
-        weight = before + after + _shape(text, start, given_at, end)
+        weight = before + after + _shape(text, start, given_at, end, after)
         if weight >= THRESHOLD and (best is None or weight > best.weight):
             best = Name(start, end, is_staff, weight)
     if best is None and after == 2.5 and end:
@@ -256,14 +267,14 @@ def _after(text: str, end: int) -> tuple[float, bool]:
     return (0.5, False) if following in FOLLOWERS else (-0.75, False)
 
 
-def _shape(text: str, start: int, given_at: int, end: int) -> float:
+def _shape(text: str, start: int, given_at: int, end: int, after: float) -> float:
     """How much text[start:end] looks like a name by itself."""
     given = text[given_at:end]
     if len(given) < end - given_at or not all(map(_is_han, given)):
         return -9
     if not NOT_IN_NAMES.isdisjoint(given) or _TITLE_ITSELF.match(text, given_at):
         return -9
-    usual = sum(c in GIVEN for c in given)
+    usual = sum(map(is_given, given))
     weight = {0: -1.0, len(given): 1.0}.get(usual, 0.0) + (0.5 if len(given) == 2 else 0)
     if text[start : start + 2] in words() and given_at - start == 1:
         weight -= 3 if end - start == 2 or text[start : start + 2] in MEDICAL_WORDS else 1
@@ -272,12 +283,21 @@ def _shape(text: str, start: int, given_at: int, end: int) -> float:
     # 王丽宣教: the last character belongs to the next word, unless that reads on from the name.
     if text[end - 1 : end + 1] in words() and text[end : end + 2] not in words():
         weight -= 1.5
+    if end - start == 2 and text[start - 1 : start] in _OPEN and text[end : end + 1] in _CLOSE:
+        weight -= 1  # a brand in brackets
     if given_at - start == 2:
         weight += 0.5
     elif text[start] in LOOSE_SURNAMES:
         weight -= 0.25 if usual == 2 else 0.5
+        weight -= 0.6 * (given in words())
         if text[start] in FUNCTION_WORDS:
-            weight -= 3.5 if given in words() else 2
+            weight -= 0.5 if after >= 1 else 1.5
+            if (
+                given[-1] in _PLACES
+                or given[0] in "一二三四五六七八九十两几数半"
+                or text[start:end] in words()
+            ):
+                return -9
     return weight
 
 

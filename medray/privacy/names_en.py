@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 _TOKEN = r"(?:(?:van|von|de|der|la|el|al|bin|di|du)[- ])?(?:[A-Z]['’])?(?:Mc|Mac|De|La|Le|Van|O['’])?[A-Z][a-z'’]+(?:-[A-Z][a-z]+)*"  # noqa: E501
 _UPPER = r"[A-Z][A-Z'’\-]{2,}"
-_INITIAL = r"[A-Z]\."
+_INITIAL = r"[A-W]\."  # Dr. X is nobody
 _NOT = (
+    r"(?!(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?,? \d)"
     r"(?!(?:The|This|That|She|He|Her|His|They|We|It|No|Not|Was|Is|Has|Had|And|Or|For|With|On|At|In"
     r"|To|From|Of|Who|"
     r"Date|Dates|Sex|Age|MRN|DOB|Phone|Tel|Fax|Patient|Doctor|Dr|Mr|Mrs|Ms|Name|Admission|"
@@ -21,7 +22,8 @@ _NOT = (
     r"Assessment|Plan|"
     r"Attending|Surgeon|Assistant|Consultant|Anesthesia|General|Procedure|Preoperative|"
     r"Postoperative|Hospital|Room|"
-    r"Alive|Deceased|Healthy|Diabetes|Hypertension|Cancer|Also|There|Primary|Emergency|Department|"
+    r"XYZ|ABCD?|XXX+|Alive|Deceased|Healthy|Diabetes|Hypertension|Cancer|Also|There|Primary|"
+    r"Emergency|Department|"
     r"Service|Clinic|"
     r"Janu|Febr|March\b|April\b|August\b|September|October|November|December|Monday|Tuesday|"
     r"Wednesday|Thursday|Friday|"
@@ -41,13 +43,14 @@ _DEGREE = (
     r"DDS|FACS|MBBS|LPN|CNM|PharmD)(?![A-Za-z]))"
 )
 _PERSON_LABEL = (
-    r"\b(?i:patient(?:[’']s)?(?: name)?|name|next of kin|emergency contact|contact|guardian|"
-    r"spouse|informant|pt)\s?[:=]\s*"
+    r"\b(?i:patient(?:[’']s)?(?: name)?|name|next of kin|emergency contact|contact|guardian|re|"
+    r"regarding|"
+    r"spouse|informant|pt) ?[:=] *"
 )
 _STAFF_LABEL = (
     r"\b(?i:attending(?: physician)?|surgeons?|assistants?|(?:first |co-?)?assistant surgeon|"
     r"consultants?|consulting physician|referring(?: physician| md)?|"
-    r"dictated by|transcribed by|signed by|electronically signed by|reviewed by|seen by|cc|pcp|"
+    r"dictated by|transcribed by|signed by|electronically signed by|reviewed by|seen by|pcp|"
     r"primary care physician|physician|provider|resident|"
     r"anesthesiologist|anesthetist|radiologist|pathologist|interpreted by|read by|author|nurse|"
     r"therapist|cardiologist|performed by|cosigned by|requested by)"
@@ -67,18 +70,19 @@ _VERB = (
 _AFTER = (
     r"(?=(?:,? (?:is|was) an? (?:very |pleasant |otherwise |well-?\w* |delightful |\w+ )?\d)|,? "
     r"(?:is )?an? \d{1,3}[- ]year|"
-    r",? (?:a|an) \d{1,3} ?y|(?: \(?(?:MRN?|MR#|DOB))| (?:presented|presents|was seen|was admitted"
+    r",? (?:a|an) \d{1,3} ?y|(?: [\[(][A-Z]{0,4}-?\d)|(?: [\[(]?(?:MRN?|MR#|DOB))|, (?:age )?\d{1,"
+    r"3}[- ]?y| (?:presented|presents|was seen|was admitted"
     r"|returns|returned|lives|resides|states|denies|reports|underwent)\b)"
 )
 _PATTERNS: tuple[tuple[re.Pattern[str], bool | None], ...] = (
     (re.compile(rf"{_TITLE}(?P<name>{_NAME}|{_NAME_UPPER})"), None),
     (re.compile(rf"(?P<name>{_NAME}|{_NAME_UPPER}){_DEGREE}"), True),
     (re.compile(rf"{_PERSON_LABEL}(?:{_TITLE})?(?P<name>{_NAME}|{_NAME_UPPER})"), False),
-    (re.compile(rf"{_STAFF_LABEL}\s?(?:[:=]|\b)\s*(?:{_TITLE})?(?P<name>{_NAME})"), True),
-    (re.compile(rf"{_STAFF_LABEL}\s?[:=]\s*(?:{_TITLE})?(?P<name>{_NAME_UPPER})"), True),
+    (re.compile(rf"{_STAFF_LABEL} ?(?:[:=]|\b) *(?:{_TITLE})?(?P<name>{_NAME})"), True),
+    (re.compile(rf"{_STAFF_LABEL} ?[:=] *(?:{_TITLE})?(?P<name>{_NAME_UPPER})"), True),
     (re.compile(rf"{_KIN}(?P<name>{_NAME})"), False),
     (re.compile(rf"{_VERB}(?P<name>{_NAME})"), False),
-    (re.compile(rf"(?:^|(?<=[.\n:] )|(?<=\n))(?P<name>{_NAME}){_AFTER}"), False),
+    (re.compile(rf"(?:^|(?<=[.\n:] )|(?<=\n))(?=\S+ [A-Z])(?P<name>{_NAME}){_AFTER}"), False),
 )  # fmt: skip
 
 

@@ -54,7 +54,8 @@ _ID_WORDS = _spaced(
 )
 LABELLED_ID = re.compile(
     rf"(?:{_ID_WORDS}"
-    r"|医保|社保|参保|新?农合|医疗证|医疗保险|社会保障|公费医疗|银行卡?|储蓄卡|工资卡|账户?|帐户?|卡|车牌|保单|(?i:passport|insurance|policy"
+    r"|医保|社保|参保|新?农合|医疗证|医疗保险|社会保障|公费医疗|银行卡?|储蓄卡|工资卡|账户?|帐户?|"
+    r"卡|车牌|保单|(?i:passport|insurance|policy"
     r"|license|licence|SSN|social security|health plan)"
     r")(?:证|卡)?(?:编号|号码|号|帐号|账号|(?i: ?(?:number|no\.?|id|#)))?"
     + _COLON
@@ -77,13 +78,15 @@ PHONE_EN = re.compile(
     r"|k?cal|cm|mm)\b)"
 )
 LABELLED_PHONE = re.compile(
-    r"(?:电话|手机|联系方式|联系|传真|座机|固话|热线|致电|来电|拨打?|电联|回电|小灵通|(?i:tel|phone|mobile|fax|cell|pager))"
+    r"(?:电话|手机|联系方式|联系|传真|座机|固话|热线|致电|来电|拨打?|电联|回电|小灵通|(?i:tel|"
+    r"phone|mobile|fax|cell|pager))"
     r"(?:号码?|\.)?\s*[（(]?[:：为是]?\s*"
     r"(?P<value>[+(（]?\d[\d()（） -]{4,17}\d(?:转\d{1,5})?)(?!\d)"
 )
 _MRN_WORDS = _spaced("住院", "病历", "病案", "门诊", "床号", "就诊卡", "住院流水", "登记", "编")
 LABELLED_MRN = re.compile(
-    rf"(?:{_MRN_WORDS}|[\u4e00-\u9fff]{{0,4}}[\u4e00-\u9fff](?<![批准文型符记信代番])|CT|MRI?|X线?片?|B超|ID|"
+    rf"(?:{_MRN_WORDS}|[\u4e00-\u9fff]{{0,4}}[\u4e00-\u9fff](?<![批准文型符记信代番])|CT|MRI?|"
+    rf"X线?片?|B超|ID|"
     rf"DR)[ \u3000]{{0,3}}"
     rf"(?:编[ \u3000]?号|号码|号|ID)(?![楼院线])" + _COLON + _VALUE.format("value")
     + r"|(?:就诊卡|诊疗卡|条码|腕带|流水)" + _COLON + _VALUE.format("value2")
@@ -97,16 +100,18 @@ BED = re.compile(
     rf"(?:{_spaced('床号', '床位', '床位号', '病床')}|床)\s*[:：#]\s*"
     rf"(?P<value>{_BED})(?![0-9A-Za-z])"
     rf"|(?:{_spaced('床号')})\s*(?P<value2>{_BED})(?![0-9A-Za-z])"
-    rf"|(?<![\d+A-Za-z.\-加共有开编置张约第])(?P<value3>{_BED})\s?床(?![旁上下边垫单头尾面号位])"
+    rf"|(?<![\d+A-Za-z.\-加开编置张约])(?P<value3>{_BED})\s?床(?![旁上下边垫单头尾面号位])"
     r"|(?P<value4>[一二三四五六七八九十]{1,3})床(?=患者|病人|[，,。：:]|[\u4e00-\u9fff]{2,3}[，,])"
     rf"|(?i:\bbed|\broom|\brm)(?i: ?(?:number|no\.?|#))?\s?[:#]?\s?(?P<value5>{_BED})"
     rf"(?![0-9A-Za-z%])"
 )  # fmt: skip
-# A long bare number is no measurement, unless a unit or a power follows.
+# A long bare number is no measurement, unless a unit or a power follows; one of six digits may be.
 BARE = re.compile(
-    r"(?<![0-9A-Za-z.×*^+\-/<>≥≤~])(?!(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01])"
-    r"(?!\d))[A-Z]{0,4}\d{7,14}(?![0-9A-Za-z%×*^.]|\s?(?:[a-zA-Zμµ]+/|/|IU|U/|copies|拷贝|个|元|ml|ng|"
-    r"pg))"
+    r"(?<![0-9A-Za-z.×*^+\-<>≥≤~])(?!(?:19|2[0-2])\d\d(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01])(?!\d))"
+    r"(?:[A-Z]{0,4}-?\d{7,14}|[A-Z]{1,4}-?\d{5,6}|20\d\d-\d{5,8}|\d\d \d{3} \d{3})"
+    r"(?![0-9A-Za-z%×*^.]|\s?(?:[a-zA-Zμµ]+/|/(?:ml|L|u)|IU|U/|copies|拷贝|个|元|ml|ng|pg))"
+    r"|(?:^|(?<=[\t|/（(\[，, ]))\d{6}(?=$|[\t|/）)\]，,。 ])(?! ?(?:IU|U|copies|拷贝|个|元|m|"
+    r"/?[uμL]))"
 )
 _MIN_DIGITS = {"ID": 5, "PHONE": 6, "MRN": 4}
 

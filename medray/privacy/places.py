@@ -65,11 +65,12 @@ _PLACE = (
     "|胡同|开发区|工业园|"
     "路|街|道|巷|弄|里|村|庄|屯|寨|苑|湾|府|城|坊|园|庭|居|邸|塘|营|沟|岭|坪|坝|组"
 )
+# A unit may end in two signs of place: 大河坝村, 新城区.
+_LINK = rf"[{HAN}]{{1,9}}?(?:{_ADMIN}|{_PLACE}){{1,2}}"
 ADDRESS = re.compile(
-    rf"(?P<value>(?P<chain>(?:[{HAN}]{{1,9}}?(?:{_ADMIN}))(?:[{HAN}]{{1,8}}?(?:{_ADMIN}|"
-    rf"{_PLACE}))*)?"
-    rf"(?P<street>(?:[{HAN}]{{1,8}}?(?:{_PLACE}))*)(?P<detail>(?:{_NUMBER})(?:(?:[{HAN}]{{1,6}}"
-    rf"(?:{_PLACE}))?(?:{_NUMBER}))*)?)"
+    rf"(?P<value>(?P<chain>[{HAN}]{{1,9}}?(?:{_ADMIN})(?:{_LINK})*)?"
+    rf"(?P<street>(?:[{HAN}]{{1,8}}?(?:{_PLACE}){{1,2}})*)"
+    rf"(?P<detail>(?:{_NUMBER})(?:(?:[{HAN}]{{1,6}}(?:{_PLACE}))?(?:{_NUMBER}))*)?)"
 )
 _UNIT = re.compile(rf"{_ADMIN}|{_PLACE}")
 _FIELD_END = (
@@ -95,14 +96,14 @@ _FIRM = (
 )
 EMPLOYER = re.compile(
     rf"(?:系|在|是|于|单位[:：]?|任职于?|就职于?|供职于?|退休前?[为于])\s?"
-    rf"(?P<value>[{HAN}]{{2,20}}?(?:{_FIRM}))(?!附属|"
+    rf"(?P<value>[{HAN}]{{2,20}}?(?P<firm>{_FIRM}))(?!附属|"
     rf"医院)"
 )
 _STATES = r"(?:[A-Z]{2}|Iowa|Texas|Ohio|Maine|Utah|California|Florida|New York|Illinois)"
 ADDRESS_EN = re.compile(
-    r"(?<![\w/.])\d{1,5}\s(?:[NSEW]\.?\s)?(?:[A-Z0-9][\w.'’]*\s){1,4}"
+    r"(?<![\w/.#-])\d{1,5}\s(?:[NSEW]\.?\s)?(?:[A-Z0-9][\w.'’]*\s){1,4}"
     r"(?:Street|St\b|Avenue|Ave|Road|Rd|Boulevard|Blvd|Drive|Dr|Lane|Ln|Court|Ct|Way|Place|Pl|"
-    r"Terrace|Circle|Highway|Hwy|Parkway|Square)\.?"
+    r"Terrace|Circle|Highway|Hwy|Parkway|Square)\b\.?"
     r"(?:,?\s(?:Apt|Apartment|Suite|Ste|Unit|Room|#)\.?\s?#?\w{1,6})?"
     rf"(?:,\s[A-Z][a-z]+(?:\s[A-Z][a-z]+){{0,2}}(?:,\s{_STATES}\b)?)?(?:\s\d{{5}}(?:-\d{{4}})?)?"
 )
@@ -118,8 +119,8 @@ _SUFFIX_EN = (
     r"(?:Center|Institute)|Healthcare|Sanatorium)"
 )
 HOSPITAL_EN = re.compile(
-    rf"(?P<value>\b(?:University of |(?:St|Mt|Ft)\.\s)?(?:[A-Z][\w&'’-]*\s(?:of\s(?:the\s)?|and\s|"
-    rf"for\s)?){{1,6}}?{_SUFFIX_EN}\b(?:\sof\s[A-Z]\w+)?)"
+    rf"(?P<value>\b(?:University of |(?:St|Mt|Ft)\. )?(?:[A-Z][\w&'’-]* (?:of (?:the )?|and |"
+    rf"for )?){{1,6}}?{_SUFFIX_EN}\b(?: of [A-Z]\w+)?)"
 )
 _GENERIC_EN = frozenset(
     [
@@ -231,6 +232,10 @@ def find_addresses(text: str) -> Iterator[tuple[int, int]]:
     for pattern in (LABELLED_ADDRESS, EMPLOYER):
         for match in pattern.finditer(text):
             start, end = match.span("value")
+            if pattern is EMPLOYER:
+                start = _after_lead(text, start, match.start("firm"))
+                if match.start("firm") - start < 2:
+                    continue
             if not GENERIC.fullmatch(text[start:end]) and text[start:end] not in (
                 "不详",
                 "同上",

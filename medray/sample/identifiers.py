@@ -7,405 +7,17 @@ dates in twenty forms. Resident numbers carry a right check digit and a region t
 
 import random
 from datetime import date, timedelta
+from pathlib import Path
+
+import yaml
 
 from medray.sample.identity import check_digit
 
-SURNAMES = (
-    "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗梁宋郑谢韩唐冯于董萧程曹袁邓许傅沈曾彭吕苏卢蒋蔡贾丁魏薛"
-    "叶阎余潘杜戴夏钟汪田任姜范方石姚谭廖邹熊金陆郝孔白崔康毛邱秦江史顾侯邵孟龙万段雷钱汤尹黎易常武乔"
-    "贺赖龚文安向辛管殷温季古丛鲍尤岑鄢蔺仇宁甄芮郜缪晏柴桑卓瞿褚娄匡闵"
+PARTS: dict[str, list[str]] = yaml.safe_load(
+    Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
 )
-COMPOUND = (
-    "欧阳",
-    "上官",
-    "司马",
-    "诸葛",
-    "皇甫",
-    "尉迟",
-    "公孙",
-    "慕容",
-    "令狐",
-    "司徒",
-    "夏侯",
-    "东方",
-)
-COMMON_GIVEN = [
-    "建国",
-    "秀英",
-    "志强",
-    "丽华",
-    "淑珍",
-    "桂兰",
-    "玉梅",
-    "国庆",
-    "海燕",
-    "晓明",
-    "雪梅",
-    "文杰",
-    "子轩",
-    "梓涵",
-    "雨桐",
-    "浩然",
-    "思远",
-    "佳怡",
-    "俊杰",
-    "一诺",
-    "欣怡",
-    "宇航",
-    "春花",
-    "秋菊",
-    "福生",
-    "长贵",
-    "根宝",
-    "金凤",
-    "凤霞",
-    "银花",
-    "水生",
-    "德胜",
-    "爱民",
-    "卫东",
-    "红卫",
-    "援朝",
-    "跃进",
-    "立新",
-    "永康",
-    "振华",
-    "兴旺",
-    "家豪",
-    "婷婷",
-    "莉莉",
-    "圆圆",
-    "乐乐",
-    "伟",
-    "芳",
-    "娜",
-    "敏",
-    "静",
-    "强",
-    "磊",
-    "军",
-    "洋",
-    "勇",
-    "艳",
-    "杰",
-    "娟",
-    "涛",
-    "超",
-    "霞",
-    "平",
-    "刚",
-    "辉",
-    "琴",
-    "玲",
-    "燕",
-    "斌",
-    "波",
-    "宁",
-    "健",
-    "鑫",
-    "琪",
-    "晨曦",
-    "若曦",
-    "沐宸",
-    "可馨",
-    "诗涵",
-    "天佑",
-    "安琪",
-    "乐天",
-    "明月",
-    "清源",
-    "长安",
-    "平安",
-    "健康",
-    "来福",
-    "小妹",
-    "大成",
-    "胜男",
-    "招娣",
-    "文化",
-    "向阳",
-    "高峰",
-]
-RARE_GIVEN = [
-    "彧",
-    "翀",
-    "燚",
-    "垚",
-    "赟",
-    "祎",
-    "曌",
-    "喆",
-    "頔",
-    "骁",
-    "翊然",
-    "昱霏",
-    "甯远",
-    "芃芃",
-    "韫玉",
-    "淼淼",
-    "懿轩",
-    "濯缨",
-    "湜",
-    "焱",
-    "瑀璠",
-    "旸",
-    "玘",
-    "粲然",
-    "攸宁",
-    "偲琪",
-    "嵘",
-    "岫云",
-    "霁月",
-    "蘅芜",
-    "砚",
-    "椿",
-    "楠",
-    "煜祺",
-    "烨磊",
-    "晗",
-    "翾",
-    "颢",
-    "苡沫",
-    "祺",
-    "鹭",
-    "骞",
-    "晁",
-    "桉",
-    "豆豆",
-    "拾",
-    "九妹",
-    "六斤",
-    "石头",
-]
-MINORITY = (
-    "阿卜杜拉·买买提",
-    "古丽娜尔·艾山",
-    "买买提江·吐尔逊",
-    "阿依古丽·热合曼",
-    "巴特尔·额尔敦",
-    "迪丽热巴·木合塔尔",
-    "扎西·次仁",
-    "库尔班·依明",
-    "帕提古丽·阿不都热依木",
-    "努尔兰·哈布都拉",
-)
-FIRST = [
-    "James",
-    "Mary",
-    "Robert",
-    "Patricia",
-    "John",
-    "Jennifer",
-    "Michael",
-    "Linda",
-    "David",
-    "Elizabeth",
-    "William",
-    "Susan",
-    "Carlos",
-    "Maria",
-    "Wei",
-    "Aisha",
-    "Dmitri",
-    "Fatima",
-    "Grace",
-    "Will",
-    "Mark",
-    "Rose",
-    "June",
-    "Hunter",
-    "Chase",
-    "Joy",
-    "Hope",
-    "Siobhan",
-    "Oluwaseun",
-    "Priya",
-    "Nguyen",
-    "Thomas",
-    "Anne-Marie",
-]
-LAST = [
-    "Smith",
-    "Johnson",
-    "Williams",
-    "Brown",
-    "Garcia",
-    "Miller",
-    "Davis",
-    "Martinez",
-    "Lopez",
-    "Wilson",
-    "Anderson",
-    "Taylor",
-    "Moore",
-    "Jackson",
-    "Lee",
-    "O'Brien",
-    "McDonald",
-    "Nguyen",
-    "Patel",
-    "Kowalski",
-    "van-Dyke",
-    "Okafor",
-    "Petrov",
-    "Haddad",
-    "Yamamoto",
-    "Young",
-    "White",
-    "Bush",
-    "Rice",
-    "Long",
-    "Wood",
-    "Fernandez-Ruiz",
-    "DeLuca",
-    "Schwarzkopf",
-    "Achterberg",
-]
-PROVINCES = (
-    "江西省",
-    "安徽省",
-    "山东省",
-    "河北省",
-    "四川省",
-    "云南省",
-    "黑龙江省",
-    "广西壮族自治区",
-    "内蒙古自治区",
-    "",
-)
-CITIES = (
-    "江宁",
-    "临川",
-    "安平",
-    "青河",
-    "云岭",
-    "东港",
-    "南屏",
-    "北原",
-    "西陵",
-    "白沙",
-    "石门",
-    "金沙",
-    "长岭",
-    "和田坝",
-)
-DISTRICTS = (
-    "城关区",
-    "东湖区",
-    "高新区",
-    "青山区",
-    "河东区",
-    "新城区",
-    "平安县",
-    "白云县",
-    "黄陂县",
-    "龙泉镇",
-)
-ROADS = (
-    "人民路",
-    "解放大道",
-    "建设路",
-    "中山北路",
-    "文化街",
-    "和平里",
-    "学府路",
-    "滨河东路",
-    "新华胡同",
-    "长春巷",
-    "八一大街",
-)
-ESTATES = (
-    "阳光花园",
-    "翠湖小区",
-    "金色家园",
-    "锦绣苑",
-    "东方名城",
-    "机关家属院",
-    "丽景湾",
-    "教师公寓",
-)
-VILLAGES = ("白沙村", "李家庄", "王家湾村", "大河坝村", "三岔口村", "柳树屯", "石桥村", "上坪村")
-TOWNS = ("清水镇", "龙泉镇", "马家乡", "大营镇", "三河乡", "桃源镇")
-FIRMS = (
-    "红星机械厂",
-    "东方纺织有限公司",
-    "安平市第三中学",
-    "云岭煤矿",
-    "江宁大学",
-    "青河县税务局",
-    "宏达物流公司",
-    "南屏小学",
-    "金沙供电所",
-    "华光电子集团",
-)
-HOSPITALS = (
-    "{c}市第一人民医院",
-    "{c}市中心医院",
-    "{c}县人民医院",
-    "{c}市中医院",
-    "{c}医科大学附属第二医院",
-    "{c}县妇幼保健院",
-    "仁济医院",
-    "同德医院",
-    "{c}市第{n}医院",
-    "{c}镇中心卫生院",
-    "{c}街道社区卫生服务中心",
-    "{c}大学附属肿瘤医院",
-    "{c}眼科医院",
-    "{c}市传染病医院",
-    "武警{c}总队医院",
-    "解放军第{n}{n}{n}医院",
-    "{c}钢铁公司职工医院",
-    "{c}疗养院",
-    "康宁体检中心",
-    "{c}市急救中心",
-    "{c}精神卫生中心",
-    "{c}博爱医院",
-    "广济骨科医院",
-    "{c}儿童医院",
-    "{c}口腔门诊部",
-)
-HOSPITALS_EN = (
-    "Eastport General Hospital",
-    "St. Mary's Medical Center",
-    "Northfield Clinic",
-    "Riverside Community Hospital",
-    "Lakeview Memorial Hospital",
-    "University of Westbrook Medical Center",
-    "Mercy Hospital",
-    "Brookdale Nursing Home",
-    "Harbor Rehabilitation Center",
-    "St. Luke's Hospital",
-    "Pinewood Children's Hospital",
-    "Cedar Valley Health Center",
-)
-STREETS_EN = (
-    "Maple Street",
-    "Oak Avenue",
-    "Elm St.",
-    "Park Road",
-    "Washington Blvd",
-    "Hillcrest Drive",
-    "Birch Lane",
-    "2nd Ave",
-)
-TOWNS_EN = (
-    "Springfield, IL 62704",
-    "Eastport, ME 04631",
-    "Westbrook, CT",
-    "Northfield",
-    "Cedar Falls, Iowa",
-    "",
-)
-DOMAINS = (
-    "163.com",
-    "qq.com",
-    "126.com",
-    "hotmail.com",
-    "mail.example.cn",
-    "hospital.example.org",
-    "sina.com.cn",
-)
+"""Names, places and institutions of nobody and nowhere."""
+
 FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
 NUMERALS = "〇一二三四五六七八九"
 MONTHS = [
@@ -429,9 +41,9 @@ def draw_name(rng: random.Random) -> str:
     with a rare given name; some with the blank that a form's layout leaves."""
     draw = rng.random()
     if draw < 0.08:
-        return rng.choice(MINORITY)
-    surname = rng.choice(COMPOUND) if draw < 0.18 else rng.choice(SURNAMES)
-    given = rng.choice(RARE_GIVEN if rng.random() < 0.17 else COMMON_GIVEN)
+        return rng.choice(PARTS["minority"])
+    surname = rng.choice(PARTS["compound"]) if draw < 0.18 else rng.choice(PARTS["surnames"])
+    given = rng.choice(PARTS["rare_given"] if rng.random() < 0.17 else PARTS["common_given"])
     if len(surname + given) == 2 and rng.random() < 0.05:
         return f"{surname} {given}"
     return surname + given
@@ -439,7 +51,7 @@ def draw_name(rng: random.Random) -> str:
 
 def draw_name_en(rng: random.Random) -> str:
     """An English name, mostly first and last."""
-    first, last = rng.choice(FIRST), rng.choice(LAST)
+    first, last = rng.choice(PARTS["first"]), rng.choice(PARTS["last"])
     form = rng.randrange(8)
     if form == 0:
         return f"{first} {rng.choice('ABCDEFGHJKLMRSTW')}. {last}"
@@ -448,30 +60,32 @@ def draw_name_en(rng: random.Random) -> str:
 
 def draw_address(rng: random.Random) -> str:
     """Where somebody lives: town or country, whole or in part."""
-    city = f"{rng.choice(PROVINCES)}{rng.choice(CITIES)}市"
-    road = f"{rng.choice(ROADS)}{rng.randrange(1, 900)}号"
+    city = f"{rng.choice(PARTS['provinces'])}{rng.choice(PARTS['cities'])}市"
+    road = f"{rng.choice(PARTS['roads'])}{rng.randrange(1, 900)}号"
     flat = f"{rng.randrange(1, 30)}栋{rng.randrange(1, 5)}单元{rng.randrange(101, 3203)}室"
-    estate = rng.choice(ESTATES)
+    estate = rng.choice(PARTS["estates"])
     return rng.choice(
         (
             f"{city}{road}{flat}",
-            f"{city}{rng.choice(DISTRICTS)}{road}",
-            f"{city}{rng.choice(DISTRICTS)}{estate}{rng.randrange(1, 40)}号楼"
+            f"{city}{rng.choice(PARTS['districts'])}{road}",
+            f"{city}{rng.choice(PARTS['districts'])}{estate}{rng.randrange(1, 40)}号楼"
             f"{rng.randrange(101, 2805)}",
-            f"{rng.choice(CITIES)}县{rng.choice(TOWNS)}{rng.choice(VILLAGES)}{rng.randrange(1, 20)}"
+            f"{rng.choice(PARTS['cities'])}县{rng.choice(PARTS['towns'])}"
+            f"{rng.choice(PARTS['villages'])}{rng.randrange(1, 20)}"
             f"组",
-            f"{city}{rng.choice(DISTRICTS)}{rng.choice(TOWNS)}{rng.choice(VILLAGES)}",
+            f"{city}{rng.choice(PARTS['districts'])}{rng.choice(PARTS['towns'])}"
+            f"{rng.choice(PARTS['villages'])}",
             f"{road}{estate}{flat}",
-            f"{rng.choice(CITIES)}市{rng.choice(DISTRICTS)}",
+            f"{rng.choice(PARTS['cities'])}市{rng.choice(PARTS['districts'])}",
             f"{estate}{rng.randrange(1, 40)}-{rng.randrange(1, 5)}-{rng.randrange(101, 2805)}",
-            f"{rng.choice(TOWNS)}{rng.choice(VILLAGES)}",
+            f"{rng.choice(PARTS['towns'])}{rng.choice(PARTS['villages'])}",
         )
     )
 
 
 def draw_address_en(rng: random.Random) -> str:
     """A street address."""
-    street = f"{rng.randrange(1, 9999)} {rng.choice(STREETS_EN)}"
+    street = f"{rng.randrange(1, 9999)} {rng.choice(PARTS['streets_en'])}"
     unit = rng.choice(
         (
             "",
@@ -480,13 +94,15 @@ def draw_address_en(rng: random.Random) -> str:
             f", Suite {rng.randrange(100, 900)}",
         )
     )
-    town = rng.choice(TOWNS_EN)
+    town = rng.choice(PARTS["towns_en"])
     return f"{street}{unit}" + (f", {town}" if town else "")
 
 
 def draw_hospital(rng: random.Random) -> str:
     """A named institution of care."""
-    return rng.choice(HOSPITALS).format(c=rng.choice(CITIES), n=rng.choice("二三四五六七八九"))
+    return rng.choice(PARTS["hospitals"]).format(
+        c=rng.choice(PARTS["cities"]), n=rng.choice("二三四五六七八九")
+    )
 
 
 def draw_phone(rng: random.Random) -> str:
@@ -600,7 +216,7 @@ def draw_email(rng: random.Random) -> str:
     user = rng.choice(
         ("wangjg", "li.wei", "zhao_min88", "x1990", "chen-xy", "13900001111", "happy_sun")
     )
-    domain = rng.choice(DOMAINS)
+    domain = rng.choice(PARTS["domains"])
     return rng.choice(
         (f"{user}@{domain}",) * 4
         + (f"{user} @ {domain}", f"{user}＠{domain}", f"{user}@{domain}".upper())

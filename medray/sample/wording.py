@@ -186,13 +186,13 @@ class Filler:
             case "ADDRESS":
                 return ids.draw_address(rng) if chinese else ids.draw_address_en(rng)
             case "EMPLOYER":
-                return rng.choice(ids.FIRMS)
+                return rng.choice(ids.PARTS["firms"])
             case "PHONE":
                 return ids.draw_phone(rng) if chinese else ids.draw_phone_en(rng)
             case "ID":
                 return ids.draw_resident_id(rng) if chinese else ids.draw_ssn(rng)
             case "HOSPITAL":
-                return ids.draw_hospital(rng) if chinese else rng.choice(ids.HOSPITALS_EN)
+                return ids.draw_hospital(rng) if chinese else rng.choice(ids.PARTS["hospitals_en"])
             case "AGE":
                 return str(rng.randrange(1, 96))
             case "INSURANCE" | "PASSPORT":
