@@ -114,7 +114,7 @@ def _dictionary() -> tuple[frozenset[str], frozenset[str]]:
     spec = find_spec("jieba")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError("jieba is not installed; its dictionary tells names from words")
-    found = set(MEDICAL_WORDS)
+    found: set[str] = set(MEDICAL_WORDS)
     uses: Counter[str] = Counter()
     path = Path(spec.submodule_search_locations[0]) / "dict.txt"
     with path.open(encoding="utf-8") as lines:

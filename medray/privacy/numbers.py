@@ -130,9 +130,10 @@ def find_numbers(text: str) -> Iterator[tuple[int, int, NumberClass]]:
     for pattern in (OLD_RESIDENT_ID, SSN, PLATE):
         for match in pattern.finditer(text):
             yield *match.span(), "ID"
-    for pattern, label in (
+    labelled: tuple[tuple[re.Pattern[str], NumberClass], ...] = (
         (LABELLED_ID, "ID"), (ACCOUNT, "ID"), (LABELLED_PHONE, "PHONE"), (LABELLED_MRN, "MRN"),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for pattern, label in labelled:
         for match in pattern.finditer(text):
             start, end = match.span(match.lastgroup or 0)
             if (
