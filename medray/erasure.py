@@ -33,6 +33,7 @@ from medray.common.storage import Storage
 from medray.corpus.erased import Erased, read_erased, write_erased
 from medray.corpus.prepare import CorpusConfig, pack_corpus
 from medray.launch import join_ray, load_profile, set_environment
+from medray.privacy.audit import erase_audit
 from medray.privacy.surrogates import Surrogates, load_key
 from medray.retrieval.index import refill
 
@@ -77,10 +78,11 @@ def run(patient_id: str, profile: str, overrides: list[str]) -> Erasure:
     if not storage.list():
         raise DataError(f"no artefact under {settings.storage.root}; check storage.root")
     surrogate = Surrogates(load_key(settings.corpus.privacy, key_file)).patient_id(patient_id)
+    audit_key = load_key(settings.corpus.audit, storage.local_root / "keys" / "audit.key")
     path = settings.decoder.path
     join_ray(settings.ray)
     try:
-        return forget(surrogate, storage, Path(path).expanduser() if path else None)
+        return forget(surrogate, storage, Path(path).expanduser() if path else None, audit_key)
     finally:
         ray.shutdown()
 
@@ -95,12 +97,13 @@ def to_text(done: Erasure) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def forget(surrogate: str, storage: Storage, tokenizer: Path | None) -> Erasure:
+def forget(surrogate: str, storage: Storage, tokenizer: Path | None, audit_key: bytes) -> Erasure:
     """Erases one patient. A run that was killed is finished by the next one.
 
     Args:
         surrogate: the patient's number in the corpus, `Surrogates.patient_id`.
         tokenizer: the directory of the tokenizer of a corpus that trained none.
+        audit_key: opens the audit labels of the corpora.
     Raises:
         DataError: if no artefact and no list of the erased knows the patient.
     """
@@ -124,7 +127,7 @@ def forget(surrogate: str, storage: Storage, tokenizer: Path | None) -> Erasure:
     rows: dict[str, int] = {}
     renamed: dict[str, str] = {}
     for step, key in (name for step in STEPS for name in artefacts if name[0] == step):
-        rows |= _clear(storage, step, key, surrogate, records, tokenizer, renamed)
+        rows |= _clear(storage, step, key, surrogate, records, tokenizer, audit_key, renamed)
     for partial in storage.local_root.glob("*/.*.partial"):
         remove(partial)  # half-made artefacts hold copies in forms of their own
     deleted = [name for name in find_outdated(storage) if name[0] in RESULTS]
@@ -182,6 +185,7 @@ def _clear(
     surrogate: str,
     records: set[str],
     tokenizer: Path | None,
+    audit_key: bytes,
     renamed: dict[str, str],
 ) -> dict[str, int]:
     """Takes the patient out of one artefact's shards; returns the rows taken out by shards.
@@ -208,6 +212,8 @@ def _clear(
     ):
         return {}
     if step == "corpus":
+        for path in (directory / "audit").glob("*.sealed"):
+            erase_audit(path, audit_key, records)
         values = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
         pack_corpus(CorpusConfig.model_validate(values["corpus"]), directory, tokenizer)
     elif step == "index":

@@ -21,6 +21,8 @@ from medray.corpus.erased import Erased, read_erased, write_erased
 from medray.corpus.tokenizer import load_tokenizer
 from medray.erasure import forget
 from medray.launch import Job, import_job, load_profile
+from medray.privacy.audit import read_audit
+from medray.privacy.surrogates import load_key
 from medray.retrieval.collection import CollectionConfig, connect, disconnect
 from medray.retrieval.index import LITE, refill
 from medray.retrieval.search import INFO, read_info
@@ -98,6 +100,16 @@ def patient_of(job: Job) -> tuple[str, list[Document]]:
     return patient, [d for d in documents if d.patient_id == patient]
 
 
+def audit_key(job: Job) -> bytes:
+    return load_key(job.profile.corpus.audit, job.storage.local_root / "keys" / "audit.key")
+
+
+def audited(job: Job) -> set[str]:
+    """The documents whose identifiers the audit labels of the corpus hold."""
+    paths = (job.path("corpus") / "audit").glob("*.sealed")
+    return {row.doc_id for path in paths for row in read_audit(path, audit_key(job))}
+
+
 def packed_tokens(corpus: Path) -> int:
     """Tokens in the training blocks, padding left out."""
     return int((np.load(corpus / "blocks" / "train_segments.npy") > 0).sum())
@@ -123,10 +135,11 @@ def test_a_patient_leaves_everything_and_what_was_trained_is_made_again(job: Job
     rows = list(read_rows(instructions / "sft", Instruction))
     tokens = packed_tokens(corpus)
     assert any(row.doc_id in records for row in rows)
-    known = passage_ids(job)
+    known, sealed = passage_ids(job), audited(job)
+    assert sealed > records
     assert known > records
 
-    done = forget(surrogate, job.storage, None)
+    done = forget(surrogate, job.storage, None, audit_key(job))
 
     after = list(read_rows(corpus / "documents", Document))
     assert after == [d for d in before if d.patient_id != surrogate]
@@ -145,6 +158,7 @@ def test_a_patient_leaves_everything_and_what_was_trained_is_made_again(job: Job
     assert packed_tokens(corpus) == tokens - sum(gone) - len(gone)  # an end of text each
 
     assert passage_ids(job) == known - records
+    assert audited(job) == sealed - records
     assert (done.files_found, done.deleted) == ([], [f"quality/{job.key('quality')}"])
     assert done.files_searched > 10
     assert done.outdated == [f"{step}/{job.key(step)}" for step in TRAINED]
@@ -155,13 +169,13 @@ def test_a_patient_leaves_everything_and_what_was_trained_is_made_again(job: Job
     # The index was cleared, not made anew, and its encoder came out the same: only here is that so.
     assert sorted(made) == [step for step in TRAINED if step != "index"]
     assert find_outdated(job.storage) == []
-    assert forget(surrogate, job.storage, None).rows == {}
+    assert forget(surrogate, job.storage, None, audit_key(job)).rows == {}
 
 
 @pytest.mark.cluster
 def test_a_new_export_does_not_bring_the_patient_back(job: Job) -> None:
     surrogate, records = patient_of(job)
-    forget(surrogate, job.storage, None)
+    forget(surrogate, job.storage, None, audit_key(job))
     other = hospital_of(job.storage.local_root, "corpus.block_tokens=64")
     documents = list(read_rows(other.path("corpus") / "documents", Document))
     assert documents and not any(d.patient_id == surrogate for d in documents)
@@ -176,7 +190,7 @@ def test_an_erasure_that_was_cut_off_is_finished(
 ) -> None:
     surrogate, _ = patient_of(job)
     straight = copy_of(job, tmp_path / "straight")
-    forget(surrogate, straight.storage, None)
+    forget(surrogate, straight.storage, None, audit_key(straight))
 
     def stop(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -184,9 +198,9 @@ def test_an_erasure_that_was_cut_off_is_finished(
     with monkeypatch.context() as patch:
         patch.setattr(erasure, cut, stop)
         with pytest.raises(KeyboardInterrupt):
-            forget(surrogate, job.storage, None)
+            forget(surrogate, job.storage, None, audit_key(job))
     assert read_erased(job.storage)[surrogate].pending
-    forget(surrogate, job.storage, None)
+    forget(surrogate, job.storage, None, audit_key(job))
     assert files_of(job.storage.local_root) == files_of(straight.storage.local_root)
     assert read_erased(job.storage)[surrogate] == Erased(read_erased(job.storage)[surrogate].date)
 
@@ -196,7 +210,7 @@ def test_the_search_finds_what_is_left(job: Job) -> None:
     surrogate, _ = patient_of(job)
     before = erasure.search(job.storage, {surrogate})[1]
     assert f"corpus/{job.key('corpus')}/documents/part-00000.parquet" in before
-    forget(surrogate, job.storage, None)
+    forget(surrogate, job.storage, None, audit_key(job))
     (job.path("encoder") / "note.txt").write_text("x" * 2**22 + surrogate, encoding="utf-8")
     assert erasure.search(job.storage, {surrogate})[1] == [f"encoder/{job.key('encoder')}/note.txt"]
 
@@ -205,7 +219,7 @@ def test_an_unknown_patient_is_said(tmp_path: Path) -> None:
     job = Job(load_profile("laptop", [f"storage.root={tmp_path}", *SETTINGS]))
     job.make("sample", lambda artefact: None)
     with pytest.raises(DataError, match="no artefact under the storage root knows this patient"):
-        forget("P000000000000", job.storage, None)
+        forget("P000000000000", job.storage, None, audit_key(job))
     assert read_erased(job.storage) == {}
 
 

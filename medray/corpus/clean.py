@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from medray.common.config import Config
-from medray.common.records import Document
+from medray.common.records import Document, RawRecord
 
 # Full-width letters, digits and signs become ASCII; Chinese punctuation stays as it is.
 KEEP_WIDE = "，：；！？（）～"
@@ -53,6 +53,16 @@ def normalise(text: str) -> str:
         c for c in text if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
     )
     return LINE_ENDS.sub("\n", SPACES.sub(" ", text)).strip()
+
+
+def normalised(record: RawRecord) -> RawRecord:
+    """The record with headings, texts and department in one form, as `clean` leaves them."""
+    sections = [
+        s.model_copy(update={"heading": normalise(s.heading), "text": normalise(s.text)})
+        for s in record.sections
+    ]
+    department = normalise(record.department)
+    return record.model_copy(update={"sections": sections, "department": department})
 
 
 def clean(document: Document) -> Document:

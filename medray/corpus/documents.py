@@ -17,18 +17,19 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from medray.common.errors import DataError
-from medray.common.manifest import Counts
+from medray.common.manifest import Counts, remove
 from medray.common.records import Document, RawRecord
 from medray.common.rows import arrow_schema
 from medray.common.sources import Rejected, SourceRow, check_rejected, write_quarantine
-from medray.corpus.clean import CleanConfig, clean, digest, fault
+from medray.corpus.clean import CleanConfig, clean, digest, fault, normalised
 from medray.corpus.decontaminate import EvaluationIndex, decontaminate
 from medray.corpus.document_files import is_document
 from medray.corpus.joins import UNJOINED, Part
 from medray.corpus.reading import corpus_files, read_part
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome
-from medray.privacy.deidentify import deidentify, published
+from medray.privacy.audit import AuditFiles, Sealer
+from medray.privacy.deidentify import Label, count_phi, deidentify, published
 from medray.privacy.surrogates import Surrogates
 
 PREPARED = ".prepared.arrow"
@@ -55,6 +56,7 @@ PREPARED_SCHEMA = pa.schema(
         ("phi", pa.string()),
         ("overlaps", pa.list_(pa.string())),
         ("tally", pa.string()),
+        ("audit", pa.binary()),
         ("document", pa.struct(list(DOCUMENT_SCHEMA))),
     ]
 )
@@ -68,12 +70,13 @@ class Settings(NamedTuple):
     dev_fraction: float
     clean: CleanConfig
     key: bytes
+    audit_key: bytes
     evaluation: EvaluationIndex | None = None
     erased: frozenset[str] = frozenset()
     """Patients, as surrogates, whose records are refused."""
 
     def __repr__(self) -> str:
-        return "Settings()"  # Ray may print arguments; the key must not be among them
+        return "Settings()"  # Ray may print arguments; the keys must not be among them
 
 
 def work_units(sources: list[CorpusSource], data: Path) -> list[dict[str, Any]]:
@@ -138,7 +141,12 @@ def read_documents(settings: Settings, target: Path, *, max_rejected_fraction: f
     tally: Counter[str] = Counter()
     rejected: dict[str, list[Rejected]] = {source.name: [] for source in settings.sources}
     scratch = target / f"{PREPARED}.tmp"
-    with pa.OSFile(str(scratch), "wb") as file, pa.ipc.new_stream(file, PREPARED_SCHEMA) as sink:
+    remove(target / "audit")
+    with (
+        pa.OSFile(str(scratch), "wb") as file,
+        pa.ipc.new_stream(file, PREPARED_SCHEMA) as sink,
+        AuditFiles(target / "audit") as audit,
+    ):
         progress = tqdm(desc="documents", unit=" rows")
         for batch in prepared.iter_batches(batch_size=None, batch_format="pyarrow"):
             table = cast(pa.Table, batch).cast(PREPARED_SCHEMA)
@@ -153,6 +161,7 @@ def read_documents(settings: Settings, target: Path, *, max_rejected_fraction: f
                     tally[f"{row['source']}/{what}"] += times
                 if row["reason"] is None:
                     phi.update(json.loads(row["phi"]))
+                    audit.add(row["source"], row["audit"])
                 else:
                     place = Rejected(row["file"], row["line"], row["reason"])
                     rejected[row["source"]].append(place)
@@ -173,14 +182,18 @@ def read_documents(settings: Settings, target: Path, *, max_rejected_fraction: f
 
 def _lines(unit: dict[str, Any], source: CorpusSource, settings: Settings) -> Iterator[dict]:
     """The unit's rows, prepared."""
-    surrogates = Surrogates(settings.key)
+    surrogates, sealer = Surrogates(settings.key), Sealer(settings.audit_key)
     part = Part(unit["part"], unit["parts"])
     for line in read_part(source, settings.data, unit["file"], part):
-        yield {"source": source.name, **_prepare(line, source, settings, surrogates)}
+        yield {"source": source.name, **_prepare(line, source, settings, surrogates, sealer)}
 
 
 def _prepare(
-    line: SourceRow | Rejected, source: CorpusSource, settings: Settings, surrogates: Surrogates
+    line: SourceRow | Rejected,
+    source: CorpusSource,
+    settings: Settings,
+    surrogates: Surrogates,
+    sealer: Sealer,
 ) -> dict[str, Any]:
     """One line through raw row → de-identified → normalised → filtered."""
     place = {"file": line.file, "line": line.line}
@@ -190,10 +203,12 @@ def _prepare(
         return {**place, "stage": stage, "reason": raw.reason}
     assert isinstance(line, SourceRow)
     dev_fraction = settings.dev_fraction if source.dev_fraction is None else source.dev_fraction
-    phi: Counter[Any] = Counter()
+    labels: list[Label] = []
     tally = dict(line.tally or {})
     if isinstance(raw, RawRecord):
-        document, phi = deidentify(raw, source.name, surrogates, dev_fraction)
+        # Normalised before, so that no invisible character hides an identifier, and the offsets of
+        # the audit labels hold in the cleaned document.
+        document, labels = deidentify(normalised(raw), source.name, surrogates, dev_fraction)
         if raw.visit_date.strip() and not document.date:
             tally["unreadable_visit_dates"] = 1
     else:
@@ -216,8 +231,9 @@ def _prepare(
         "doc_id": document.doc_id,
         "digest": digest(document),
         "chars": sum(len(section.text) for section in document.sections),
-        "phi": json.dumps(phi),
+        "phi": json.dumps(count_phi(labels)),
         "overlaps": overlaps,
+        "audit": sealer.seal(document.doc_id, labels) if labels else None,
         "document": document.model_dump(),
     }
 

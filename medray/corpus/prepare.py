@@ -37,6 +37,7 @@ from medray.corpus.stages import Outcome, Stages
 from medray.corpus.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
 from medray.corpus.tokens import write_token_blocks
 from medray.generation.prompts import formats
+from medray.privacy.audit import KEY_ENV as AUDIT_KEY_ENV
 from medray.privacy.surrogates import KeyConfig, Surrogates, load_key
 
 
@@ -61,6 +62,8 @@ class CorpusConfig(Config):
     """Tokens of a training block. Source: not given in [EMR-LLM]; [ClinicalGPT 3.1] tunes at
     1 024, set there."""
     privacy: KeyConfig = KeyConfig()
+    audit: KeyConfig = KeyConfig(key_env=AUDIT_KEY_ENV)
+    """Where the key of the audit labels lies; made as `keys/audit.key` if no file is named."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -137,6 +140,7 @@ def pack_corpus(config: CorpusConfig, target: Path, tokenizer_path: Path | None)
 
 def _read(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
     key = load_key(config.privacy, artefact.storage.local_root / "keys" / "surrogates.key")
+    audit_key = load_key(config.audit, artefact.storage.local_root / "keys" / "audit.key")
     index = None
     if config.decontamination.sets:
         index = build_index(config.decontamination, data)
@@ -146,6 +150,7 @@ def _read(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
         dev_fraction=config.dev_fraction,
         clean=config.clean,
         key=key,
+        audit_key=audit_key,
         evaluation=index,
         erased=frozenset(read_erased(artefact.storage)),
     )

@@ -19,7 +19,6 @@ TAGS: dict[PhiClass, str] = {
     "HOSPITAL": "[医院]",
     "DATE": "[日期]",
 }
-DATE_UNITS = tuple("年月日号")
 
 
 class Masker:
@@ -34,7 +33,6 @@ class Masker:
         for start, end, label in find_phi(text):
             if text[start:end] != TAGS[label]:
                 pieces += [text[at:start], TAGS[label]]
-                # The recogniser leaves a date's last unit (日, 月, 年) standing; a tag needs none.
-                at = end + (label == "DATE" and text[end : end + 1] in DATE_UNITS)
+                at = end
                 self.masked[label] += 1
         return "".join([*pieces, text[at:]])

@@ -1,4 +1,5 @@
-"""De-identification. In: `RawRecord`, `RawDocument`. Out: `Document`, and PHI found by class.
+"""De-identification. In: `RawRecord`, `RawDocument`. Out: `Document`, and labels of what was
+replaced.
 
 The types are the guard: whatever comes later takes a `Document`, and only this file makes one.
 Names and numbers of the record's header are looked for in all its sections before the header is
@@ -6,22 +7,49 @@ dropped. Source: EVALUATION.md 4, [MedFM 5] de-identified data.
 """
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from medray.common.records import Document, RawDocument, RawRecord, Section
 from medray.common.split import split_of
+from medray.privacy.dates import shift_date
 from medray.privacy.recognise import FOLD, PhiClass, find_phi, known_strings
-from medray.privacy.surrogates import Surrogates, shift_date
+from medray.privacy.surrogates import Surrogates
 
 HEADER_SECTIONS = frozenset({"患者信息", "病人信息", "基本信息", "个人信息", "患者基本信息"})
 
 
+class Label(NamedTuple):
+    """One replacement: the surrogate is the document's sections[section] at [start:end].
+
+    Raw text: it may leave the process only in an audit file (`medray.privacy.audit`).
+    """
+
+    section: int
+    """Index among the document's sections; -1 is the department."""
+    field: str
+    """heading, text or department."""
+    start: int
+    end: int
+    phi_class: PhiClass
+    original: str
+
+    def __repr__(self) -> str:
+        return f"Label({self.section}, {self.field}, {self.start}, {self.end}, {self.phi_class})"
+
+
+def count_phi(labels: list[Label]) -> dict[str, int]:
+    """How many spans of each class were replaced."""
+    return dict(Counter(label.phi_class for label in labels))
+
+
 def deidentify(
     record: RawRecord, source: str, surrogates: Surrogates, dev_fraction: float
-) -> tuple[Document, Counter[PhiClass]]:
-    """Returns the record without PHI, and how many spans of each class were replaced.
+) -> tuple[Document, list[Label]]:
+    """Returns the record without PHI, and a label of every span that was replaced.
 
-    The split follows the patient, so that nobody stands on both sides. `hospital`, `visit_id` and
-    header sections are left out; a date that cannot be read is left out too.
+    The split follows the patient, so that nobody stands on both sides. `hospital`, `visit_id`,
+    header sections and empty ones are left out; a date that cannot be read is left out too.
     """
     patient, visit = record.patient_id, record.visit_date
     known = known_strings(f"{s.heading}：{s.text}" for s in record.sections)
@@ -30,49 +58,62 @@ def deidentify(
     for number in (patient, record.visit_id):
         if len(number) >= 6:
             known.setdefault(number, "MRN")
-    counts: Counter[PhiClass] = Counter()
+    labels: list[Label] = []
 
-    def scrub(text: str) -> str:
-        return replace_phi(text, known, surrogates, patient, visit, counts)
+    def scrub(text: str, section: int, field: str) -> str:
+        text, replaced = replace_phi(text, known, surrogates, patient, visit)
+        labels.extend(Label(section, field, *found) for found in replaced)
+        return text
 
     offset = surrogates.offset_days(patient)
+    kept = [
+        s for s in record.sections if s.heading.strip() not in HEADER_SECTIONS and s.text.strip()
+    ]
     return Document(
         doc_id=record.record_id,
         patient_id=surrogates.patient_id(patient),
         kind="emr",
-        department=scrub(record.department),
+        department=scrub(record.department, -1, "department"),
         date=_moved(visit, offset),
         source=source,
         sections=[
             Section(
-                heading=scrub(section.heading),
-                text=scrub(section.text),
+                heading=scrub(section.heading, index, "heading"),
+                text=scrub(section.text, index, "text"),
                 date=_moved(section.date, offset),
             )
-            for section in record.sections
-            if section.heading.strip() not in HEADER_SECTIONS
+            for index, section in enumerate(kept)
         ],
         split=record.split or split_of(patient, dev_fraction),
-    ), counts
+    ), labels
 
 
 def replace_phi(
     text: str,
-    known: dict[str, PhiClass],
+    known: Mapping[str, PhiClass],
     surrogates: Surrogates,
     patient_id: str,
     visit_date: str = "",
-    counts: Counter[PhiClass] | None = None,
-) -> str:
-    """Returns `text` with surrogates; for free text without a record pass {} and any stable id."""
-    pieces, at = [], 0
+) -> tuple[str, list[tuple[int, int, PhiClass, str]]]:
+    """Returns `text` with surrogates, and (start, end, class, original) of each in the new text.
+
+    For free text without a record pass {} and any stable id.
+    """
+    pieces: list[str] = []
+    replaced: list[tuple[int, int, PhiClass, str]] = []
+    at = length = 0
+    before = ""
     for start, end, label in find_phi(text, known):
         value = text[start:end].translate(FOLD)
-        pieces += [text[at:start], surrogates.replace(label, value, patient_id, visit_date)]
+        surrogate = surrogates.replace(label, value, patient_id, visit_date, before)
+        if label == "DATE":
+            before = value
+        pieces += [text[at:start], surrogate]
+        length += start - at
+        replaced.append((length, length + len(surrogate), label, text[start:end]))
+        length += len(surrogate)
         at = end
-        if counts is not None:
-            counts[label] += 1
-    return "".join([*pieces, text[at:]])
+    return "".join([*pieces, text[at:]]), replaced
 
 
 def published(document: RawDocument, source: str, dev_fraction: float) -> Document:

@@ -20,6 +20,7 @@ from medray.corpus.clean import render
 from medray.corpus.documents import work_units
 from medray.corpus.prepare import CorpusConfig, check_sources, prepare_corpus
 from medray.corpus.tokenizer import load_tokenizer
+from medray.privacy.audit import read_audit
 
 SETTINGS = {
     "sources": [
@@ -124,6 +125,24 @@ def test_no_identifier_is_left_in_any_file(made):
             content = path.read_bytes()
             assert not any(secret.encode() in content for secret in secrets), path.name
     assert not list(made.dir.rglob(".*"))
+
+
+@pytest.mark.cluster
+def test_the_audit_labels_name_what_the_documents_no_longer_hold(made):
+    key = (made.storage.local_root / "keys" / "audit.key").read_bytes().strip()
+    audited = list(read_audit(made.dir / "audit" / "ward.sealed", key))
+    texts = {d.doc_id: d for d in read_rows(made.dir / "documents", Document)}
+    labels = [label for document in audited for label in document.labels]
+    names = {label.original for label in labels if label.phi_class == "NAME"}
+    assert "王建国" in names
+    for document in audited:
+        if document.doc_id not in texts:
+            continue  # a duplicate that was left out later
+        for label in document.labels:
+            section = texts[document.doc_id].sections[label.section]
+            surrogate = section.text[label.start : label.end]
+            assert surrogate and surrogate != label.original
+            assert label.phi_class != "NAME" or "某" in surrogate
 
 
 @pytest.mark.cluster

@@ -1,7 +1,7 @@
 import datetime
 
 from medray.common.records import RawDocument, RawRecord, Section
-from medray.privacy.deidentify import deidentify, published, replace_phi
+from medray.privacy.deidentify import count_phi, deidentify, published, replace_phi
 from medray.privacy.surrogates import Surrogates
 
 SURROGATES = Surrogates(b"0123456789abcdef")
@@ -36,7 +36,7 @@ def record(**changes) -> RawRecord:
 
 
 def test_nothing_of_the_header_is_left_and_the_findings_are():
-    document, counts = deidentify(record(), "ward", SURROGATES, 0.15)
+    document, labels = deidentify(record(), "ward", SURROGATES, 0.15)
     text = document.model_dump_json()
     assert [secret for secret in SECRETS if secret in text] == []
     assert [s.heading for s in document.sections] == ["主诉", "现病史", "治疗"]
@@ -45,7 +45,14 @@ def test_nothing_of_the_header_is_left_and_the_findings_are():
     assert "主治医师查房" in document.sections[2].text
     assert (document.kind, document.source, document.doc_id) == ("emr", "ward", "r1")
     # 王建国, 2 dates, hospital, two numbers, a phone and a doctor; the header is not counted.
-    assert counts == {"NAME": 1, "DATE": 2, "HOSPITAL": 1, "MRN": 2, "PHONE": 1, "DOCTOR": 1}
+    assert count_phi(labels) == {
+        "NAME": 1,
+        "DATE": 2,
+        "HOSPITAL": 1,
+        "MRN": 2,
+        "PHONE": 1,
+        "DOCTOR": 1,
+    }
 
 
 def test_intervals_survive():
@@ -57,16 +64,25 @@ def test_intervals_survive():
     assert f"{onset.year}年{onset.month}月{onset.day}日受凉" in document.sections[1].text
 
 
+def test_labels_point_at_the_surrogates_and_hold_what_they_replaced():
+    raw = record()
+    document, labels = deidentify(raw, "ward", SURROGATES, 0.15)
+    for label in labels:
+        text = document.sections[label.section].text
+        surrogate = text[label.start : label.end]
+        assert surrogate and label.original not in surrogate
+        assert any(label.original in section.text for section in raw.sections)
+    # 现病史 begins with the name; 王建国 becomes 某 with two signs of the calendar.
+    assert labels[0][:5] == (1, "text", 0, 4, "NAME") and labels[0].original == "王建国"
+    assert "王建国" not in repr(labels)
+
+
 def test_deidentifying_twice_is_once():
-    document, _ = deidentify(record(), "ward", SURROGATES, 0.15)
-    for section in document.sections:
-        again = replace_phi(section.text, {}, SURROGATES, "P-00017", "2023-05-17")
-        assert again == section.text
-    labelled = "姓名：王建国，主治医师：丁辛，住院号：ZY1，电话：010-62345678，2020年5月住" \
+    labelled = "姓名：王建国，主治医师：丁辛，住院号：ZY1234，电话：010-62345678，2020年5月住" \
         "北京协和医院，邮箱a@b.com，住址：江苏省南京市鼓楼区中山路8号，5月1日"  # fmt: skip
     for patient in range(200):  # surrogates hold surnames such as 丁 and 辛
-        once = replace_phi(labelled, {}, SURROGATES, str(patient), "2023-05-17")
-        assert replace_phi(once, {}, SURROGATES, str(patient), "2023-05-17") == once
+        once = replace_phi(labelled, {}, SURROGATES, str(patient), "2023-05-17")[0]
+        assert replace_phi(once, {}, SURROGATES, str(patient), "2023-05-17") == (once, [])
 
 
 def test_a_patient_is_the_same_person_in_every_record_and_on_one_side_of_the_split():

@@ -1,0 +1,139 @@
+"""Word lists for names in Chinese text: surnames, characters of given names, words that are none.
+
+Surnames: the common ones and those of the Hundred Family Surnames that are still borne. Words:
+jieba's dictionary without its personal names, read once a process.
+"""
+
+import re
+from collections import Counter
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from medray.common.errors import ConfigError
+
+HAN = "\u4e00-\u9fff"
+SURNAMES = (
+    "王李张刘陈杨黄赵吴周徐孙马朱胡郭何林高罗郑梁谢宋唐许韩冯邓曹彭曾肖田董袁潘于蒋蔡余杜叶程"
+    "苏魏吕丁任沈姚卢姜崔钟谭陆汪范金石廖贾夏韦付方白邹孟熊秦邱江尹薛闫段雷侯龙史陶黎贺顾毛郝"
+    "龚邵万钱严覃武戴莫孔向汤温康施文牛樊葛邢安齐易乔伍庞颜倪庄聂章鲁岳翟殷詹申欧耿关兰焦俞柳"
+    "甘祝包宁尚符舒阮柯纪梅童凌毕单季裴霍涂成苗谷盛曲翁冉骆蓝路游辛靳傅屈萧管柴蒙鲍华喻祁蒲房"
+    "滕饶牟艾尤阳时穆农司卓古吉缪简车项连芦麦褚娄窦戚岑景党宫费卜冷晏席卫米柏宗瞿桂全佟应臧闵"
+    "苟邬边卞姬师和仇栾隋商刁沙荣巫寇桑郎甄丛仲虞敖巩明佘池查麻苑迟邝官封谈匡鞠惠荆乐冀郁胥南"
+    "班储原栗燕楚鄢劳谌奚皮粟冼蔺楼盘满闻位厉伊仝区郜海阚花权强帅屠豆朴盖练廉禹井祖漆巴丰支卿"
+    "常赖阎洪国狄平计索宣晋相初门云容敬来扈晁芮都普阙浦戈伏鹿薄邸雍辜羊阿乌母裘亓修邰赫杭况那宿鲜印逯"
+    "隆茹诺战慕危玉银亢嵇公哈湛宾戎勾茅利於呼居揭干但尉冶斯元束檀衣信展阴昝智幸奉植衡富尧闭由"
+)
+# Surnames that are also function words, numbers or everyday words: they need better evidence.
+LOOSE_SURNAMES = frozenset(
+    "于向常曾何任方安从成全时高应和明连相都来由门位原初满支母查居那干但元信平公国利云强海花皮盘豆荣乐容计练封盖植富奉束"
+    "衣战危有车路关包白黄温毛余边南阳官区楼项管党师水沙普麻"
+)
+# Those that stand before a noun or a verb as function words: 于家中, 向患者, 常感.
+FUNCTION_WORDS = frozenset("于向和由从时应常曾都来")
+COMPOUND = "欧阳|上官|司马|诸葛|东方|皇甫|尉迟|公孙|慕容|令狐|司徒|夏侯|司空|端木|呼延|南宫|长孙|宇文|轩辕|钟离|独孤|百里|闻人|澹台|公冶|太史|申屠|赫连|拓跋|完颜|纳兰|西门|万俟|鲜于|濮阳|淳于|单于|仲孙"  # noqa: E501
+GIVEN = frozenset(
+    "圆团桃点拾赐添招朵粒蜜奕弈喻铮祝霄霆霁茉莱菡葵薰芯苇萦蕴滢漪澈泱沄浅淞渝渲湛溢滔濠炀煊煦熹"
+    "燊珣珞瓷皎睦祈祐禧穗竣笙筱箐絮绎绮耘聿臻岑屹岱峥巍庭弦徽忱恪惜懋挚攀斓昶昇晖晞暖曜朔柚栀桢"
+    "梵棣棋楷榛樱橙歌殊毅敬廷襄权誉令兆任献钟扬原起乾鼎坦奉丰奇堂墨召锋封允培奏藻训沛渠米城殿洲"
+    "援"
+    "伟芳娜敏静丽强磊军洋勇艳杰娟涛明超秀霞平刚桂英华玉兰红建文志国春梅海云峰雪飞鹏宇晨佳欣琳璐博浩然子涵思远雨桐"
+    "嘉怡俊豪凤珍淑惠慧丹晶莹莉萍燕琴玲珠珊琪琼瑶瑞瑜瑾璇洁冰洪清源泽润涵淼淳渊滨河江湖汉波澜涌浦沛沐淇沁"
+    "龙虎彪鹰鸿鹤鹃莺燕凯恺旋胜利斌彬武威毅坚健康宁安乐福禄寿喜庆祥瑞吉贵富财宝金银铜铁钢锋锐钧钰铭鑫"
+    "德仁义礼智信忠孝良善贤廉勤俭恩惠慈爱心念忆思想怀恒悦怡愉恬恺悟慧敏聪颖睿哲理学文章书诗词画琴棋艺"
+    "东南西北中天地日月星辰光明亮辉煌耀晖晓旭昊昌昆晟景晴晗曦曼春夏秋冬晨朝霞虹雯霖露霜雷震电云飘"
+    "山岩岭峰岳嵩崇峻林森树木松柏柳杨桐梧楠桦榕枫梓桃李杏梅兰竹菊荷莲芙蓉芬芳芷若蕊蕾薇蓓菲萱茜茹莎苗英荣茂"
+    "大小元亨亚一二三四五六九双全成功立业创新建设树栋梁材栩根生长发达兴旺盛隆昌永久恒远世代传继承宗祖家国民族邦"
+    "卫保守护振奋进取跃腾翔飞翼羽翰凌云霄航舟帆济渡通达道路程征行健步先前锋军兵将帅相士官政治法律正公平和谐顺"
+    "希望盼期有为可以自强奇伟宏广博大雄壮豪杰俊才彦硕士轩昂逸尘凡超越群卓尔绍绪维纲纪统经纬少青年华壮"
+    "红橙黄绿青蓝紫白素丹彩绚丽美艳娇媚娴雅婉约柔情淑贞洁玉婷婵娟娥媛嫣妍姝姗妮娅婧妹娣姣嫦姬好如意"
+    "君臣王侯公伯仲叔季子孙儿女男仙佛圣灵神龙凤麟麒骏骥驰骋驹骅泰山川玮珂珏珍珠璞琦琨琮琰瑄璋璟环玥珈瑗"
+    "佑佐佩佟俐倩倪偲伊依仪伦伯侠修俞克凯冠冬凝刘则初力劲励勋化升卉卓南占友双叶可司同名向君吟含周哲唯善嘉"
+    "坤培基堃城塬声夫奎奕好妙姿威娆宁宇宏宗官定宜宣宪容宽宾密寅富寒实察尚尧展岚川州巧帅帆常平幸广应延建弘"
+    "彤彦彩彰影彻律御微忻怀思恒恩悦悠情惟愿慎懿成才承抒拓拥振挺捷援摇政教敦斐斯方施旭旻昀昕映昭是显晋晏景"
+    "智暄月朋望朗木本杉来杨极果柯栋格梁梦棠楚榆欢欧歆正步毓民气水永汐汝沂沅治泉泓泳洁津洛流浚浩浪润淏深湘"
+    "溪满漫潇潼澄澎澍激瀚灿炎炜炯炳烁烨烽焕焰焱煜照熙熠燃爽玄率珩理琛琬瑛瑜璧瓒甜生田申男界畅登皓益盈直真"
+    "睿知石磊宸祎骁彧霏甯攸砚椿骞蘅祖祯祺禹禾秋科程穆空立端童竞笑笛笠第筠管箫粤精紫纯纳练细绍绣维缘羽翊翌翎翠耀肖育胜胤能腾臣致"
+    "舒航良艺艾芊芝花芸苏苒苑苓茗茵荃草荔荟莘莫菁萌蒙蒲蓝蔓蔚薪虎虹行衍衡袁裕西言诚语诺谊谦谨谷豫象贝贞贤"
+    "赛赞超越路轶轩辉辰迅迎运进连迪适逸遥道邦郁郎郡采里钊钦铃银锋锦镇镕镜长闻阳阿陆隽雁雄集雨青靖静韬韵韶顺"
+    "颂颖风飒馨香骄高鲁鸣鹏麦默黎齐龄妞娃囡蛋柱栓锁牛狗毛丫芹芽菜香枝叶花根稳实满仓囤粮壮猛勐喜娘婆姐"
+)  # fmt: skip
+# Characters that hardly stand in a given name but often in a finding, a time or a function word.
+NOT_IN_NAMES = frozenset(
+    "疸疹斑痛咳喘肿瘤癌症病炎热烧血压糖脂胞尿便食欲痰汗吐泻晕厥胀闷悸疼痒麻溃疡肺肾胃肠肝脾胸腹腰背肢颅"
+    "脑颈膝关节骨的了无未不否已曾再又均院科室诊疗药术后昨周时岁夜晚我本外当入出转复"
+    "睑髌腘疝痔胬癀瘘痂踝疣痈疽癣觉感因于诉述或并到在从由被予给服用查见体脉舌苔面色神者员某医师称遂就住个们这那您你他她它吗呢吧也都还"
+    "很最太更比较且但只仅得着过把将让跟对床号率值测量检试验报告输液注射换缝切拔插管引流片剂颗粒滴支瓶次"
+)
+# Words of clinical text that start with a surname and could pass for one.
+_MEDICAL_WORDS = """
+黄疸 黄染 黄斑 黄体 黄芪 黄连 黄绿 黄痰 黄色 黄白 白带 白痰 白色 白蛋白 白细胞
+白血病 白内障 白天 白癜风 高热 高烧 高龄 高危 高度 高压 高脂 高糖 高血压 高血糖
+高血脂 高尿酸 高钾 高枕 高年资 高位 高级 安静 安好 安排 安全 安眠 安慰 康复 任何
+何时 何种 何处 马上 毛发 毛糙 石膏 石淋 金属 龙胆 武断 方可 方才 方能 梅毒 霍乱
+凌晨 莫名 焦虑 包块 包皮 包括 颜面 温度 温热 童年 季节 单独 单侧 单纯 单位 易感
+易怒 易醒 易饥 舒适 陆续 严重 严格 夏季 江湖 雷同 万一 牛奶 牛皮癣 胡言 胡须 关节
+关注 兰尾 宁静 余无 余可 余不 成年 成功 曲张 游走 辛辣 路过 路人 向上 向下 文化
+文盲 向左 向右 苗条 盛怒 纪录 申请 申诉 章节 符合 尚可 尚好 尚无 段落 常规 叶酸
+田间 金黄 时有 程度 连续 曾有 曾行 曾在 曾因 曾于 曾服 曾用 付费 何故 谢绝 许可
+顾虑 甘露醇 安返 时伴 应行 应予 全麻 全身 成人 平卧 平车 平素 车祸 原发 初步 明显
+明确 明日 和谐 支架 元素 相关 管床 管腔 管路 古稀 强直 麻木 麻醉 皮肤 皮疹 门诊
+边界 云雾 普通 普食 计划 盘状 来院 来诊 来我 都有 都是 海绵 花斑 由于 由家 宿醉
+居家 干咳 干啰 路上 南侧 阳性 阴性 党员 师傅 老师 衣物 华法 阿莫 阿司 阿托 阿卡
+阿奇 阿替 阿昔 阿片 阿尔 阿糖 艾司 艾普 艾地 艾滋 万古 左氧 左旋 左心 左室 左肺
+罗红 罗哌 利伐 利多 利尿 利福 利奈 雷贝 雷尼 雷米 雷公 兰索 兰地 普萘 普瑞 普罗
+普鲁 乌司 乌拉 乌苏 索拉 索他 依诺 依那 依达 依托 卡马 卡托 卡维 卡铂 吉非 吉西
+顺铂 多西 多巴 多索 司来 司坦 司他 司美 厄贝 白芍 白术 白介 白及 黄芩 黄柏 黄精
+石斛 石菖 石决 麦冬 麦粒 麦氏 茅根 车前 甘草 甘油 甘精 葛根 金钱 金银 柴胡 桑叶
+桑枝 杜仲 牛黄 牛膝 牛蒡 安宫 安乃 安体 安定 易善 单硝 单采 双侧
+"""
+MEDICAL_WORDS = frozenset(_MEDICAL_WORDS.split())
+FOLLOWERS = frozenset(
+    "遵嘱男女因诉称说讲系是的在于为及和与或等已将未曾由到来去住签述示行予把被给之至从也又均能可要其即未无有"
+)
+
+
+def words() -> frozenset[str]:
+    """Words of two and three characters that are no personal name, after jieba's dictionary."""
+    return _dictionary()[0]
+
+
+def is_given(character: str) -> bool:
+    """Whether a character is usual in given names, or hardly stands in anything else: 翀, 燚."""
+    return character in GIVEN or character not in _dictionary()[1]
+
+
+MIN_USES = 300
+"""Uses of a character in jieba's dictionary (60 million characters in all) from which on it is no
+rare one. Source: not given; below it lie characters that even a newspaper hardly prints."""
+
+
+@cache
+def _dictionary() -> tuple[frozenset[str], frozenset[str]]:
+    """The words, and the characters of words that are not rare."""
+    spec = find_spec("jieba")
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError("jieba is not installed; its dictionary tells names from words")
+    found: set[str] = set(MEDICAL_WORDS)
+    uses: Counter[str] = Counter()
+    path = Path(spec.submodule_search_locations[0]) / "dict.txt"
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            word, count, tag = line.split()
+            if len(word) in (2, 3) and not tag.startswith("nr") and int(count) >= 5:
+                found.add(word)
+            if not tag.startswith("nr"):
+                for character in word:
+                    uses[character] += int(count)
+    return frozenset(found), frozenset(c for c, n in uses.items() if n >= MIN_USES)
+
+
+def is_surname(text: str, at: int) -> int:
+    """Length of the surname at text[at:], 0 if none stands there."""
+    if _COMPOUND.match(text, at):
+        return 2
+    return 1 if text[at : at + 1] in _SURNAMES else 0
+
+
+_COMPOUND = re.compile(COMPOUND)
+_SURNAMES = frozenset(SURNAMES)
