@@ -93,13 +93,6 @@ def job(hospital: Job, tmp_path: Path) -> Job:
     return copy_of(hospital, tmp_path / "root")
 
 
-def patient_of(job: Job) -> tuple[str, list[Document]]:
-    """A patient of the training split, as a surrogate, and that patient's records."""
-    documents = list(read_rows(job.path("corpus") / "documents", Document))
-    patient = next(d.patient_id for d in documents if d.split == "train" and d.source == "emr")
-    return patient, [d for d in documents if d.patient_id == patient]
-
-
 def audit_key(job: Job) -> bytes:
     return load_key(job.profile.corpus.audit, job.storage.local_root / "keys" / "audit.key")
 
@@ -108,6 +101,18 @@ def audited(job: Job) -> set[str]:
     """The documents whose identifiers the audit labels of the corpus hold."""
     paths = (job.path("corpus") / "audit").glob("*.sealed")
     return {row.doc_id for path in paths for row in read_audit(path, audit_key(job))}
+
+
+def patient_of(job: Job) -> tuple[str, list[Document]]:
+    """A patient of the training split with identifiers in the text: surrogate and records."""
+    documents = list(read_rows(job.path("corpus") / "documents", Document))
+    sealed = audited(job)
+    patient = next(
+        d.patient_id
+        for d in documents
+        if d.split == "train" and d.source == "emr" and d.doc_id in sealed
+    )
+    return patient, [d for d in documents if d.patient_id == patient]
 
 
 def packed_tokens(corpus: Path) -> int:

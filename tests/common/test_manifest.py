@@ -16,7 +16,7 @@ from medray.common.manifest import (
     read_manifest,
     sha256_file,
 )
-from medray.common.storage import MANIFEST, Storage, StorageConfig
+from medray.common.storage import Storage, StorageConfig
 
 
 class StepConfig(Config):
@@ -75,7 +75,8 @@ def test_publish_writes_what_was_made_from_what(storage: Storage) -> None:
     path = artefact.publish(drop=("train", "never_there"))
     manifest = read_manifest(path)
     assert (manifest.step, manifest.key, manifest.input) == ("sft", "k", "f")
-    assert manifest.parents == {"corpus": sha256_file(parent / MANIFEST)}
+    content = hashlib.sha256(f"{sha256_file(parent / 'config.yaml')} config.yaml\n".encode())
+    assert manifest.parents == {"corpus": content.hexdigest()}
     assert manifest.counts["rows"].rejected == {"too_long": 2, "empty": 1}
     assert manifest.metrics == {"loss": 0.5}
     assert {file.path for file in manifest.files} == {"config.yaml", "model/w"}

@@ -79,7 +79,7 @@ def resources(k: int) -> dict[str, Any]:
 
 def prepared(source: CorpusSource, data: Path) -> list[dict[str, Any]]:
     """What the tasks of a source make of it, without Ray."""
-    settings = Settings(data, [source], 0.1, CleanConfig(), b"k" * 32)
+    settings = Settings(data, [source], 0.1, CleanConfig(), b"k" * 32, b"a" * 32)
     units = [pa.Table.from_pylist([unit]) for unit in work_units([source], data)]
     return [row for unit in units for table in prepare_unit(unit, settings)
             for row in table.to_pylist()]  # fmt: skip
