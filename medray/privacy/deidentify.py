@@ -6,6 +6,7 @@ Names and numbers of the record's header are looked for in all its sections befo
 dropped. Source: EVALUATION.md 4, [MedFM 5] de-identified data.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -41,6 +42,10 @@ class Label(NamedTuple):
 def count_phi(labels: list[Label]) -> dict[str, int]:
     """How many spans of each class were replaced."""
     return dict(Counter(label.phi_class for label in labels))
+
+
+MOVED = re.compile(r"2[1-9]\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])")
+"""A date that the source has moved, as MIMIC does; it keeps its distance to those in the text."""
 
 
 def deidentify(
@@ -135,5 +140,8 @@ def published(document: RawDocument, source: str, dev_fraction: float) -> Docume
 
 
 def _moved(date: str, offset_days: int) -> str:
-    moved = shift_date(date.strip()[:10].strip(), offset_days) if date.strip() else ""
+    day = date.strip()[:10].strip()
+    if MOVED.fullmatch(day):
+        return day
+    moved = shift_date(day, offset_days) if day else ""
     return "" if moved == "[日期]" else moved

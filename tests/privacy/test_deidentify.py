@@ -112,3 +112,8 @@ def test_published_text_is_kept():
     document = published(raw, "books", 0.0)
     assert document.sections == raw.sections and document.split == "train"
     assert document.superseded_by == ""
+
+
+def test_a_date_that_the_source_has_moved_stays():
+    document, _ = deidentify(record(visit_date="2150-01-05 10:00:00"), "mimic", SURROGATES, 0.0)
+    assert document.date == "2150-01-05"
