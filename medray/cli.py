@@ -80,6 +80,15 @@ def build_parser() -> argparse.ArgumentParser:
     add_profile_option(forget)
     forget.set_defaults(command=forget_patient)
 
+    corpus = commands.add_parser("corpus", help="look at a corpus")
+    report = corpus.add_subparsers(metavar="COMMAND", required=True).add_parser(
+        "report", help="one HTML page: rows through the funnel, texts, identifiers, examples"
+    )
+    report.add_argument("--data", type=Path, help="the hospital's own data instead of the sample")
+    report.add_argument("--out", type=Path, default=Path("corpus.html"), help="(corpus.html)")
+    add_profile_option(report)
+    report.set_defaults(command=report_corpus)
+
     table = commands.add_parser("table", help="print the results of a finished pipeline")
     table.add_argument("--root", type=Path, required=True, help="the profile's storage.root")
     table.set_defaults(command=print_table)
@@ -179,6 +188,18 @@ def forget_patient(args: argparse.Namespace) -> int:
     done = erasure.run(patient, args.profile, args.overrides)
     _say(erasure.to_text(done))
     return 2 if done.files_found else 0
+
+
+def report_corpus(args: argparse.Namespace) -> int:
+    """Writes the page of the profile's corpus."""
+    from medray.corpus.report import write_report
+    from medray.launch import Job, load_profile
+
+    data = str(args.data) if args.data else None
+    job = Job(load_profile(args.profile, args.overrides, data))
+    write_report(job.path("corpus"), args.out)
+    _say(f"{args.out}\n")
+    return 0
 
 
 def print_table(args: argparse.Namespace) -> int:

@@ -87,15 +87,26 @@ def fault(document: Document, config: CleanConfig) -> str | None:
         return "too_short"
     if len(text) > config.max_chars:
         return "too_long"
-    solid = [c for c in text if not c.isspace()]
-    if sum(c.isalnum() for c in solid) < config.min_word_fraction * len(solid):
+    if word_fraction(text) < config.min_word_fraction:
         return "mostly_symbols"
-    if len(text) >= 200:
-        shingles = len(text) - SHINGLE + 1
-        distinct = len({text[i : i + SHINGLE] for i in range(shingles)})
-        if distinct < config.min_distinct_fraction * shingles:
-            return "repetitive"
+    distinct = distinct_fraction(text)
+    if distinct is not None and distinct < config.min_distinct_fraction:
+        return "repetitive"
     return None
+
+
+def word_fraction(text: str) -> float:
+    """Share of letters and digits among the characters that are not blank; 0 if all are."""
+    solid = [c for c in text if not c.isspace()]
+    return sum(c.isalnum() for c in solid) / max(1, len(solid))
+
+
+def distinct_fraction(text: str) -> float | None:
+    """Share of distinct runs of 8 characters; None of a text too short to tell, under 200."""
+    if len(text) < 200:
+        return None
+    shingles = len(text) - SHINGLE + 1
+    return len({text[i : i + SHINGLE] for i in range(shingles)}) / shingles
 
 
 def render(document: Document) -> str:
