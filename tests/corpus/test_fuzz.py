@@ -16,7 +16,7 @@ import pytest
 
 from medray.common.sources import Rejected, SourceRow
 from medray.corpus.clean import CleanConfig
-from medray.corpus.documents import Settings, prepare_unit, work_units
+from medray.corpus.documents import STAGES, Settings, prepare_unit, work_units
 from medray.corpus.reading import read_corpus
 from medray.corpus.sources import CorpusSource
 
@@ -88,7 +88,7 @@ def prepared(source: CorpusSource, data: Path) -> list[dict[str, Any]]:
 def check(rows: list[dict[str, Any]]) -> Counter[str]:
     """Each row has a document or a reason without text; returns the reasons."""
     for row in rows:
-        assert row["stage"] in ("read", "filter", "join"), row
+        assert row["stage"] in ("read", "join", *STAGES), row["stage"]
         assert (row["document"] is None) == (row["reason"] is not None)
         assert row["file"] and row["line"] >= 1
     reasons = Counter(row["reason"] or "good" for row in rows)
