@@ -62,5 +62,5 @@ def test_the_page_shows_numbers_and_no_surrogate(corpus: Path, tmp_path: Path) -
     assert page.count("<mark>███</mark>咳嗽") == 3
     assert "血钾&lt;3.4" in page
     assert "malformed_json 1" in page and "too_short 2" in page
-    assert page.count("<svg") == 4  # no text of 200 characters: no third histogram
+    assert page.count("<svg") == 5  # two of rows, two of texts (none of 200 characters), one of PHI
     assert covered("<a>某甲子医院") == "&lt;a&gt;<mark>███</mark>"
