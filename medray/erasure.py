@@ -89,7 +89,7 @@ def run(patient_id: str, profile: str, overrides: list[str]) -> Erasure:
 
 def to_text(done: Erasure) -> str:
     """What was done, for a terminal and for the file of the request."""
-    lines = [f"{rows} rows taken out of {name}" for name, rows in sorted(done.rows.items())]
+    lines = [f"{n} rows taken out of {name}" for name, n in sorted(done.rows.items()) if n]
     lines += [f"deleted, it quoted records: {name}" for name in done.deleted]
     lines += [f"outdated until the next run of the pipeline: {name}" for name in done.outdated]
     lines.append(f"{done.files_searched} files searched afterwards, {len(done.files_found)} found")
