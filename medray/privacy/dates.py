@@ -87,6 +87,17 @@ _FORMS: dict[str, str] = {
 }  # fmt: skip
 _COMPILED = {form: re.compile(pattern) for form, pattern in _FORMS.items()}
 _HINTS = re.compile(r"\d|[一二][〇零○九]|月")
+# A form is not looked for where one of these does not stand: most texts hold no English date.
+_SIGNS = {
+    **dict.fromkeys(
+        ("ym", "y", "yymd", "yym", "yy", "zymd", "zym", "zy", "mixed"), re.compile("年")
+    ),
+    **dict.fromkeys(("md", "m", "zmd"), re.compile("月")),
+    **dict.fromkeys(("my/", "m/d"), re.compile("/")),
+    **dict.fromkeys(("Mdy", "dMy", "My", "Md", "dM", "mo"), re.compile(_NAME)),
+    "d": re.compile("[日号]"),
+    "md-": re.compile(r"[:：]"),
+}
 
 
 class Date(NamedTuple):
@@ -102,7 +113,10 @@ def find_dates(text: str) -> Iterator[tuple[int, int]]:
     """Yields (start, end) of every date, its last unit (日, 月, 年) included; they may overlap."""
     if not _HINTS.search(text):
         return
+    signs = {sign: sign.search(text) for sign in set(_SIGNS.values())}
     for form, pattern in _COMPILED.items():
+        if form in _SIGNS and not signs[_SIGNS[form]]:
+            continue
         for match in pattern.finditer(text):
             if _parts(form, match) is not None:
                 yield match.span("v") if match.groupdict().get("v") else match.span()

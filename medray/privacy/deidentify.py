@@ -8,13 +8,12 @@ dropped. Source: EVALUATION.md 4, [MedFM 5] de-identified data.
 
 import re
 from collections import Counter
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from medray.common.records import Document, RawDocument, RawRecord, Section
 from medray.common.split import split_of
 from medray.privacy.dates import shift_date
-from medray.privacy.recognise import FOLD, PhiClass, find_phi, known_strings
+from medray.privacy.recognise import FOLD, PhiClass, Span, find_phi, known_strings
 from medray.privacy.surrogates import Surrogates
 
 HEADER_SECTIONS = frozenset({"患者信息", "病人信息", "基本信息", "个人信息", "患者基本信息"})
@@ -57,7 +56,7 @@ def deidentify(
     header sections and empty ones are left out; a date that cannot be read is left out too.
     """
     patient, visit = record.patient_id, record.visit_date
-    known = known_strings(f"{s.heading}：{s.text}" for s in record.sections)
+    known = known_strings(map(_line, record.sections))
     if len(record.hospital) >= 4:
         known.setdefault(record.hospital, "HOSPITAL")
     for number in (patient, record.visit_id):
@@ -65,10 +64,19 @@ def deidentify(
             known.setdefault(number, "MRN")
     labels: list[Label] = []
 
-    def scrub(text: str, section: int, field: str) -> str:
-        text, replaced = replace_phi(text, known, surrogates, patient, visit)
+    def scrub(text: str, spans: list[Span], section: int, field: str) -> str:
+        text, replaced = _replace(text, spans, surrogates, patient, visit)
         labels.extend(Label(section, field, *found) for found in replaced)
         return text
+
+    def scrub_section(section: Section, index: int) -> Section:
+        # Read as one line: a heading can be the label of what stands below it (联系人).
+        spans, text_at = find_phi(_line(section), known), len(section.heading) + 1
+        return Section(
+            heading=scrub(section.heading, _cut(spans, 0, text_at - 1), index, "heading"),
+            text=scrub(section.text, _cut(spans, text_at, len(_line(section))), index, "text"),
+            date=_moved(section.date, offset),
+        )
 
     offset = surrogates.offset_days(patient)
     kept = [
@@ -78,37 +86,33 @@ def deidentify(
         doc_id=record.record_id,
         patient_id=surrogates.patient_id(patient),
         kind="emr",
-        department=scrub(record.department, -1, "department"),
+        department=scrub(record.department, find_phi(record.department, known), -1, "department"),
         date=_moved(visit, offset),
         source=source,
-        sections=[
-            Section(
-                heading=scrub(section.heading, index, "heading"),
-                text=scrub(section.text, index, "text"),
-                date=_moved(section.date, offset),
-            )
-            for index, section in enumerate(kept)
-        ],
+        sections=[scrub_section(section, index) for index, section in enumerate(kept)],
         split=record.split or split_of(patient, dev_fraction),
     ), labels
 
 
-def replace_phi(
-    text: str,
-    known: Mapping[str, PhiClass],
-    surrogates: Surrogates,
-    patient_id: str,
-    visit_date: str = "",
-) -> tuple[str, list[tuple[int, int, PhiClass, str]]]:
-    """Returns `text` with surrogates, and (start, end, class, original) of each in the new text.
+def _line(section: Section) -> str:
+    return f"{section.heading}：{section.text}"
 
-    For free text without a record pass {} and any stable id.
-    """
+
+def _cut(spans: list[Span], start: int, end: int) -> list[Span]:
+    """What of the spans lies in [start:end], counted from start."""
+    inside = ((max(s.start, start), min(s.end, end), s.label) for s in spans)
+    return [Span(a - start, b - start, label) for a, b, label in inside if a < b]
+
+
+def _replace(
+    text: str, spans: list[Span], surrogates: Surrogates, patient_id: str, visit_date: str
+) -> tuple[str, list[tuple[int, int, PhiClass, str]]]:
+    """Returns `text` with surrogates, and (start, end, class, original) of each in the new text."""
     pieces: list[str] = []
     replaced: list[tuple[int, int, PhiClass, str]] = []
     at = length = 0
     before = ""
-    for start, end, label in find_phi(text, known):
+    for start, end, label in spans:
         value = text[start:end].translate(FOLD)
         surrogate = surrogates.replace(label, value, patient_id, visit_date, before)
         if label == "DATE":

@@ -6,8 +6,8 @@ Chinese and digits, hence `(?<!\\d)…(?!\\d)`. Source: EVALUATION.md 4; i2b2 an
 """
 
 import re
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
 
 NumberClass = Literal["ID", "PHONE", "EMAIL", "MRN"]
 
@@ -113,41 +113,6 @@ BARE = re.compile(
     r"|(?:^|(?<=[\t|/（(\[，, ]))\d{6}(?=$|[\t|/）)\]，,。 ])(?! ?(?:IU|U|copies|拷贝|个|元|m|"
     r"/?[uμL]))"
 )
-_MIN_DIGITS = {"ID": 5, "PHONE": 6, "MRN": 4}
-
-
-def find_numbers(text: str) -> Iterator[tuple[int, int, NumberClass]]:
-    """Yields (start, end, class), in no order and with overlaps; an earlier one goes first."""
-    if "@" in text:
-        for match in EMAIL.finditer(text):
-            yield *match.span(), "EMAIL"
-    for match in RESIDENT_ID.finditer(text):
-        if has_valid_check_digit(re.sub("[ -]", "", match.group())):
-            yield *match.span(), "ID"
-    for match in CARD.finditer(text):
-        if has_valid_luhn_digit(match.group().replace(" ", "")):
-            yield *match.span(), "ID"
-    for pattern in (OLD_RESIDENT_ID, SSN, PLATE):
-        for match in pattern.finditer(text):
-            yield *match.span(), "ID"
-    labelled: tuple[tuple[re.Pattern[str], NumberClass], ...] = (
-        (LABELLED_ID, "ID"), (ACCOUNT, "ID"), (LABELLED_PHONE, "PHONE"), (LABELLED_MRN, "MRN"),
-    )  # fmt: skip
-    for pattern, label in labelled:
-        for match in pattern.finditer(text):
-            start, end = match.span(match.lastgroup or 0)
-            if (
-                sum(c.isdigit() for c in text[start:end]) >= _MIN_DIGITS[label]
-                or pattern is ACCOUNT
-            ):
-                yield start, end, label
-    for pattern in (MOBILE, LANDLINE, PHONE_EN):
-        for match in pattern.finditer(text):
-            yield *match.span(), "PHONE"
-    for match in BED.finditer(text):
-        yield *match.span(match.lastgroup or 0), "MRN"
-    for match in BARE.finditer(text):
-        yield *match.span(), "MRN"
 
 
 def has_valid_check_digit(number: str) -> bool:
@@ -167,3 +132,45 @@ def has_valid_luhn_digit(number: str) -> bool:
     return (
         sum(sum(divmod(int(d) * (1 + i % 2), 10)) for i, d in enumerate(reversed(number))) % 10 == 0
     )
+
+
+class _Rule(NamedTuple):
+    pattern: re.Pattern[str]
+    label: NumberClass
+    min_digits: int
+    """Of the value. A text with fewer is not searched."""
+    is_valid: Callable[[str], bool] = bool
+    """Of the value without blanks and hyphens."""
+
+
+_RULES = (
+    _Rule(EMAIL, "EMAIL", 0),
+    _Rule(RESIDENT_ID, "ID", 17, has_valid_check_digit),
+    _Rule(CARD, "ID", 15, has_valid_luhn_digit),
+    _Rule(OLD_RESIDENT_ID, "ID", 15),
+    _Rule(SSN, "ID", 9),
+    _Rule(PLATE, "ID", 1),
+    _Rule(LABELLED_ID, "ID", 5),
+    _Rule(ACCOUNT, "ID", 0),
+    _Rule(LABELLED_PHONE, "PHONE", 6),
+    _Rule(LABELLED_MRN, "MRN", 4),
+    _Rule(MOBILE, "PHONE", 11),
+    _Rule(LANDLINE, "PHONE", 10),
+    _Rule(PHONE_EN, "PHONE", 7),
+    _Rule(BED, "MRN", 0),
+    _Rule(BARE, "MRN", 5),
+)
+_DIGIT = re.compile(r"\d")
+
+
+def find_numbers(text: str) -> Iterator[tuple[int, int, NumberClass]]:
+    """Yields (start, end, class), in no order and with overlaps; an earlier one goes first."""
+    num_digits = len(_DIGIT.findall(text))
+    for pattern, label, min_digits, is_valid in _RULES:
+        if num_digits < min_digits or (label == "EMAIL" and "@" not in text):
+            continue
+        for match in pattern.finditer(text):
+            start, end = match.span(match.lastgroup or 0)
+            value = re.sub("[ -]", "", text[start:end])
+            if len(_DIGIT.findall(value)) >= min_digits and is_valid(value):
+                yield start, end, label

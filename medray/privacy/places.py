@@ -243,11 +243,13 @@ def find_addresses(text: str) -> Iterator[tuple[int, int]]:
                 "无",
             ):
                 yield start, end
-    for match in LED_ADDRESS.finditer(text):
+    # Neither makes an address without a number or a unit of administration: most texts have none.
+    is_placed = _ADMIN_UNIT.search(text) or _DETAIL.search(text)
+    for match in LED_ADDRESS.finditer(text) if is_placed else ():
         start, end = match.span("value")
         if _is_address(text[start:end], 2):
             yield start, end
-    for match in ADDRESS.finditer(text):
+    for match in ADDRESS.finditer(text) if is_placed else ():
         if match.end() - match.start() >= 4 and (match["chain"] or match["detail"]):
             start = _after_lead(text, match.start(), _first_unit(match))
             if _is_address(text[start : match.end()], 2):

@@ -7,6 +7,7 @@ overlaps.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from medray.privacy.dates import find_dates
@@ -55,7 +56,7 @@ def find_phi(text: str, known: Mapping[str, PhiClass] | None = None) -> list[Spa
         known: strings that are PHI wherever they stand, such as the names of the record's header.
     """
     folded = text.translate(FOLD)
-    found = [*_known(folded, known or {}), *_patterns(folded)]
+    found = [*_known(folded, known or {}), *_candidates(folded)]
     taken = [Span(*match.span(), "NAME") for match in SURROGATE.finditer(folded)]
     num_surrogates = len(taken)
     # The longest first, so that an address is not left in pieces around a name in it.
@@ -82,6 +83,12 @@ def known_strings(texts: Iterable[str]) -> dict[str, PhiClass]:
             if label != "DATE" and end - start >= min_chars:
                 known.setdefault(folded[start:end], label)
     return known
+
+
+# A record is read twice, for the names it knows and then with them. The patterns are the same.
+@lru_cache(maxsize=128)
+def _candidates(text: str) -> tuple[Span, ...]:
+    return tuple(_patterns(text))
 
 
 def _patterns(text: str) -> Iterator[Span]:

@@ -1,7 +1,7 @@
 import datetime
 
 from medray.common.records import RawDocument, RawRecord, Section
-from medray.privacy.deidentify import count_phi, deidentify, published, replace_phi
+from medray.privacy.deidentify import count_phi, deidentify, published
 from medray.privacy.surrogates import Surrogates
 
 SURROGATES = Surrogates(b"0123456789abcdef")
@@ -81,8 +81,26 @@ def test_deidentifying_twice_is_once():
     labelled = "姓名：王建国，主治医师：丁辛，住院号：ZY1234，电话：010-62345678，2020年5月住" \
         "北京协和医院，邮箱a@b.com，住址：江苏省南京市鼓楼区中山路8号，5月1日"  # fmt: skip
     for patient in range(200):  # surrogates hold surnames such as 丁 and 辛
-        once = replace_phi(labelled, {}, SURROGATES, str(patient), "2023-05-17")[0]
-        assert replace_phi(once, {}, SURROGATES, str(patient), "2023-05-17") == (once, [])
+        sections = [Section(heading="病程", text=labelled)]
+        raw = record(patient_id=str(patient), hospital="", sections=sections)
+        once, labels = deidentify(raw, "ward", SURROGATES, 0.15)
+        assert len(labels) == 9
+        raw = record(patient_id=str(patient), hospital="", sections=once.sections)
+        again, labels = deidentify(raw, "ward", SURROGATES, 0.15)
+        assert (again.sections, labels) == (once.sections, [])
+
+
+def test_a_heading_is_the_label_of_its_text_and_is_kept():
+    sections = [
+        Section(heading="联系人", text="李小雨，陪同入院。"),
+        Section(heading="王建国日常病程", text="病情平稳。"),
+    ]
+    document, labels = deidentify(record(sections=sections), "ward", SURROGATES, 0.15)
+    assert [(x.section, x.field, x.start, x.original) for x in labels][:1] == [
+        (0, "text", 0, "李小雨")
+    ]
+    assert document.sections[0].heading == "联系人"
+    assert document.sections[1].text == "病情平稳。"
 
 
 def test_a_patient_is_the_same_person_in_every_record_and_on_one_side_of_the_split():
