@@ -269,6 +269,8 @@ def join_ray(config: Any) -> None:
     _check_listens(address or "")
     options: dict[str, Any] = {"log_to_driver": config.log_to_driver, "logging_level": "warning"}
     if not address:
+        # A process more at the start of each stage, which on one machine has nothing to watch.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         ray.init(num_cpus=config.num_cpus, include_dashboard=False, **options)
         return
     try:

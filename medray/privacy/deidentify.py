@@ -100,8 +100,8 @@ def _line(section: Section) -> str:
 
 def _cut(spans: list[Span], start: int, end: int) -> list[Span]:
     """What of the spans lies in [start:end], counted from start."""
-    inside = ((max(s.start, start), min(s.end, end), s.label) for s in spans)
-    return [Span(a - start, b - start, label) for a, b, label in inside if a < b]
+    inside = [s for s in spans if s.start < end and s.end > start]
+    return [Span(max(s.start, start) - start, min(s.end, end) - start, s.label) for s in inside]
 
 
 def _replace(

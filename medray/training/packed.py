@@ -31,7 +31,10 @@ class PackedBlocks:
 
     @classmethod
     def pack(
-        cls, sequences: Sequence[tuple[list[int], list[bool]]], block_tokens: int, pad: int
+        cls,
+        sequences: Sequence[tuple[Sequence[int] | np.ndarray, Sequence[bool] | np.ndarray]],
+        block_tokens: int,
+        pad: int,
     ) -> "PackedBlocks":
         """Packs (tokens, is_answer) sequences best-fit; each must fit into one block. The loss
         falls on answers."""

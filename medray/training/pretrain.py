@@ -17,10 +17,10 @@ from medray.common.manifest import Artefact
 from medray.common.records import Instruction
 from medray.common.rows import read_rows
 from medray.common.storage import Storage
+from medray.training.chats import pack_instructions
 from medray.training.language_model import DecoderConfig, build_decoder, load_tokenizer
 from medray.training.optimiser import OptimiserConfig
 from medray.training.packed import PackedBlocks
-from medray.training.sft import pack_instructions
 from medray.training.supervised import headline, train_language_model
 from medray.training.trainer import WorkersConfig, fit
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from medray.common.config import Config
 from medray.common.records import Instruction
 from medray.common.rows import read_rows
+from medray.training.chats import pack_instructions
 from medray.training.language_model import LanguageModelLoss
 from medray.training.sampler import IndexSampler
-from medray.training.sft import pack_instructions
 from medray.training.supervised import to_device
 
 

@@ -5,24 +5,17 @@
 Source: [EMR-LLM 1.3], [ClinicalGPT 2.2, 3.1].
 """
 
-import logging
-from collections.abc import Iterable
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
-from medray.common.errors import DataError
-from medray.common.manifest import Artefact, Counts
-from medray.common.records import Instruction, Message
+from medray.common.manifest import Artefact
+from medray.common.records import Instruction
 from medray.common.rows import read_rows
 from medray.common.storage import Storage
+from medray.training.chats import pack_instructions
 from medray.training.language_model import LoraConfig, add_lora, load_decoder
 from medray.training.optimiser import OptimiserConfig
-from medray.training.packed import PackedBlocks
 from medray.training.supervised import headline, train_language_model
 from medray.training.trainer import WorkersConfig, fit
-
-logger = logging.getLogger(__name__)
 
 
 class SftConfig(OptimiserConfig):
@@ -81,72 +74,4 @@ def _train(arguments: dict[str, Any]) -> None:
         config.seed,
         {"title": "Fine-tuned decoder", "base": f"{arguments['base'][0]}/{arguments['base'][1]}"},
         arguments["progress"],
-    )
-
-
-def pack_instructions(
-    rows: Iterable[Instruction], tokenizer: PreTrainedTokenizerBase, block_tokens: int, what: str
-) -> PackedBlocks:
-    """Tokenises and packs; examples longer than a block are left out and counted."""
-    counts, sequences = Counts(), []
-    known: dict[str, tuple[list[int], list[bool]]] = {}  # a weight above 1 repeats rows
-    for row in rows:
-        counts.rows_in += 1
-        chat = row.model_dump_json(include={"messages"})
-        if chat not in known:
-            known[chat] = tokenise_chat(row.messages, tokenizer)
-        tokens, answers = known[chat]
-        if len(tokens) > block_tokens:
-            counts.reject("too_long")
-        else:
-            sequences.append((tokens, answers))
-            counts.rows_out += 1
-    if not sequences:
-        raise DataError(
-            f"no {what} instruction fits into {block_tokens} tokens ({counts.rows_in} read); "
-            "raise sft.block_tokens or look at the instructions artefact"
-        )
-    logger.info("%s instructions: %s", what, counts)
-    pad: Any = tokenizer.pad_token_id
-    eos: Any = tokenizer.eos_token_id
-    return PackedBlocks.pack(sequences, block_tokens, eos if pad is None else pad)
-
-
-def tokenise_chat(
-    messages: list[Message], tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[int], list[bool]]:
-    """Tokens of a chat, and which of them are the assistant's words (its end token included).
-
-    The template is rendered turn by turn and the pieces are tokenised one by one, so that this
-    works with any chat template whose rendering of a prefix is a prefix of the rendering.
-    """
-    chat = [message.model_dump() for message in messages]
-    pieces: list[tuple[str, bool]] = []
-    done = ""
-    for k, message in enumerate(chat):
-        if message["role"] != "assistant":
-            continue
-        prefix = _render(tokenizer, chat[:k], add_generation_prompt=True)
-        whole = _render(tokenizer, chat[: k + 1], add_generation_prompt=False)
-        if not (prefix.startswith(done) and whole.startswith(prefix)):
-            raise DataError("this chat template rewrites earlier turns; give a plain ChatML one")
-        answer = whole[len(prefix) :].rstrip("\n")
-        pieces += [(prefix[len(done) :], False), (answer, True)]
-        done = prefix + answer
-    tokens: list[int] = []
-    answers: list[bool] = []
-    for text, is_answer in pieces:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        tokens += ids
-        answers += [is_answer] * len(ids)
-    return tokens, answers
-
-
-def _render(
-    tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, Any]], *, add_generation_prompt: bool
-) -> str:
-    return str(
-        tokenizer.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
     )

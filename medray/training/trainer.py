@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ray import cloudpickle
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -57,7 +58,9 @@ def fit(
         the rows of metrics.jsonl.
     """
     with progress(artefact.step) as updates:
-        config = {"train": train, "arguments": arguments | {"progress": updates}}
+        # As bytes, so that Ray's controller does not import all that training needs.
+        body = cloudpickle.dumps((train, arguments))  # pyright: ignore[reportPrivateImportUsage]
+        config = {"body": body, "progress": updates}
         result = _trainer(config, workers, artefact).fit()
     if isinstance(result.return_value, MedrayError):
         raise result.return_value
@@ -123,7 +126,8 @@ def _on_worker(config: dict[str, Any]) -> MedrayError | None:
         torch.set_num_threads(workers.threads_per_worker)
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
-        config["train"](config["arguments"])
+        train, arguments = cloudpickle.loads(config["body"])
+        train(arguments | {"progress": config["progress"]})
     except MedrayError as error:
         return error
     return None

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM
 from medray.common.errors import DataError
 from medray.common.records import Instruction, Message
 from medray.generation.chat import EOS_TOKEN
+from medray.training.chats import pack_instructions, tokenise_chats
 from medray.training.export import merge_adapters, model_card
 from medray.training.language_model import LanguageModelLoss, LoraConfig, add_lora, build_decoder
 from medray.training.packed import IGNORE, PackedBlocks
-from medray.training.sft import pack_instructions, tokenise_chat
 
 # Four sequences, the loss on all tokens of the first two and on the tail of the others.
 SEQUENCES = [
@@ -119,7 +119,7 @@ def test_answers_are_exactly_the_assistants_words(
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.chat_template = template
     messages = [Message(role=role, content=content) for role, content in turns]
-    tokens, answers = tokenise_chat(messages, tokenizer)
+    ((tokens, answers),) = tokenise_chats([messages], tokenizer)
     assert len(tokens) == len(answers)
     runs: list[list[int]] = []
     for k, is_answer in enumerate(answers):
@@ -142,7 +142,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any) -> No
     tokenizer.chat_template = "{{ messages | length }}{{ messages[-1].content }}"
     messages = [Message(role="user", content="一"), Message(role="assistant", content="二")]
     with pytest.raises(DataError, match="this chat template rewrites earlier turns"):
-        tokenise_chat(messages, tokenizer)
+        tokenise_chats([messages], tokenizer)
 
 
 def test_long_examples_are_left_out(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
