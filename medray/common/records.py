@@ -104,6 +104,8 @@ class Instruction(Row):
     """Department or category for a breakdown of results."""
     doc_id: str = ""
     """The record it was made from, by which an erasure finds it; empty for other sources."""
+    partial: int = 0
+    """Which copy of the record with findings left out; 0 is the whole record."""
 
 
 class ScoredResponse(Row):

@@ -4,13 +4,13 @@ In: prompts or chats. Out: text, streams of text, log-probabilities. One place l
 language model for inference; quality control, evaluation, roll-outs and serving are handed one.
 """
 
-import math
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from medray.common.config import Config
-from medray.common.errors import CheckpointError
+from medray.generation.directory import check_model_directory
 from medray.generation.prompts import Numbered, citable_texts
 from medray.generation.quoting import GuidedQuotes
 
@@ -131,7 +131,7 @@ class HFEngine:
         answers: list[list[int]] = [[] for _ in prompts]
         if sampling.temperature > 0:
             torch.manual_seed(sampling.seed)
-        for batch in self._batches([len(ids) for ids in prompts]):
+        for batch in self._batches([len(ids) for ids in prompts], self.batch_size):
             inputs = self._pad([prompts[i] for i in batch])
             output = self.model.generate(
                 **inputs,
@@ -151,29 +151,53 @@ class HFEngine:
         """Sum of log-probabilities (nats) of each option as the continuation of its prompt.
 
         Tokens are scored, never characters; a prompt must end so that options start a new token
-        (`答案：` without a blank). Source: EVALUATION.md 2.
+        (`答案：` without a blank), and hold at least one. Source: EVALUATION.md 2.
         """
-        rows = [
-            (p, o, self.encode(prompt), self.encode(option))
-            for p, prompt in enumerate(prompts)
-            for o, option in enumerate(options[p])
-        ]
-        scores = [[math.nan] * len(choices) for choices in options]
-        for batch in self._batches([len(prompt) + len(option) for _, _, prompt, option in rows]):
-            inputs = self._pad([rows[i][2] + rows[i][3] for i in batch])
-            # Only the options' positions are needed: keep the logits of the longest option.
-            keep = max(len(rows[i][3]) for i in batch) + 1
-            logits_BTV = self.model(
-                **inputs,
-                position_ids=_positions(inputs["attention_mask"]),
-                logits_to_keep=keep,
-            ).logits.float()
-            logprobs_BTV = logits_BTV.log_softmax(-1)
-            for row, i in enumerate(batch):
-                p, o, _, option = rows[i]
-                at = torch.arange(keep - 1 - len(option), keep - 1)
-                scores[p][o] = float(logprobs_BTV[row, at, torch.tensor(option)].sum())
+        encoded = [self.encode(prompt) for prompt in prompts]
+        scores: list[list[float]] = [[] for _ in prompts]
+        size = max(1, self.batch_size // max([1, *map(len, options)]))  # options fill a batch
+        for batch in self._batches([len(ids) for ids in encoded], size):
+            # A prompt is read once, whatever the number of its options.
+            inputs = self._pad([encoded[i] for i in batch])
+            mask_BT = inputs["attention_mask"]
+            read = self.model(
+                **inputs, position_ids=_positions(mask_BT), logits_to_keep=1, use_cache=True
+            )
+            rows = [(b, self.encode(option)) for b, i in enumerate(batch) for option in options[i]]
+            logprobs = self._continue(read, mask_BT, rows) if rows else []
+            for (b, _), value in zip(rows, logprobs, strict=True):
+                scores[batch[b]].append(value)
         return scores
+
+    def _continue(
+        self, read: Any, mask_BT: torch.Tensor, rows: list[tuple[int, list[int]]]
+    ) -> list[float]:
+        """Log-probabilities of the options after prompts that were read.
+
+        Args:
+            read: the model's output on the prompts, with its cache.
+            mask_BT: the prompts' attention mask, padded on the left.
+            rows: (prompt, tokens) of each of R options.
+        """
+        source_R = torch.tensor([b for b, _ in rows], device=mask_BT.device)
+        option_RO = pad_sequence([torch.tensor(ids) for _, ids in rows], batch_first=True)
+        option_RO = option_RO.to(mask_BT.device)
+        lengths_R1 = torch.tensor([[len(ids)] for _, ids in rows], device=mask_BT.device)
+        real_RO = torch.arange(option_RO.shape[1], device=mask_BT.device) < lengths_R1
+        logits_ROV = read.logits[:, -1:].float()[source_R]
+        if option_RO.shape[1] > 1:
+            cache = read.past_key_values
+            cache.batch_select_indices(source_R)
+            mask_RT = torch.cat([mask_BT[source_R], real_RO[:, :-1].long()], dim=1)
+            rest_ROV = self.model(
+                input_ids=option_RO[:, :-1],
+                attention_mask=mask_RT,
+                position_ids=_positions(mask_RT)[:, mask_BT.shape[1] :],
+                past_key_values=cache,
+            ).logits.float()
+            logits_ROV = torch.cat([logits_ROV, rest_ROV], dim=1)
+        logprobs_RO = logits_ROV.log_softmax(-1).gather(-1, option_RO[..., None])[..., 0]
+        return (logprobs_RO * real_RO).sum(-1).tolist()
 
     def stream(self, messages: Chat, sampling: Sampling, stopped: threading.Event) -> Iterator[str]:
         """Yields text as it is generated; setting `stopped` ends the generation."""
@@ -219,10 +243,10 @@ class HFEngine:
         """Tokens of a prompt; special tokens written in it are parsed."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
+    def _batches(self, lengths: list[int], size: int) -> Iterator[list[int]]:
         order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-        for start in range(0, len(order), self.batch_size):
-            yield order[start : start + self.batch_size]
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
 
     def _guides(
         self, citable: Sequence[dict[int, Numbered]], num_prompt_tokens: int
@@ -266,27 +290,6 @@ class _Stop(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         return torch.full((input_ids.shape[0],), self.stopped.is_set(), device=input_ids.device)
-
-
-def check_model_directory(directory: Path) -> Path:
-    """Returns `directory` if it holds a config, weights and a tokenizer.
-
-    Raises:
-        CheckpointError: naming what is missing and how to mend it.
-    """
-    if not directory.is_dir():
-        raise CheckpointError(f"no model directory at {directory}; check the path")
-    if not (directory / "config.json").is_file():
-        raise CheckpointError(f"{directory} has no config.json; it is not a Hugging Face directory")
-    if not any(directory.glob("*.safetensors")) and not any(directory.glob("*.bin")):
-        raise CheckpointError(f"{directory} has no weights (*.safetensors or *.bin)")
-    names = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.txt")
-    if not any((directory / name).is_file() for name in names[:2] + names[3:]):
-        raise CheckpointError(
-            f"{directory} has no tokenizer (one of {', '.join(names)}); copy the tokenizer files "
-            "of the same model into it"
-        )
-    return directory
 
 
 def _positions(mask_BT: torch.Tensor) -> torch.Tensor:

@@ -71,7 +71,7 @@ def _records(step: Step) -> Iterator[Instruction]:
             for copy, partial in enumerate(partials, 1):
                 made = step.count("partial_records", makes["diagnosis"](partial))
                 if made is not None:
-                    yield made.model_copy(update={"id": f"{made.id}~{copy}"})
+                    yield made.model_copy(update={"id": f"{made.id}~{copy}", "partial": copy})
 
 
 def _consultation(step: Step) -> Iterator[Instruction]:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.models.qwen3 import Qwen3ForCausalLM
 
 from medray.common.config import Config
-from medray.generation.engine import check_model_directory
+from medray.generation.directory import check_model_directory
 from medray.training.induction import set_induction_heads
 from medray.training.losses import token_nll_sum
 from medray.training.packed import IGNORE, PackedBlocks

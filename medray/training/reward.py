@@ -22,7 +22,7 @@ from medray.common.manifest import Artefact
 from medray.common.records import ScoredResponse
 from medray.common.rows import read_rows
 from medray.common.storage import Storage
-from medray.generation.engine import check_model_directory
+from medray.generation.directory import check_model_directory
 from medray.training.export import export_model
 from medray.training.loop import Stage, run_stage
 from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from medray.common.errors import CheckpointError
-from medray.generation.engine import HFEngine, Sampling, check_model_directory
+from medray.generation.directory import check_model_directory
+from medray.generation.engine import HFEngine, Sampling
 
 PROMPTS = ["咳嗽", "肺炎三天。", "哮喘", "胃痛是否肺炎？", "A", "咳嗽三天是否哮喘？是。"]
 GREEDY = Sampling(max_new_tokens=12)

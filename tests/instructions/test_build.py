@@ -146,8 +146,8 @@ def test_partial_records_are_trained_on_and_never_held_out(
         [r for r in read_rows(a.dir / "sft", Instruction) if r.task == "diagnosis"]
         for a in (built, artefact)
     )
-    assert [r for r in rows if "~" not in r.id] == whole
-    partial = [r for r in rows if "~" in r.id]
+    assert [r for r in rows if not r.partial] == whole
+    partial = [r for r in rows if r.partial]
     assert partial and all(r.split == "train" for r in partial)
     prompts = {r.id: r.messages[0].content for r in whole}
     assert all(len(r.messages[0].content) <= len(prompts[r.id[:-2]]) for r in partial)
