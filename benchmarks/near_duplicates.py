@@ -29,8 +29,8 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import CountVectorizer
 
 from medray.common.ngrams import canonical
-from medray.corpus.jaccard import jaccard, ngram_matrix
-from medray.corpus.near_duplicates import Documents, NearDuplicateConfig, find_clusters
+from medray.corpus.duplicates.jaccard import jaccard, ngram_matrix
+from medray.corpus.duplicates.near import Documents, NearDuplicateConfig, find_clusters
 from medray.sample.hospital import SampleConfig, make_record
 from medray.sample.literature import documents
 from medray.sample.model import shipped_model

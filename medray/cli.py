@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from medray import __version__
-from medray.common.errors import MedrayError
+from medray.common.errors import DataError, MedrayError
 from medray.project import find_job, find_serve_config, job_names, jobs_directory
 
 ADDRESS = "http://127.0.0.1:8265"
@@ -32,6 +32,11 @@ def main(argv: list[str] | None = None) -> int:
         return args.command(args)
     except MedrayError as error:
         sys.stderr.write(f"medray: {error}\n")
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.stderr.write(f"medray: {error.filename}: {error.strerror}\n")
         return 2
     except KeyboardInterrupt:
         return 130
@@ -195,6 +200,8 @@ def report_corpus(args: argparse.Namespace) -> int:
     from medray.corpus.report import write_report
     from medray.launch import Job, load_profile
 
+    if not args.out.parent.is_dir():
+        raise DataError(f"--out {args.out}: there is no directory {args.out.parent}; make it first")
     data = str(args.data) if args.data else None
     job = Job(load_profile(args.profile, args.overrides, data))
     write_report(job.path("corpus"), args.out)

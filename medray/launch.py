@@ -19,7 +19,13 @@ from typing import Any
 
 from medray.common.config import Config
 from medray.common.errors import DataError, MedrayError, ServiceError, StorageError
-from medray.common.manifest import Artefact, artefact_key, fingerprint_directory, read_manifest
+from medray.common.manifest import (
+    Artefact,
+    artefact_key,
+    fingerprint_directory,
+    read_manifest,
+    stored_manifest,
+)
 from medray.common.storage import Storage
 from medray.project import find_profile, jobs_directory
 
@@ -138,10 +144,10 @@ class Job:
         as after an erasure. A parent that is not there counts as unchanged."""
         if not self.storage.exists(step, self.key(step)):
             return False
-        made_of = read_manifest(self.storage.fetch(step, self.key(step))).parents
+        made_of = stored_manifest(self.storage, step, self.key(step)).parents
         return any(
             self.storage.exists(parent, self.key(parent))
-            and read_manifest(self.storage.fetch(parent, self.key(parent))).content != content
+            and stored_manifest(self.storage, parent, self.key(parent)).content != content
             for parent, content in made_of.items()
         )
 

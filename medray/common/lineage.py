@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from medray.common.manifest import read_manifest
+from medray.common.manifest import stored_manifest
 from medray.common.storage import Storage
 
 Name = tuple[str, str]
@@ -14,7 +14,7 @@ def find_outdated(storage: Storage) -> list[Name]:
 
     A parent step of which nothing is left under the root counts as unchanged.
     """
-    manifests = {name: read_manifest(storage.fetch(*name)) for name in storage.list()}
+    manifests = {name: stored_manifest(storage, *name) for name in storage.list()}
     by_content = {(step, m.content): (step, key) for (step, key), m in manifests.items()}
     steps = {step for step, _ in manifests}
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from medray import __version__
 from medray.common.config import Config
-from medray.common.errors import DataError
+from medray.common.errors import DataError, StorageError
 from medray.common.storage import MANIFEST, Storage
 
 PACKAGES = ("ray", "torch", "deepspeed", "transformers", "peft", "FlagEmbedding", "pyarrow",
@@ -85,6 +85,18 @@ class Manifest(BaseModel):
 def read_manifest(directory: Path) -> Manifest:
     """Reads an artefact's manifest."""
     return Manifest.model_validate_json((directory / MANIFEST).read_text(encoding="utf-8"))
+
+
+def stored_manifest(storage: Storage, step: str, key: str) -> Manifest:
+    """Reads the manifest of a published artefact alone: its files may be large, and elsewhere.
+
+    Raises:
+        StorageError: if there is no such artefact.
+    """
+    text = storage.read_text(f"{step}/{key}/{MANIFEST}")
+    if text is None:
+        raise StorageError(f"{storage.location(step, key)} is not there; run the {step} job first")
+    return Manifest.model_validate_json(text)
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:

@@ -79,12 +79,16 @@ class Storage:
         return filesystem.get_file_info(f"{path}/{MANIFEST}").type == pafs.FileType.File
 
     def fetch(self, step: str, key: str) -> Path:
-        """Returns the local directory of a published artefact, downloading a remote one once."""
+        """Returns the local directory of a published artefact. A remote one is downloaded once, and
+        again after its files were changed, as by an erasure."""
         target = self.path(step, key)
-        if (target / MANIFEST).is_file():
-            return target
-        if not self.exists(step, key):
+        manifest = self.read_text(f"{step}/{key}/{MANIFEST}")
+        if manifest is None:
             raise StorageError(f"{self.location(step, key)} is not there; run the {step} job first")
+        if (target / MANIFEST).is_file():
+            if (target / MANIFEST).read_text(encoding="utf-8") == manifest:
+                return target
+            shutil.rmtree(target)
         filesystem, path = pafs.FileSystem.from_uri(self.location(step, key))
         download = target.with_name(f".{key}.download-{os.getpid()}")
         download.mkdir(parents=True, exist_ok=True)

@@ -23,9 +23,9 @@ from medray.common.rows import arrow_schema
 from medray.common.sources import Rejected, SourceRow, check_rejected, write_quarantine
 from medray.corpus.clean import CleanConfig, clean, digest, fault, normalised
 from medray.corpus.decontaminate import EvaluationIndex, decontaminate
-from medray.corpus.document_files import is_document
-from medray.corpus.joins import UNJOINED, Part
-from medray.corpus.reading import corpus_files, read_part
+from medray.corpus.readers.document_files import is_document
+from medray.corpus.readers.joins import UNJOINED, Part
+from medray.corpus.readers.reading import corpus_files, read_part
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome
 from medray.privacy.audit import AuditFiles, Sealer

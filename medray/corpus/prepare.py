@@ -27,10 +27,10 @@ from medray.corpus.chunk import ChunkConfig, chunk
 from medray.corpus.clean import CleanConfig, render
 from medray.corpus.decontaminate import DecontaminationConfig, build_index
 from medray.corpus.documents import PREPARED, Settings, read_documents
-from medray.corpus.duplicates import DROPPED, WORK, find_duplicates
+from medray.corpus.duplicates.find import DROPPED, WORK, find_duplicates
+from medray.corpus.duplicates.near import NearDuplicateConfig
 from medray.corpus.erased import read_erased
-from medray.corpus.near_duplicates import NearDuplicateConfig
-from medray.corpus.reading import open_files, read_corpus
+from medray.corpus.readers.reading import open_files, read_corpus
 from medray.corpus.shards import write_documents
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome, Stages

@@ -10,7 +10,7 @@ from medray.common.manifest import remove
 from medray.common.rows import SHARD_ROWS
 from medray.common.sources import Rejected, write_quarantine
 from medray.corpus.documents import DOCUMENT_SCHEMA, PREPARED
-from medray.corpus.duplicates import DROPPED
+from medray.corpus.duplicates.find import DROPPED
 from medray.corpus.stages import Outcome
 
 

@@ -1,7 +1,7 @@
 """Corpus sources. In: lines of the export. Out: `RawRecord`s and `RawDocument`s.
 
 Sections may come as a list of {heading, text, date}, as a mapping heading → text, or as one
-`text` with headings in it (`medray.corpus.headings`).
+`text` with headings in it (`medray.corpus.readers.headings`).
 """
 
 from typing import Any, Literal, Self
@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from medray.common.records import RawDocument, RawRecord
 from medray.common.sources import Rejected, Source, SourceRow, to_row
-from medray.corpus.headings import split_sections
+from medray.corpus.readers.headings import split_sections
 
 TABLES: dict[str, tuple[str, ...]] = {
     "files": (),

@@ -70,6 +70,21 @@ def test_another_machine_downloads(tmp_path: Path) -> None:
     assert other.location("sft", "k1") == f"{root}/sft/k1"
 
 
+def test_another_machine_downloads_again_what_was_changed(tmp_path: Path) -> None:
+    root = f"file://{tmp_path}/root"
+    fill(one := Storage(StorageConfig(root=root, cache=str(tmp_path / "one"))))
+    path = one.publish("sft", "k1")
+    other = Storage(StorageConfig(root=root, cache=str(tmp_path / "other")))
+    copy = other.fetch("sft", "k1")
+    (path / "model" / "file").unlink()
+    (path / MANIFEST).write_text('{"files": []}', encoding="utf-8")
+    one.update("sft", "k1")
+    assert other.fetch("sft", "k1") == copy
+    assert not (copy / "model" / "file").exists()
+    (copy / "mine").touch()
+    assert (other.fetch("sft", "k1") / "mine").exists()  # and not a third time
+
+
 def test_an_upload_that_breaks_off_stays_invisible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

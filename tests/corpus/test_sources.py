@@ -2,7 +2,7 @@ import pytest
 
 from medray.common.records import RawDocument, RawRecord
 from medray.common.sources import Rejected, SourceRow
-from medray.corpus.headings import split_sections
+from medray.corpus.readers.headings import split_sections
 from medray.corpus.sources import raw_row
 
 

@@ -8,12 +8,11 @@ D_ICD_DIAGNOSES) and MIMIC-IV 2.2 (note, hosp).
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from medray.common.formats import Encoding
 from medray.common.sources import Rejected, SourceRow
-from medray.corpus.headings import split_sections
-from medray.corpus.joins import (
+from medray.corpus.readers.joins import (
     Line,
     Part,
     Table,
@@ -24,6 +23,7 @@ from medray.corpus.joins import (
     read_table,
     visit_row,
 )
+from medray.corpus.readers.notes import Note, note_sections, note_time
 
 COLUMNS = {
     "notes": ("subject_id", "hadm_id", "text"),
@@ -32,14 +32,6 @@ COLUMNS = {
     "d_icd_diagnoses": ("long_title",),
 }
 NAMES = "d_icd_diagnoses"
-
-
-class Note(NamedTuple):
-    """A note that says something."""
-
-    time: str
-    line: Line
-    sections: list[dict[str, Any]]
 
 
 def read_mimic(
@@ -86,7 +78,7 @@ def _admissions(lines: list[Line], names: dict[str, str]) -> Iterator[SourceRow 
                 yield Rejected(line.file, line.line, "entered_in_error")
             elif line.table == "notes":
                 if sections := note_sections(line):
-                    notes.append(Note(_time(line), line, sections))
+                    notes.append(Note(note_time(line), line, sections))
                 else:
                     yield Rejected(line.file, line.line, "no_text")
             elif not field(line, "hadm_id"):
@@ -114,18 +106,9 @@ def _admissions(lines: list[Line], names: dict[str, str]) -> Iterator[SourceRow 
             "record_id": field(first, "hadm_id") or visit,
             "patient_id": field(first, "subject_id"),
             "visit_id": field(first, "hadm_id"),
-            "visit_date": (arrived or _time(first))[:10],
+            "visit_date": (arrived or note_time(first))[:10],
             "sections": sections,
         })  # fmt: skip
-
-
-def note_sections(note: Line) -> list[dict[str, Any]]:
-    """A note's sections; what stands under no heading is headed by the note's category."""
-    kind = field(note, "category", "description", "note_title")
-    return [
-        {**section, "heading": section["heading"] or kind, "date": _time(note)[:10]}
-        for section in split_sections(field(note, "text", "note_text"), is_record=True)
-    ]
 
 
 def _visit(line: Line) -> str:
@@ -133,10 +116,6 @@ def _visit(line: Line) -> str:
     if not visit and line.table == "notes":
         return "note-" + (field(line, "note_id", "row_id") or f"{line.file}:{line.line}")
     return visit
-
-
-def _time(line: Line) -> str:
-    return field(line, "charttime", "chartdate", "note_datetime", "note_date")
 
 
 def _rank(line: Line) -> tuple[float, int]:

@@ -14,8 +14,8 @@ from medray.common.config import ConfigError
 from medray.common.errors import DataError
 from medray.common.records import RawRecord
 from medray.common.sources import Rejected, SourceRow
-from medray.corpus.joins import Part
-from medray.corpus.reading import open_files, read_corpus, read_part
+from medray.corpus.readers.joins import Part
+from medray.corpus.readers.reading import open_files, read_corpus, read_part
 from medray.corpus.sources import CorpusSource, raw_row
 
 

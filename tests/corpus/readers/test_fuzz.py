@@ -17,7 +17,7 @@ import pytest
 from medray.common.sources import Rejected, SourceRow
 from medray.corpus.clean import CleanConfig
 from medray.corpus.documents import STAGES, Settings, prepare_unit, work_units
-from medray.corpus.reading import read_corpus
+from medray.corpus.readers.reading import read_corpus
 from medray.corpus.sources import CorpusSource
 
 JUNK: list[Any] = [

@@ -8,8 +8,8 @@ import pytest
 
 from medray.common.records import RawDocument, RawRecord
 from medray.common.sources import Rejected, SourceRow
-from medray.corpus.document_files import read_document
-from medray.corpus.markup import element_text, read_xml
+from medray.corpus.readers.document_files import read_document
+from medray.corpus.readers.markup import element_text, read_xml
 from medray.corpus.sources import CorpusSource, raw_row
 
 

@@ -22,10 +22,10 @@ from medray.common.sources import (
     read_file,
     source_files,
 )
-from medray.corpus.document_files import read_pages
-from medray.corpus.headings import canonical, split_sections
-from medray.corpus.joins import Line, Part, by_patient, visit_row
-from medray.corpus.markup import element_text, read_xml
+from medray.corpus.readers.document_files import read_pages
+from medray.corpus.readers.headings import canonical, split_sections
+from medray.corpus.readers.joins import Line, Part, by_patient, visit_row
+from medray.corpus.readers.markup import element_text, read_xml
 
 DATES = {
     "Encounter": ("period.start",),

@@ -1,6 +1,6 @@
 import pytest
 
-from medray.corpus.headings import canonical, load_headings, split_sections
+from medray.corpus.readers.headings import canonical, load_headings, split_sections
 
 
 def headed(text: str) -> list[tuple[str, str]]:

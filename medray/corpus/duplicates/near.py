@@ -12,9 +12,8 @@ Differs: exact Jaccard in place of edit similarity; bands from `plan_bands`.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,17 +22,15 @@ from tqdm import tqdm
 
 from medray.common.config import Config
 from medray.common.ngrams import canonical, ngram_hashes
-from medray.corpus.jaccard import jaccard, ngram_matrix
-from medray.corpus.minhash import band_keys, plan_bands, signature
+from medray.corpus.duplicates.components import Forest
+from medray.corpus.duplicates.groups import MIN_CHARS, TASK_CHARS, Groups
+from medray.corpus.duplicates.jaccard import jaccard, ngram_matrix
+from medray.corpus.duplicates.minhash import band_keys, plan_bands, signature
 
 logger = logging.getLogger(__name__)
 
 TASK_ROWS = 1_000
 """Texts that one task hashes."""
-TASK_CHARS = 1_000_000
-"""Characters that one task compares: about 150 MB of n-grams."""
-MIN_CHARS = 500
-"""A shorter text counts as much, so that a task compares 2 000 texts at most."""
 
 
 class NearDuplicateConfig(Config):
@@ -124,78 +121,6 @@ def find_clusters(
         np.savez(temporary, parents=forest.parents_N, bands=band + 1)
         temporary.replace(state)
     return forest.labels()
-
-
-class Forest:
-    """Connected components (union-find). The root of a tree is its least member."""
-
-    def __init__(self, size: int) -> None:
-        self.parents_N = np.arange(size)
-
-    def join(self, pairs_E2: np.ndarray) -> None:
-        """Makes one component of the two members of each pair."""
-        for left, right in pairs_E2.tolist():
-            a, b = self._root(left), self._root(right)
-            self.parents_N[max(a, b)] = min(a, b)
-
-    def labels(self) -> np.ndarray:
-        """The root of every member."""
-        while True:
-            grandparents_N = self.parents_N[self.parents_N]
-            if np.array_equal(grandparents_N, self.parents_N):
-                return grandparents_N
-            self.parents_N = grandparents_N
-
-    def _root(self, member: int) -> int:
-        while (parent := int(self.parents_N[member])) != member:
-            self.parents_N[member] = self.parents_N[parent]
-            member = parent
-        return member
-
-
-class Groups(NamedTuple):
-    """Texts that share a key of one band."""
-
-    members: list[np.ndarray]
-    """Of each group, ascending; a group of several tasks' size keeps its parts apart."""
-    chars_N: np.ndarray
-
-    @staticmethod
-    def of_keys(keys_N: np.ndarray, chars_N: np.ndarray) -> "Groups":
-        """Groups of two and more texts with equal keys."""
-        order_N = np.argsort(keys_N, kind="stable")
-        ends = np.flatnonzero(np.diff(keys_N[order_N])) + 1
-        bounds = np.concatenate([[0], ends, [len(keys_N)]])
-        several = np.flatnonzero(np.diff(bounds) > 1)
-        return Groups([order_N[bounds[k] : bounds[k + 1]] for k in several], chars_N)
-
-    def with_pivots(self, labels_N: np.ndarray) -> Iterator[np.ndarray]:
-        """Each part of a group with the group's first member in front."""
-        for group in self._open(labels_N):
-            first, *others = self._parts(group)
-            yield first
-            yield from (np.concatenate([group[:1], part]) for part in others)
-
-    def in_full(self, labels_N: np.ndarray) -> Iterator[np.ndarray]:
-        """Each two parts of a group of several parts, unless all of them are joined by now."""
-        for group in self._open(labels_N):
-            if len(self._parts(group)) == 1:
-                continue  # compared in full with its pivot
-            # Joined members stand together, so that their parts need no comparison.
-            parts = self._parts(group[np.argsort(labels_N[group], kind="stable")])
-            pairs = list(combinations(parts, 2)) or [(parts[0], group[:0])]
-            for pair in pairs:
-                both = np.concatenate(pair)
-                if (labels_N[both] != labels_N[both[0]]).any():
-                    yield both
-
-    def _open(self, labels_N: np.ndarray) -> Iterator[np.ndarray]:
-        return (g for g in self.members if (labels_N[g] != labels_N[g[0]]).any())
-
-    def _parts(self, group: np.ndarray) -> list[np.ndarray]:
-        size = np.maximum(self.chars_N[group], MIN_CHARS)
-        part_of = np.cumsum(size) // (TASK_CHARS // 2)
-        return np.split(group, np.flatnonzero(np.diff(part_of)) + 1)
 
 
 def _hash(

@@ -16,7 +16,7 @@ NUMBERING = r"(?:(?:\d{1,2}|[一二三四五六七八九十]{1,3})[、.．)）][
 @cache
 def load_headings() -> dict[str, str]:
     """Heading or synonym, in lower case → the heading it stands for."""
-    text = resources.files("medray.corpus").joinpath("headings.yaml").read_text("utf-8")
+    text = resources.files("medray.corpus.readers").joinpath("headings.yaml").read_text("utf-8")
     table: dict[str, str] = {}
     for heading, synonyms in yaml.safe_load(text).items():
         for name in (heading, *synonyms):

@@ -17,7 +17,7 @@ from medray.common.manifest import Counts
 from medray.common.records import Document
 from medray.corpus.clean import Deduplicator, DocumentKey, render
 from medray.corpus.documents import PREPARED
-from medray.corpus.near_duplicates import Documents, NearDuplicateConfig, find_clusters
+from medray.corpus.duplicates.near import Documents, NearDuplicateConfig, find_clusters
 from medray.corpus.stages import Outcome
 
 DROPPED, WORK = ".dropped.parquet", ".near_duplicates"

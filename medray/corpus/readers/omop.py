@@ -11,7 +11,7 @@ from typing import Any
 
 from medray.common.formats import Encoding
 from medray.common.sources import Rejected, SourceRow
-from medray.corpus.joins import (
+from medray.corpus.readers.joins import (
     Line,
     Part,
     Table,
@@ -22,7 +22,7 @@ from medray.corpus.joins import (
     read_table,
     visit_row,
 )
-from medray.corpus.mimic import Note, note_sections
+from medray.corpus.readers.notes import Note, note_sections
 
 COLUMNS = {
     "notes": ("person_id", "note_id", "note_date", "note_text"),

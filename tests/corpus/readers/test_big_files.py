@@ -12,7 +12,7 @@ READ = """
 import json, resource, sys
 from pathlib import Path
 from medray.common.sources import SourceRow
-from medray.corpus.reading import read_corpus
+from medray.corpus.readers.reading import read_corpus
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.common.records import RawRecord
 
@@ -48,7 +48,7 @@ def read(data: Path, **settings) -> dict[str, float]:
     values = {"name": "big", "kind": "record", **settings}
     done = subprocess.run(
         [sys.executable, "-c", READ, str(data), json.dumps(values)],
-        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3],
     )  # fmt: skip
     return json.loads(done.stdout)
 

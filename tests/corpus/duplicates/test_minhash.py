@@ -7,24 +7,22 @@ import numpy as np
 import pytest
 
 from medray.common.ngrams import ngram_hashes
-from medray.corpus.jaccard import jaccard, ngram_matrix, ngram_set
-from medray.corpus.minhash import Bands, band_keys, plan_bands, signature
+from medray.corpus.duplicates.jaccard import jaccard, ngram_matrix, ngram_set
+from medray.corpus.duplicates.minhash import Bands, band_keys, plan_bands, signature
 
 NUM_HASHES = 208
-LETTERS = [chr(0x4E00 + i) for i in range(2_000)]
 
 
-def edited(text: str, edits: int, rng: random.Random) -> str:
-    letters = list(text)
-    for place in rng.sample(range(len(text)), edits):
-        letters[place] = rng.choice(LETTERS)
-    return "".join(letters)
+@pytest.fixture
+def pairs_of_texts(letters, edited):
+    """(number, edits) → pairs of a text of 200 characters and its copy with edits."""
 
+    def make(num: int, edits: int) -> list[tuple[str, str]]:
+        rng = random.Random(f"{num}/{edits}")
+        texts = ["".join(rng.choices(letters, k=200)) for _ in range(num)]
+        return [(text, edited(text, edits, rng)) for text in texts]
 
-def pairs_of_texts(num: int, edits: int) -> list[tuple[str, str]]:
-    rng = random.Random(f"{num}/{edits}")
-    texts = ["".join(rng.choices(LETTERS, k=200)) for _ in range(num)]
-    return [(text, edited(text, edits, rng)) for text in texts]
+    return make
 
 
 def test_jaccard_by_hand():
@@ -75,7 +73,7 @@ def test_a_plan_holds_its_recall_and_more_rows_would_not_fit(threshold):
 
 
 @pytest.mark.parametrize("edits", [2, 8, 20])
-def test_signatures_estimate_jaccard_without_bias(edits):
+def test_signatures_estimate_jaccard_without_bias(edits, pairs_of_texts):
     """The mean error of 100 pairs, in standard deviations of its own: |z| < 4 for a fair one."""
     errors, variance = [], 0.0
     for text, other in pairs_of_texts(100, edits):
@@ -88,8 +86,8 @@ def test_signatures_estimate_jaccard_without_bias(edits):
     assert np.std(errors) < 1.3 * (variance / 100) ** 0.5
 
 
-def test_a_signature_does_not_know_order_repeats_or_chunks():
-    hashes = ngram_hashes("".join(LETTERS), 5)
+def test_a_signature_does_not_know_order_repeats_or_chunks(letters):
+    hashes = ngram_hashes("".join(letters), 5)
     assert len(hashes) == 1_996  # two chunks
     expected = signature(hashes, 64)
     np.testing.assert_array_equal(signature(hashes[::-1], 64), expected)
@@ -111,7 +109,7 @@ def test_band_keys_are_equal_where_all_minima_of_the_band_are():
     ).all()
 
 
-def test_as_many_pairs_share_a_band_as_in_datasketch():
+def test_as_many_pairs_share_a_band_as_in_datasketch(pairs_of_texts):
     """Two families of permutations: the same pairs at 0.9 and above, as many at 0.5."""
     for edits, expected in ((2, 60), (14, None)):
         pairs, bands = pairs_of_texts(60, edits), plan_bands(0.8, 0.99, 256)

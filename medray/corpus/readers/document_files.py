@@ -7,6 +7,7 @@ among such files takes its ids from the file's place: the keys `stem` (its name 
 
 import gzip
 import re
+import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import yaml
 
 from medray.common.formats import Encoding, decode, open_file, undecodable
 from medray.common.sources import Rejected, Source, SourceRow, map_fields
-from medray.corpus.markup import parse_xml
+from medray.corpus.readers.markup import parse_xml
 
 TEXTS = (".xml", ".nxml", ".md", ".txt")
 DOCUMENT_SUFFIXES = (*TEXTS, *(f"{suffix}.gz" for suffix in TEXTS), ".pdf")
@@ -25,6 +26,12 @@ MAX_DOCUMENT_BYTES = 64 * 2**20
 FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n---[ \t]*(?:\n|\Z)", re.DOTALL)
 FRONT_KEYS = ("doc_id", "title", "date", "kind", "department", "superseded_by")
 TITLE = re.compile(r"\A\s*#[ \t]+(\S[^\n]*)")
+DAMAGED = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError,
+    RecursionError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+"""What pypdf raises, beside its own errors, where a damaged file sends it; not for want of memory
+or of a disk."""
 PDF_DATE = re.compile(r"D:(\d{4})(\d{2})?(\d{2})?")
 
 
@@ -70,6 +77,7 @@ def parse_markdown(text: str) -> dict[str, Any]:
 def read_pages(file: Any) -> tuple[list[str], dict[str, Any]] | str:
     """(the text of each page, the document information) of a PDF file, or why there is none."""
     import pypdf
+    from pypdf.errors import PyPdfError
 
     try:
         reader = pypdf.PdfReader(file)
@@ -77,7 +85,7 @@ def read_pages(file: Any) -> tuple[list[str], dict[str, Any]] | str:
             return "encrypted_pdf"
         information = {key: str(value) for key, value in (reader.metadata or {}).items()}
         return [page.extract_text().strip() for page in reader.pages], information
-    except Exception:  # pypdf meets a damaged file with whatever error its parts raise
+    except (PyPdfError, *DAMAGED):
         return "malformed_pdf"
 
 

@@ -8,47 +8,42 @@ import pyarrow as pa
 import pytest
 
 from medray.common.ngrams import canonical
-from medray.corpus import near_duplicates
-from medray.corpus.duplicates import survivors
-from medray.corpus.jaccard import ngram_set
-from medray.corpus.near_duplicates import (
+from medray.corpus.duplicates.components import Forest
+from medray.corpus.duplicates.find import survivors
+from medray.corpus.duplicates.groups import Groups
+from medray.corpus.duplicates.jaccard import ngram_set
+from medray.corpus.duplicates.near import (
     Documents,
-    Forest,
-    Groups,
     NearDuplicateConfig,
     find_clusters,
 )
 
-LETTERS = [chr(0x4E00 + i) for i in range(2_000)]
 
+@pytest.fixture
+def planted(letters, edited):
+    """seed → 400 texts: 150 alone, families of 2 to 30 with 1 to 9 edits each, and short texts."""
 
-def edited(text: str, edits: int, rng: random.Random) -> str:
-    letters = list(text)
-    for place in rng.sample(range(len(text)), edits):
-        letters[place] = rng.choice(LETTERS)
-    return "".join(letters)
+    def make(seed: int) -> list[str]:
+        rng = random.Random(seed)
+        texts = ["".join(rng.choices(letters, k=rng.randint(60, 400))) for _ in range(150)]
+        while len(texts) < 390:
+            base = "".join(rng.choices(letters, k=rng.randint(100, 400)))
+            texts += [edited(base, rng.randint(1, 9), rng) for _ in range(rng.randint(2, 30))]
+        short = [
+            "咳嗽",
+            "咳嗽。",
+            "发热",
+            "",
+            "？",
+            "ABC 12",
+            "abc12",
+            "咳嗽",
+            "头晕三天",
+            "头晕 三天",
+        ]
+        return texts + short
 
-
-def planted(seed: int) -> list[str]:
-    """400 texts: 150 alone, families of 2 to 30 with 1 to 9 edits each, and short texts."""
-    rng = random.Random(seed)
-    texts = ["".join(rng.choices(LETTERS, k=rng.randint(60, 400))) for _ in range(150)]
-    while len(texts) < 390:
-        base = "".join(rng.choices(LETTERS, k=rng.randint(100, 400)))
-        texts += [edited(base, rng.randint(1, 9), rng) for _ in range(rng.randint(2, 30))]
-    texts += [
-        "咳嗽",
-        "咳嗽。",
-        "发热",
-        "",
-        "？",
-        "ABC 12",
-        "abc12",
-        "咳嗽",
-        "头晕三天",
-        "头晕 三天",
-    ]
-    return texts
+    return make
 
 
 def brute_force(texts: list[str], config: NearDuplicateConfig) -> list[set[int]]:
@@ -87,7 +82,7 @@ def documents(texts: list[str], rows: np.ndarray | None = None) -> Documents:
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("seed", [0, 1])
-def test_clusters_are_those_of_brute_force(ray_cluster, tmp_path, seed):
+def test_clusters_are_those_of_brute_force(ray_cluster, tmp_path, planted, seed):
     texts, config = planted(seed), NearDuplicateConfig()
     expected = {frozenset(cluster) for cluster in brute_force(texts, config)}
     labels = find_clusters(documents(texts), config, tmp_path)
@@ -98,12 +93,13 @@ def test_clusters_are_those_of_brute_force(ray_cluster, tmp_path, seed):
 
 
 @pytest.mark.cluster
-def test_order_and_workers_do_not_matter(ray_cluster, tmp_path, monkeypatch):
+def test_order_and_workers_do_not_matter(ray_cluster, tmp_path, planted, monkeypatch):
     """Small tasks as well, so that a family is divided among several of them."""
     texts, config = planted(2), NearDuplicateConfig()
     first = clusters_of(find_clusters(documents(texts), config, tmp_path / "a"), range(len(texts)))
-    monkeypatch.setattr(near_duplicates, "TASK_ROWS", 30)
-    monkeypatch.setattr(near_duplicates, "TASK_CHARS", 4_000)
+    monkeypatch.setattr("medray.corpus.duplicates.near.TASK_ROWS", 30)
+    monkeypatch.setattr("medray.corpus.duplicates.near.TASK_CHARS", 4_000)
+    monkeypatch.setattr("medray.corpus.duplicates.groups.TASK_CHARS", 4_000)
     for workers in (1, 2, 4):
         order = random.Random(workers).sample(range(len(texts)), len(texts))
         labels = find_clusters(
@@ -128,7 +124,7 @@ def test_rows_that_take_no_part(ray_cluster, tmp_path):
 
 
 @pytest.mark.cluster
-def test_a_killed_call_goes_on_where_it_stopped(ray_cluster, tmp_path, monkeypatch):
+def test_a_killed_call_goes_on_where_it_stopped(ray_cluster, tmp_path, planted, monkeypatch):
     """Keys and bands that are on disk are not made again, and the result is the same."""
     texts, config = planted(3), NearDuplicateConfig()
     expected = find_clusters(documents(texts), config, tmp_path / "whole")
@@ -160,7 +156,9 @@ def test_forest_joins_to_the_least_member():
 
 def test_groups_cover_every_pair_that_is_not_joined_yet(monkeypatch):
     """A group of five tasks' size: pivots first, then each two parts, but not joined ones."""
-    monkeypatch.setattr(near_duplicates, "TASK_CHARS", 4_000)  # four texts of 500 in a part
+    monkeypatch.setattr(
+        "medray.corpus.duplicates.groups.TASK_CHARS", 4_000
+    )  # four texts of 500 in a part
     keys = np.array([7] * 20 + [9, 3, 9], np.uint64)
     groups = Groups.of_keys(keys, np.full(23, 100))
     assert [group.tolist() for group in groups.members] == [list(range(20)), [20, 22]]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from medray.common.formats import TABLE_SUFFIXES
 from medray.common.sources import Rejected, SourceRow, map_fields, read_file, source_files
-from medray.corpus.document_files import DOCUMENT_SUFFIXES, is_document, read_document
-from medray.corpus.fhir import read_fhir
-from medray.corpus.joins import Part, Table, read_table
-from medray.corpus.mimic import COLUMNS as MIMIC
-from medray.corpus.mimic import read_mimic
-from medray.corpus.omop import COLUMNS as OMOP
-from medray.corpus.omop import read_omop
+from medray.corpus.readers.document_files import DOCUMENT_SUFFIXES, is_document, read_document
+from medray.corpus.readers.fhir import read_fhir
+from medray.corpus.readers.joins import Part, Table, read_table
+from medray.corpus.readers.mimic import COLUMNS as MIMIC
+from medray.corpus.readers.mimic import read_mimic
+from medray.corpus.readers.omop import COLUMNS as OMOP
+from medray.corpus.readers.omop import read_omop
 from medray.corpus.sources import CorpusSource
 
 STRIDE = 64

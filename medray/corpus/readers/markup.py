@@ -15,7 +15,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from medray.common.formats import Encoding, decode, undecodable
-from medray.corpus.headings import canonical, split_sections
+from medray.corpus.readers.headings import canonical, split_sections
 
 DECLARED = re.compile(rb"^\s*<\?xml[^>]*?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"'][^>]*\?>")
 BLOCKS = frozenset({
