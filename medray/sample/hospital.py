@@ -46,7 +46,7 @@ class SampleConfig(Config):
     routine_rate: float = Field(1.0, ge=0, le=1)
     """Chance of each routine entry (pertinent negatives, course, allergies, vital signs) to be
     written. Source: not given; below 1 gives the short records of a busy ward."""
-    audit_fraction: float = Field(0.25, gt=0, le=1)
+    audit_fraction: float = Field(0.25, gt=0, le=10)
     """Audit records, as a share of `num_records`."""
     max_audit_records: int = Field(20_000, ge=1)
     """Quality control reads records by hand: the audit sample stops growing here."""

@@ -62,6 +62,7 @@ def run_stage(stage: Stage, *, checkpoint_steps: int, log_steps: int, progress: 
             before = stage.evaluate()
             if is_first:
                 log.write(0, {f"before/{name}": value for name, value in before.items()})
+        shown = 0.0
         while step < stage.total_steps:
             started = time.monotonic()
             metrics = stage.train_step(step)
@@ -75,8 +76,7 @@ def run_stage(stage: Stage, *, checkpoint_steps: int, log_steps: int, progress: 
             metrics["time/step_s"] = time.monotonic() - started
             if is_first:
                 log.write(step, metrics)
-                if progress is not None:
-                    progress.put_nowait((step, stage.total_steps, _shown(metrics)))
+                shown = _show(progress, shown, step, stage.total_steps, metrics)
                 if step % log_steps == 0 or step == stage.total_steps:
                     logger.info("%s %d/%d %s", stage.name, step, stage.total_steps, metrics)
             if step % checkpoint_steps == 0 and step < stage.total_steps:
@@ -87,13 +87,24 @@ def run_stage(stage: Stage, *, checkpoint_steps: int, log_steps: int, progress: 
         _report(stage, step, before, log, after, export=True)
 
 
-def _shown(metrics: dict[str, float]) -> dict[str, str]:
-    """The figures for the progress bar: the stage's own, short."""
-    return {
+PROGRESS_S = 0.5
+"""Between two updates of the bar. Each is a call to another process, for which all workers wait."""
+
+
+def _show(
+    progress: Any, shown: float, step: int, total_steps: int, metrics: dict[str, float]
+) -> float:
+    """Moves the driver's bar, if it is time; returns when it was last moved."""
+    now = time.monotonic()
+    if progress is None or (now - shown < PROGRESS_S and step < total_steps):
+        return shown
+    figures = {
         name.split("/")[1]: f"{value:.3g}"
         for name, value in metrics.items()
         if name in ("train/loss", "ppo/reward", "ppo/kl")
     }
+    progress.put_nowait((step, total_steps, figures))
+    return now
 
 
 def _resume(stage: Stage, log: MetricsLog, is_first: bool) -> tuple[int, dict[str, float] | None]:
