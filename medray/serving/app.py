@@ -11,7 +11,7 @@ from pydantic import model_validator
 from ray import serve
 
 from medray.common.config import Config
-from medray.serving.artefacts import Location, directory, newest
+from medray.serving.artefacts import Location, directory, newest, warn_of_erasures
 from medray.serving.embedding import Embedding
 from medray.serving.gateway import Gateway, GatewayConfig
 from medray.serving.policy import Policy
@@ -102,6 +102,7 @@ def build_app(args: ServingConfig) -> serve.Application:
     model = args.locate(args.model_dir, "ppo", "sft", part="model")
     encoder = args.locate(args.encoder_dir, "encoder", part="model")
     index = args.locate(args.index_dir, "index")
+    warn_of_erasures((model, encoder, index))
     logger.info("serving policy %s, index %s", model.version, index.version)
     # Queues are bounded by the gateway alone; the others must never refuse what it let in,
     # nor a health check.

@@ -5,14 +5,18 @@ A replica may start on another node than the one that built the application, so 
 """
 
 import json
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow.fs as pafs
 
 from medray.common.config import Config
 from medray.common.errors import ConfigError, StorageError
+from medray.common.lineage import find_outdated
 from medray.common.storage import Storage, StorageConfig
 
+logger = logging.getLogger(__name__)
 PIPELINE = "pipeline.json"
 
 
@@ -65,6 +69,22 @@ def newest(root: str, steps: tuple[str, ...], part: str = "") -> Location:
         f"{root}/{PIPELINE} has no finished step {' or '.join(steps)}; "
         "run the pipeline to its end with: medray run pipeline"
     )
+
+
+def warn_of_erasures(locations: Iterable[Location]) -> None:
+    """Logs which artefacts are made of rows that were erased since, until they are made again."""
+    keyed = [location for location in locations if location.key]
+    outdated = {
+        (root, name)
+        for root in {location.root for location in keyed}
+        for name in find_outdated(Storage(StorageConfig(root=root)))
+    }
+    for location in keyed:
+        if (location.root, (location.step, location.key)) in outdated:
+            logger.warning(
+                "%s/%s is served although rows that it was made of have been erased; make it "
+                "again: medray run pipeline", location.step, location.key,
+            )  # fmt: skip
 
 
 def _read_pipeline(root: str) -> dict[str, str]:

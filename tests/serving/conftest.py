@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from medray.common.manifest import Manifest, list_files, write_manifest
 from medray.common.records import Passage
 from medray.generation.chat import CHAT_TEMPLATE, SPECIAL_TOKENS
 from medray.generation.prompts import NO_ANSWER, Numbered, grounded_answer, grounded_prompt
@@ -67,7 +68,11 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
     build_policy(root / "sft" / "s1" / "model", lessons)
     steps: dict[str, Any] = {}
     for step, key in (("encoder", "e1"), ("index", "i1"), ("sft", "s1")):
-        (root / step / key / "manifest.json").write_text("{}")
+        manifest = Manifest(
+            step=step, key=key, created="", duration_s=0, medray="", git_commit="", packages={},
+            parents={}, input="", counts={}, metrics={}, files=list_files(root / step / key),
+        )  # fmt: skip
+        write_manifest(root / step / key, manifest)
         steps[step] = {"path": str(root / step / key), "key": key}
     (root / "pipeline.json").write_text(json.dumps({"steps": steps}))
     return Hospital(root, encoder, cited, answers)

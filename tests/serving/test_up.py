@@ -7,9 +7,11 @@ import pytest
 import yaml
 
 from medray.common.errors import ConfigError, ServiceError, StorageError
+from medray.common.manifest import Artefact, list_files, read_manifest, write_manifest
+from medray.common.storage import Storage, StorageConfig
 from medray.serving import client, up
 from medray.serving.app import Replicas, ServingConfig
-from medray.serving.artefacts import directory, newest
+from medray.serving.artefacts import Location, directory, newest, warn_of_erasures
 
 CONFIGS = sorted((Path(__file__).parents[2] / "serve_configs").glob("*.yaml"))
 
@@ -75,6 +77,29 @@ def test_newest_prefers_the_later_stage(tmp_path):
     model.mkdir(parents=True)
     (model.parent / "manifest.json").write_text("{}")
     assert location.fetch() == model
+
+
+def test_serving_what_an_erasure_left_outdated_is_said(tmp_path, caplog):
+    storage = Storage(StorageConfig(root=str(tmp_path)))
+
+    def make(step: str, **parents: Path) -> Path:
+        artefact = Artefact(storage, step, StorageConfig(root=""), key="k", parents=parents)
+        (artefact.dir / "file").write_text(step)
+        return artefact.publish()
+
+    corpus = make("corpus")
+    make("ppo", instructions=make("instructions", corpus=corpus))
+    make("index", encoder=make("encoder"))
+    served = [Location(root=str(tmp_path), step=s, key="k") for s in ("ppo", "encoder", "index")]
+    served.append(directory(str(tmp_path)))
+    warn_of_erasures(served)
+    assert not caplog.records
+    (corpus / "file").unlink()
+    manifest = read_manifest(corpus)
+    write_manifest(corpus, manifest.model_copy(update={"files": list_files(corpus)}))
+    warn_of_erasures(served)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("ppo/k is served although rows that it was made of")
 
 
 def test_given_directories_take_the_place_of_the_pipeline(tmp_path):
