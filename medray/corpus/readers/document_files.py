@@ -77,7 +77,7 @@ def parse_markdown(text: str) -> dict[str, Any]:
 def read_pages(file: Any) -> tuple[list[str], dict[str, Any]] | str:
     """(the text of each page, the document information) of a PDF file, or why there is none."""
     import pypdf
-    from pypdf.errors import PyPdfError
+    from pypdf.errors import DeprecationError, PyPdfError
 
     try:
         reader = pypdf.PdfReader(file)
@@ -85,7 +85,7 @@ def read_pages(file: Any) -> tuple[list[str], dict[str, Any]] | str:
             return "encrypted_pdf"
         information = {key: str(value) for key, value in (reader.metadata or {}).items()}
         return [page.extract_text().strip() for page in reader.pages], information
-    except (PyPdfError, *DAMAGED):
+    except (PyPdfError, DeprecationError, *DAMAGED):
         return "malformed_pdf"
 
 

@@ -2,13 +2,15 @@
 
 import base64
 import gzip
+import io
+import random
 from pathlib import Path
 
 import pytest
 
 from medray.common.records import RawDocument, RawRecord
 from medray.common.sources import Rejected, SourceRow
-from medray.corpus.readers.document_files import read_document
+from medray.corpus.readers.document_files import read_document, read_pages
 from medray.corpus.readers.markup import element_text, read_xml
 from medray.corpus.sources import CorpusSource, raw_row
 
@@ -104,6 +106,20 @@ def test_pdf_pages_without_text_are_counted(tmp_path, make_pdf):
     assert (row.values["title"], row.values["date"]) == ("Cough guideline", "2020-03-07")
     path.write_bytes(make_pdf(["", ""]))
     assert read_document(source(), path, tmp_path) == Rejected("a.pdf", 1, "no_text")
+
+
+def test_a_damaged_pdf_is_rejected_or_read_and_never_raises(make_pdf):
+    whole, rng = make_pdf(["Cough for three days.", "Drink water."]), random.Random(0)
+    results = []
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice((1, 3, 10, 50))):
+            damaged[rng.randrange(len(whole))] = rng.randrange(256)
+        results.append(read_pages(io.BytesIO(damaged[: rng.choice((len(whole), len(whole) // 2))])))
+    assert "malformed_pdf" in results and any(isinstance(read, tuple) for read in results)
+    # An abbreviation that pypdf refuses with an error of a kind of its own.
+    retired = whole.replace(b"<< /Length ", b"<< /Filter /Fl /Length ")
+    assert read_pages(io.BytesIO(retired)) == "malformed_pdf"
 
 
 def test_xml_in_gbk_and_with_entities(tmp_path):
