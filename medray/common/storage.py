@@ -5,6 +5,7 @@ publishing to `s3://`, `gs://`, `hdfs://` or `file://` uploads the files and wri
 last, and a reader takes a directory without a manifest for absent. So nobody sees half of one.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -88,7 +89,11 @@ class Storage:
         if (target / MANIFEST).is_file():
             if (target / MANIFEST).read_text(encoding="utf-8") == manifest:
                 return target
-            shutil.rmtree(target)
+            stale = target.with_name(f".{key}.stale-{os.getpid()}")
+            # Another worker on this machine may have seen it first.
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(target, stale)
+                shutil.rmtree(stale)
         filesystem, path = pafs.FileSystem.from_uri(self.location(step, key))
         download = target.with_name(f".{key}.download-{os.getpid()}")
         download.mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,7 @@ def tokenise_chats(
         tokens.append(
             (
                 np.array([token for ids, _ in runs for token in ids], np.int32),
-                np.repeat([is_answer for _, is_answer in runs], [len(ids) for ids, _ in runs]),
+                np.array([is_answer for ids, is_answer in runs for _ in ids], bool),
             )
         )
     return tokens

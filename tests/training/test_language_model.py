@@ -137,6 +137,12 @@ def test_answers_are_exactly_the_assistants_words(
     assert tokenizer.decode(tokens) == tokenizer.apply_chat_template(chat, tokenize=False).rstrip()
 
 
+def test_a_chat_without_an_answer_gives_nothing_to_learn(tokenizer: Any) -> None:
+    ((tokens, answers),) = tokenise_chats([[Message(role="user", content="一")]], tokenizer)
+    assert len(tokens) == len(answers) == 0
+    assert answers.dtype == bool
+
+
 def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any) -> None:
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = "{{ messages | length }}{{ messages[-1].content }}"
