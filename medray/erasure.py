@@ -32,6 +32,7 @@ from medray.common.manifest import (
 from medray.common.storage import Storage
 from medray.corpus.erased import Erased, read_erased, write_erased
 from medray.corpus.prepare import CorpusConfig, pack_corpus
+from medray.corpus.prepared import CACHE
 from medray.launch import join_ray, load_profile, set_environment
 from medray.privacy.audit import erase_audit
 from medray.privacy.surrogates import Surrogates, load_key
@@ -128,8 +129,9 @@ def forget(surrogate: str, storage: Storage, tokenizer: Path | None, audit_key: 
     renamed: dict[str, str] = {}
     for step, key in (name for step in STEPS for name in artefacts if name[0] == step):
         rows |= _clear(storage, step, key, surrogate, records, tokenizer, audit_key, renamed)
-    for partial in storage.local_root.glob("*/.*.partial"):
-        remove(partial)  # half-made artefacts hold copies in forms of their own
+    # Half-made artefacts hold copies in forms of their own; the cache has names for the same files.
+    for copies in (storage.local_root / CACHE, *storage.local_root.glob("*/.*.partial")):
+        remove(copies)
     deleted = [name for name in find_outdated(storage) if name[0] in RESULTS]
     for name in deleted:
         storage.remove(*name)

@@ -26,10 +26,11 @@ from medray.common.split import unit_hash
 from medray.corpus.chunk import ChunkConfig, chunk
 from medray.corpus.clean import CleanConfig, render
 from medray.corpus.decontaminate import DecontaminationConfig, build_index
-from medray.corpus.documents import PREPARED, Settings, read_documents
+from medray.corpus.documents import Settings, read_documents
 from medray.corpus.duplicates.find import DROPPED, WORK, find_duplicates
 from medray.corpus.duplicates.near import NearDuplicateConfig
 from medray.corpus.erased import read_erased
+from medray.corpus.prepared import CACHE, PREPARED
 from medray.corpus.readers.reading import open_files, read_corpus
 from medray.corpus.shards import write_documents
 from medray.corpus.sources import CorpusSource, raw_row
@@ -156,7 +157,10 @@ def _read(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
     )
     remove(artefact.dir / WORK)  # of other rows
     counts, metrics = read_documents(
-        settings, artefact.dir, max_rejected_fraction=config.max_rejected_fraction
+        settings,
+        artefact.dir,
+        artefact.storage.local_root / CACHE,
+        max_rejected_fraction=config.max_rejected_fraction,
     )
     if index is None:
         del metrics["overlaps"]

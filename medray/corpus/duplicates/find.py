@@ -1,4 +1,4 @@
-"""Duplicates, exact and near. In: .prepared.arrow. Out: .dropped.parquet: row numbers and reasons.
+"""Duplicates, exact and near. In: .prepared/. Out: .dropped.parquet: row numbers and reasons.
 
 Who stays of several near-duplicates is decided by what they are, never by order: a held-out text
 before training text, which it must not be among; a text in force before a superseded one; a source
@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from medray.common.manifest import Counts
 from medray.common.records import Document
 from medray.corpus.clean import Deduplicator, DocumentKey, render
-from medray.corpus.documents import PREPARED
 from medray.corpus.duplicates.near import Documents, NearDuplicateConfig, find_clusters
+from medray.corpus.prepared import prepared_table
 from medray.corpus.stages import Outcome
 
 DROPPED, WORK = ".dropped.parquet", ".near_duplicates"
@@ -40,15 +40,14 @@ def find_duplicates(
         near: None leaves near-duplicates in. exact: False leaves equal texts and ids in.
         max_tasks: as for `find_clusters`.
     """
-    with pa.memory_map(str(target / PREPARED)) as file, pa.ipc.open_stream(file) as stream:
-        table = stream.read_all()  # mapped, not read
-        dropped = _exact(table) if exact else {}
-        total = table.num_rows - table.column("reason").drop_null().length()
-        counts = {"dedup": _counts(total, dropped)}
-        if near is not None:
-            copies = _near(table, dropped, sources, near, target / WORK, max_tasks)
-            counts["near_duplicates"] = _counts(counts["dedup"].rows_out, copies)
-            dropped |= copies
+    table = prepared_table(target)
+    dropped = _exact(table) if exact else {}
+    total = table.num_rows - table.column("reason").drop_null().length()
+    counts = {"dedup": _counts(total, dropped)}
+    if near is not None:
+        copies = _near(table, dropped, sources, near, target / WORK, max_tasks)
+        counts["near_duplicates"] = _counts(counts["dedup"].rows_out, copies)
+        dropped |= copies
     rows = sorted(dropped)
     temporary = target / f"{DROPPED}.tmp"
     columns = [pa.array(rows, pa.int64()), pa.array([dropped[row] for row in rows], pa.string())]
