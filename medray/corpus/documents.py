@@ -24,7 +24,7 @@ from medray.corpus.readers.joins import UNJOINED
 from medray.corpus.readers.reading import read_part
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome
-from medray.corpus.tasks import in_tasks, num_cpus
+from medray.corpus.tasks import in_tasks, max_tasks_of_cluster
 from medray.corpus.units import Unit, code_hash, hash_of, unit_key, work_units
 from medray.privacy.audit import AuditFiles, Sealer
 from medray.privacy.deidentify import Label, count_phi, deidentify, published
@@ -80,9 +80,8 @@ def read_documents(
     calls = ((place, unit, shared, known, shards) for place, unit in enumerate(units))
     done: dict[int, tuple[str, Note]] = {}
     num_found = 0
-    for place, key, note, was_found in tqdm(
-        in_tasks(_make_shard, calls, num_cpus()), desc="read", total=len(units), unit=" units"
-    ):
+    results = in_tasks(_make_shard, calls, max_tasks_of_cluster())
+    for place, key, note, was_found in tqdm(results, "read", len(units), unit=" units"):
         done[place] = key, note
         num_found += was_found
     logger.info("read: %d work units, %d of them as read before", len(units), num_found)

@@ -28,8 +28,8 @@ def in_tasks(work: Callable[..., Any], calls: Iterable[tuple], max_tasks: int) -
             ray.cancel(reference)
 
 
-def num_cpus() -> int:
-    """CPUs of the cluster."""
+def max_tasks_of_cluster() -> int:
+    """One a CPU."""
     import ray
 
     return max(1, int(ray.cluster_resources().get("CPU", 1)))

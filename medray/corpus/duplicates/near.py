@@ -25,7 +25,7 @@ from medray.corpus.duplicates.components import Forest
 from medray.corpus.duplicates.groups import MIN_CHARS, TASK_CHARS, Groups
 from medray.corpus.duplicates.jaccard import jaccard, ngram_matrix
 from medray.corpus.duplicates.minhash import band_keys, plan_bands, signature
-from medray.corpus.tasks import in_tasks, num_cpus
+from medray.corpus.tasks import in_tasks, max_tasks_of_cluster
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def find_clusters(
     Returns:
         int64, one label for each of `documents.rows_N`.
     """
-    max_tasks = max_tasks or num_cpus()
+    max_tasks = max_tasks or max_tasks_of_cluster()
     work.mkdir(parents=True, exist_ok=True)
     bands = plan_bands(config.threshold, config.recall, config.max_hashes)
     shards = _hash(documents, config, work, max_tasks)
