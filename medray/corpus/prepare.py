@@ -9,13 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
+import pyarrow as pa
 from pydantic import Field, model_validator
 
 from medray.common.config import Config
 from medray.common.errors import DataError
 from medray.common.manifest import Artefact, Counts, remove
 from medray.common.records import Document, Passage
-from medray.common.rows import read_rows, write_rows
+from medray.common.rows import read_batches, read_rows, write_rows
 from medray.common.sources import (
     PROBE_LINES,
     Rejected,
@@ -180,17 +181,20 @@ def _passages(config: CorpusConfig, target: Path) -> Outcome:
     counts = Counts()
 
     def passages() -> Iterator[Passage]:
-        for document in read_rows(target / "documents", Document):
-            counts.rows_in += 1
-            if document.source not in wanted:
-                counts.reject("not_knowledge")
-            elif document.superseded_by and config.chunk.skip_superseded:
-                counts.reject("superseded")
-            elif pieces := list(chunk(document, config.chunk)):
-                counts.rows_out += 1
-                yield from pieces
-            else:
-                counts.reject("no_passage")
+        for batch in read_batches(target / "documents"):
+            counts.rows_in += len(batch)
+            is_wanted = [source in wanted for source in batch.column("source").to_pylist()]
+            if others := is_wanted.count(False):
+                counts.reject("not_knowledge", others)
+            for values in batch.filter(pa.array(is_wanted, pa.bool_())).to_pylist():
+                document = Document.model_validate(values)
+                if document.superseded_by and config.chunk.skip_superseded:
+                    counts.reject("superseded")
+                elif pieces := list(chunk(document, config.chunk)):
+                    counts.rows_out += 1
+                    yield from pieces
+                else:
+                    counts.reject("no_passage")
 
     partial = target / ".passages"
     remove(partial)

@@ -24,8 +24,11 @@ from medray.corpus.readers.joins import Part
 from medray.corpus.readers.reading import corpus_files
 from medray.corpus.sources import CorpusSource
 
-TASK_BYTES = 16 * 2**20
-"""Bytes of a file, as it lies on disk, that one task works through."""
+TASK_BYTES = 4 * 2**20
+"""Bytes of a file, as it lies on disk, that one task works through: packed, about a minute's work,
+which a kill may cost."""
+JOIN_BYTES = 16 * 2**20
+"""The same of the tables of a join, which each task reads and parses as a whole."""
 MAX_PARTS = 32
 """Tasks that share one file or one join at most: each reads past the rows of the others, which
 takes about a hundredth of the work on them."""
@@ -63,9 +66,9 @@ def work_units(sources: Iterable[CorpusSource], data: Path) -> list[Unit]:
             groups = [[path] for path in paths if not is_document(path)]
             groups += _runs([path for path in paths if is_document(path)], data)
         for group in groups:
-            parts = min(MAX_PARTS, 1 + sum(path.stat().st_size for path in group) // TASK_BYTES)
-            if source.limit or is_document(group[0]):
-                parts = 1
+            size = sum(path.stat().st_size for path in group)
+            parts = 1 + size // (TASK_BYTES if source.format == "files" else JOIN_BYTES)
+            parts = 1 if source.limit or is_document(group[0]) else min(parts, MAX_PARTS)
             files = tuple(path.relative_to(data).as_posix() for path in group)
             units += [Unit(source, files, Part(k, parts)) for k in range(parts)]
     return units

@@ -35,13 +35,15 @@ def test_a_big_file_is_shared_by_several_tasks(tmp_path: Path, monkeypatch) -> N
     assert work_units([limited], tmp_path) == [Unit(limited, ("a.jsonl", "b.jsonl"), Part())]
 
 
-def test_a_join_is_read_with_its_tables(tmp_path: Path) -> None:
+def test_a_join_is_read_with_its_tables(tmp_path: Path, monkeypatch) -> None:
     for name in ("notes.csv", "adm.csv"):
-        (tmp_path / name).write_text("x")
+        (tmp_path / name).write_text("x" * 30)
+    monkeypatch.setattr("medray.corpus.units.JOIN_BYTES", 50)  # 1 + 60 // 50 = 2
     values = {"name": "m", "kind": "record", "format": "mimic", "path": "notes.csv",
               "tables": {"admissions": "adm.csv"}}  # fmt: skip
     source = CorpusSource.parse(values, "profile")
-    assert files_of(work_units([source], tmp_path)) == [("notes.csv", "adm.csv")]
+    files = ("notes.csv", "adm.csv")
+    assert work_units([source], tmp_path) == [Unit(source, files, Part(k, 2)) for k in range(2)]
 
 
 def test_a_new_document_changes_its_own_run_alone(tmp_path: Path) -> None:
