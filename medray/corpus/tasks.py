@@ -24,7 +24,7 @@ def in_tasks(work: Callable[..., Any], calls: Iterable[tuple], max_tasks: int) -
         while pending:
             yield _next(pending)
     finally:
-        for reference in pending:
+        for reference in pending if ray.is_initialized() else ():
             ray.cancel(reference)
 
 
