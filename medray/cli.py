@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     report = corpus.add_subparsers(metavar="COMMAND", required=True).add_parser(
         "report", help="one HTML page: rows through the funnel, texts, identifiers, examples"
     )
-    report.add_argument("--data", type=Path, help="the hospital's own data instead of the sample")
+    report.add_argument("--data", help="the hospital's own data instead of the sample")
     report.add_argument("--out", type=Path, default=Path("corpus.html"), help="(corpus.html)")
     add_profile_option(report)
     report.set_defaults(command=report_corpus)
@@ -126,7 +126,7 @@ def with_overrides(parser: argparse.ArgumentParser) -> str:
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
     """The options that every job takes."""
-    parser.add_argument("--data", type=Path, help="the hospital's own data instead of the sample")
+    parser.add_argument("--data", help="the hospital's own data instead of the sample")
     parser.add_argument("--dry-run", action="store_true", help="check the input, then stop")
     add_profile_option(parser)
 
@@ -135,7 +135,7 @@ def job_options(args: argparse.Namespace) -> list[str]:
     """The command line of the job script, from that of `medray run` or `medray submit`."""
     options = ["--profile", args.profile]
     if args.data:
-        options += ["--data", str(args.data)]
+        options += ["--data", args.data]
     if args.dry_run:
         options.append("--dry-run")
     return options + args.overrides
@@ -202,8 +202,7 @@ def report_corpus(args: argparse.Namespace) -> int:
 
     if not args.out.parent.is_dir():
         raise DataError(f"--out {args.out}: there is no directory {args.out.parent}; make it first")
-    data = str(args.data) if args.data else None
-    job = Job(load_profile(args.profile, args.overrides, data))
+    job = Job(load_profile(args.profile, args.overrides, args.data))
     write_report(job.path("corpus"), args.out)
     _say(f"{args.out}\n")
     return 0

@@ -29,9 +29,10 @@ from medray.common.manifest import (
     remove,
     write_manifest,
 )
-from medray.common.storage import Storage
+from medray.common.storage import EXPORTS, Storage
 from medray.corpus.erased import Erased, read_erased, write_erased
 from medray.corpus.prepare import CorpusConfig, pack_corpus
+from medray.corpus.prepared import CACHE
 from medray.launch import join_ray, load_profile, set_environment
 from medray.privacy.audit import erase_audit
 from medray.privacy.surrogates import Surrogates, load_key
@@ -128,8 +129,11 @@ def forget(surrogate: str, storage: Storage, tokenizer: Path | None, audit_key: 
     renamed: dict[str, str] = {}
     for step, key in (name for step in STEPS for name in artefacts if name[0] == step):
         rows |= _clear(storage, step, key, surrogate, records, tokenizer, audit_key, renamed)
-    for partial in storage.local_root.glob("*/.*.partial"):
-        remove(partial)  # half-made artefacts hold copies in forms of their own
+    # Half-made artefacts hold copies in forms of their own; the cache has names for the same files,
+    # and an export is copied here again when it is next read.
+    root = storage.local_root
+    for copies in (root / CACHE, root / EXPORTS, *root.glob("*/.*.partial")):
+        remove(copies)
     deleted = [name for name in find_outdated(storage) if name[0] in RESULTS]
     for name in deleted:
         storage.remove(*name)

@@ -90,10 +90,13 @@ class Job:
         self.fingerprint = ""
         self.done: dict[str, dict[str, Any]] = {}
         self._keys: dict[str, str] = {}
-        if profile.data:
+        if "://" in profile.data:
+            self.data = self.storage.fetch_export(profile.data)
+        elif profile.data:
             self.data = Path(profile.data).expanduser()
             if not self.data.is_dir():
                 raise DataError(f"no data directory at {profile.data}; check --data")
+        if self.data is not None:
             self.fingerprint = fingerprint_directory(self.data)
 
     def parents(self, step: str) -> list[str]:
@@ -243,7 +246,8 @@ def load_profile(name: str, overrides: list[str], data: str | None = None) -> An
     from medray.profile import Profile
 
     if data is not None:
-        overrides = [*overrides, f"data={Path(data).expanduser().resolve()}"]
+        place = data if "://" in data else str(Path(data).expanduser().resolve())
+        overrides = [*overrides, f"data={place}"]
     return Profile.load(find_profile(name), overrides)
 
 
@@ -352,7 +356,7 @@ def _dry_run(job: Job, steps: tuple[str, ...]) -> None:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A medray job; see the script's first lines.")
     parser.add_argument("--profile", default="laptop", help="a name in jobs/profiles, or a path")
-    parser.add_argument("--data", help="directory of the hospital's exports, instead of the sample")
+    parser.add_argument("--data", help="directory or URI of the hospital's exports, not the sample")
     parser.add_argument("--dry-run", action="store_true", help="check everything, make nothing")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     return parser.parse_intermixed_args(argv)

@@ -37,7 +37,8 @@ class Profile(Config):
 
     storage: StorageConfig
     data: str = ""
-    """Directory of the hospital's exports; empty: the sample hospital. Set by --data."""
+    """Directory of the hospital's exports, or the URI of one in an object store, which is copied
+    below storage.root or storage.cache; empty: the sample hospital. Set by --data."""
     min_free_disk_gb: float = Field(2.0, ge=0)
     """Free space that a job asks for before it starts."""
     ray: RayConfig = RayConfig()

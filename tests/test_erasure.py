@@ -18,6 +18,7 @@ from medray.common.rows import read_rows
 from medray.common.storage import Storage, StorageConfig
 from medray.corpus.clean import render
 from medray.corpus.erased import Erased, read_erased, write_erased
+from medray.corpus.prepared import CACHE
 from medray.corpus.tokenizer import load_tokenizer
 from medray.erasure import forget
 from medray.launch import Job, import_job, load_profile
@@ -143,6 +144,8 @@ def test_a_patient_leaves_everything_and_what_was_trained_is_made_again(job: Job
     known, sealed = passage_ids(job), audited(job)
     assert sealed > records
     assert known > records
+    cache = job.storage.local_root / CACHE
+    assert any(surrogate.encode() in path.read_bytes() for path in cache.iterdir())
 
     done = forget(surrogate, job.storage, None, audit_key(job))
 
@@ -162,6 +165,7 @@ def test_a_patient_leaves_everything_and_what_was_trained_is_made_again(job: Job
     gone = [len(tokenizer(render(d), add_special_tokens=False)["input_ids"]) for d in documents]
     assert packed_tokens(corpus) == tokens - sum(gone) - len(gone)  # an end of text each
 
+    assert not cache.exists()
     assert passage_ids(job) == known - records
     assert audited(job) == sealed - records
     assert (done.files_found, done.deleted) == ([], [f"quality/{job.key('quality')}"])

@@ -67,6 +67,17 @@ def test_missing_data_directory(capsys, profile: str, tmp_path: Path) -> None:
     assert error.count("\n") == 1
 
 
+def test_an_export_by_uri_is_the_same_as_its_directory(profile: str, tmp_path: Path) -> None:
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "a.csv").write_text("x", encoding="utf-8")
+    jobs = [
+        Job(launch.load_profile(profile, [], f"{scheme}{tmp_path}/export"))
+        for scheme in ("", "file://")
+    ]
+    assert jobs[0].key("corpus") == jobs[1].key("corpus")
+    assert jobs[0].hospital() != jobs[1].hospital()
+
+
 def test_storage_root_is_a_file(capsys, profile: str, root: Path) -> None:
     root.write_text("", encoding="utf-8")
     error = fails(capsys, profile)

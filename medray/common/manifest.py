@@ -115,7 +115,7 @@ def list_files(directory: Path) -> list[FileEntry]:
             sha256=sha256_file(path),
         )
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path.name not in (MANIFEST, f".{MANIFEST}")  # left by a killed run
     ]
 
 

@@ -6,7 +6,6 @@ Source: [EMR-LLM 1.2] rule-based noise removal. Differs: no learned filter for n
 import hashlib
 import re
 import unicodedata
-from typing import NamedTuple
 
 from pydantic import Field
 
@@ -123,45 +122,3 @@ def render(document: Document) -> str:
 def digest(document: Document) -> bytes:
     """sha256 of the normalised text: equal for documents that differ in their ids only."""
     return hashlib.sha256(render(document).encode()).digest()
-
-
-class DocumentKey(NamedTuple):
-    """What deduplication knows of a document."""
-
-    source: str
-    doc_id: str
-    digest: bytes
-
-
-class Deduplicator:
-    """Decides who survives, by values and never by order of arrival.
-
-    Of equal texts the one with the least (source, doc_id) stays; then of equal ids, which
-    retrieval could not tell apart, the one with the least digest. See every key with `see`, then
-    ask `fault` once for each row.
-    """
-
-    def __init__(self) -> None:
-        self._best: dict[bytes, tuple[str, str]] = {}
-        self._digests: dict[str, bytes] | None = None
-        self._taken: set[str] = set()
-
-    def see(self, key: DocumentKey) -> None:
-        """Takes note of a document."""
-        name = (key.source, key.doc_id)
-        self._best[key.digest] = min(name, self._best.get(key.digest, name))
-
-    def fault(self, key: DocumentKey) -> str | None:
-        """Why this row is left out, or None."""
-        if self._digests is None:
-            self._digests = {}
-            for digest_, (_, doc_id) in self._best.items():
-                self._digests[doc_id] = min(digest_, self._digests.get(doc_id, digest_))
-        if self._best[key.digest] != (key.source, key.doc_id):
-            return "duplicate_text"
-        if self._digests[key.doc_id] != key.digest:
-            return "duplicate_id"
-        if key.doc_id in self._taken:
-            return "duplicate_text"
-        self._taken.add(key.doc_id)
-        return None

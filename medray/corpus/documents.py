@@ -1,65 +1,42 @@
-"""Documents from sources, with Ray Data. In: the export. Out: .prepared.arrow, quarantine/.
+"""Documents from sources, on Ray. In: the export. Out: .prepared/, audit/, quarantine/.
 
 Reading, de-identification, normalisation, the quality filter and decontamination are one operator,
 so that raw text lives in one worker process and is never an item of the object store or a file.
+The driver writes what workers return, since the corpus in the making lies on its node.
 Source: [EMR-LLM 1.2]; DESIGN.md 1.
 """
 
-import json
+import logging
+import platform
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from tqdm import tqdm
 
 from medray.common.errors import DataError
 from medray.common.manifest import Counts, remove
-from medray.common.records import Document, RawRecord
-from medray.common.rows import arrow_schema
+from medray.common.records import RawRecord
 from medray.common.sources import Rejected, SourceRow, check_rejected, write_quarantine
 from medray.corpus.clean import CleanConfig, clean, digest, fault, normalised
 from medray.corpus.decontaminate import EvaluationIndex, decontaminate
-from medray.corpus.readers.document_files import is_document
-from medray.corpus.readers.joins import UNJOINED, Part
-from medray.corpus.readers.reading import corpus_files, read_part
+from medray.corpus.prepared import PREPARED, Note, Shards, prepared_batches, shard_of
+from medray.corpus.readers.joins import UNJOINED
+from medray.corpus.readers.reading import read_part
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome
+from medray.corpus.tasks import in_tasks, max_tasks_of_cluster
+from medray.corpus.units import Unit, code_hash, hash_of, unit_key, work_units
 from medray.privacy.audit import AuditFiles, Sealer
 from medray.privacy.deidentify import Label, count_phi, deidentify, published
 from medray.privacy.surrogates import Surrogates
 
-PREPARED = ".prepared.arrow"
-TASK_BYTES = 16 * 2**20
-"""Bytes of a file, as it lies on disk, that one task works through."""
-MAX_PARTS = 32
-"""Tasks that share one file or one join at most: each reads past the rows of the others, which
-takes about a hundredth of the work on them."""
-BATCH_ROWS = 1_000
+logger = logging.getLogger(__name__)
+
 STAGES = ("filter", "decontaminate")
 """Operators after de-identification that may reject a row, in their order."""
-
-DOCUMENT_SCHEMA = arrow_schema(Document)
-PREPARED_SCHEMA = pa.schema(
-    [
-        ("source", pa.string()),
-        ("file", pa.string()),
-        ("line", pa.int64()),
-        ("stage", pa.string()),
-        ("reason", pa.string()),
-        ("doc_id", pa.string()),
-        ("digest", pa.binary()),
-        ("chars", pa.int64()),
-        ("phi", pa.string()),
-        ("overlaps", pa.list_(pa.string())),
-        ("tally", pa.string()),
-        ("audit", pa.binary()),
-        ("document", pa.struct(list(DOCUMENT_SCHEMA))),
-    ]
-)
 
 
 class Settings(NamedTuple):
@@ -75,104 +52,62 @@ class Settings(NamedTuple):
     erased: frozenset[str] = frozenset()
     """Patients, as surrogates, whose records are refused."""
 
+    def hash(self) -> str:
+        """Of all that shapes a row beside its file and its source."""
+        values = self._asdict()
+        return hash_of([code_hash(), {k: values[k] for k in values.keys() - {"data", "sources"}}])
+
     def __repr__(self) -> str:
         return "Settings()"  # Ray may print arguments; the keys must not be among them
 
 
-def work_units(sources: list[CorpusSource], data: Path) -> list[dict[str, Any]]:
-    """One row a task: which share of which file, or of all documents or patients of a source."""
-    units = []
-    for index, source in enumerate(sources):
-        paths = corpus_files(source, data)
-        whole = [path for path in paths if is_document(path)]
-        groups = {path.relative_to(data).as_posix(): [path] for path in paths if path not in whole}
-        if source.format != "files":
-            tables = [path for glob in source.tables.values() for path in data.glob(glob)]
-            groups = {"": paths + tables}
-        elif whole:
-            groups[""] = whole
-        if source.limit:  # it counts over all files, so one task reads them
-            groups = {"": []}
-        for name, group in groups.items():
-            parts = min(MAX_PARTS, 1 + sum(path.stat().st_size for path in group) // TASK_BYTES)
-            units += [
-                {"source": index, "file": name, "part": part, "parts": parts}
-                for part in range(parts)
-            ]
-    return units
+def read_documents(
+    settings: Settings, target: Path, cache: Path, *, max_rejected_fraction: float
+) -> Outcome:
+    """Writes all rows, rejected ones too, to `.prepared/` below `target`, a shard a work unit.
 
-
-def prepare_unit(unit: pa.Table, settings: Settings) -> Iterator[pa.Table]:
-    """Turns the lines of a work unit into rows of PREPARED_SCHEMA, good or rejected.
-
-    An error of the input becomes a row of stage `error`: raised here, Ray would wrap it.
-    """
-    (values,) = unit.to_pylist()
-    source = settings.sources[values["source"]]
-    try:
-        lines = _lines(values, source, settings)
-        while rows := list(islice(lines, BATCH_ROWS)):
-            yield pa.Table.from_pylist(rows, schema=PREPARED_SCHEMA)
-    except DataError as error:
-        row = {"source": source.name, "stage": "error", "reason": str(error)}
-        yield pa.Table.from_pylist([row], schema=PREPARED_SCHEMA)
-
-
-def read_documents(settings: Settings, target: Path, *, max_rejected_fraction: float) -> Outcome:
-    """Writes all rows, rejected ones too, to `.prepared.arrow` below `target`.
-
+    Args:
+        cache: where shards of earlier runs lie; those with the same key are taken over.
     Metrics: PHI replaced, by class, and documents that overlap an evaluation set, by set;
     duplicates included.
     Raises:
-        DataError: if a source cannot be read or too many of its lines are bad.
+        DataError: if a source cannot be read, a node does not see the export, or too many lines of
+            a source are bad.
     """
-    import ray.data
+    import ray
 
     units = work_units(settings.sources, settings.data)
-    prepared = ray.data.from_items(units, override_num_blocks=len(units)).map_batches(
-        partial(prepare_unit, settings=settings),  # pyright: ignore[reportArgumentType]
-        batch_size=1,
-        batch_format="pyarrow",
-    )
-    prepared.context.execution_options.preserve_order = True
-    seen: Counter[tuple[str, str, str]] = Counter()
+    shards = Shards(target / PREPARED, cache)
+    for directory in shards:
+        directory.mkdir(parents=True, exist_ok=True)
+    known, max_tasks = settings.hash(), max_tasks_of_cluster()
+    places = range(len(units))
+    keys = dict(in_tasks(_key, ((n, units[n], known, settings.data) for n in places), max_tasks))
+    found = {place: shards.find(place, keys[place]) for place in places}
+    done = {place: note for place, note in found.items() if note is not None}
+    logger.info("read: %d work units, %d of them as read before", len(units), len(done))
+    shared = ray.put(settings)
+    calls = ((place, units[place], shared) for place in places if place not in done)
+    results = in_tasks(_read_unit, calls, max_tasks)
+    for place, shard, note in tqdm(results, "read", len(units), initial=len(done), unit=" units"):
+        shards.write(place, keys[place], shard, note)
+        done[place] = note
+    shards.settle([keys[place] for place in places])
+    notes = [(unit.source.name, done[place]) for place, unit in enumerate(units)]
+    rejected = _write_audit(target)
+    counts = _count([source.name for source in settings.sources], notes)
+    for source in settings.sources:
+        path = target / "quarantine" / f"{source.name}.jsonl"
+        if source.name in rejected:
+            write_quarantine(path, rejected[source.name])
+        check_rejected(source.name, counts[f"read/{source.name}"], max_rejected_fraction, path)
     phi: Counter[str] = Counter()
     overlaps: Counter[str] = Counter()
     tally: Counter[str] = Counter()
-    rejected: dict[str, list[Rejected]] = {source.name: [] for source in settings.sources}
-    scratch = target / f"{PREPARED}.tmp"
-    remove(target / "audit")
-    with (
-        pa.OSFile(str(scratch), "wb") as file,
-        pa.ipc.new_stream(file, PREPARED_SCHEMA) as sink,
-        AuditFiles(target / "audit") as audit,
-    ):
-        progress = tqdm(desc="documents", unit=" rows")
-        for batch in prepared.iter_batches(batch_size=None, batch_format="pyarrow"):
-            table = cast(pa.Table, batch).cast(PREPARED_SCHEMA)
-            sink.write_table(table)
-            progress.update(len(table))
-            for row in table.drop_columns(["document"]).to_pylist():
-                if row["stage"] == "error":
-                    raise DataError(row["reason"])
-                seen[row["source"], row["stage"], row["reason"] or ""] += 1
-                overlaps.update(row["overlaps"] or [])
-                for what, times in json.loads(row["tally"] or "{}").items():
-                    tally[f"{row['source']}/{what}"] += times
-                if row["reason"] is None:
-                    phi.update(json.loads(row["phi"]))
-                    audit.add(row["source"], row["audit"])
-                else:
-                    place = Rejected(row["file"], row["line"], row["reason"])
-                    rejected[row["source"]].append(place)
-        progress.close()
-    counts = _count(settings.sources, seen)
-    for name, places in rejected.items():
-        path = target / "quarantine" / f"{name}.jsonl"
-        if places:
-            write_quarantine(path, places)
-        check_rejected(name, counts[f"read/{name}"], max_rejected_fraction, path)
-    scratch.replace(target / PREPARED)
+    for name, note in notes:
+        phi += note.phi
+        overlaps += note.overlaps
+        tally += Counter({f"{name}/{what}": times for what, times in note.tally.items()})
     return counts, {
         "phi": dict(phi),
         "overlaps": dict(overlaps),
@@ -180,12 +115,48 @@ def read_documents(settings: Settings, target: Path, *, max_rejected_fraction: f
     }
 
 
-def _lines(unit: dict[str, Any], source: CorpusSource, settings: Settings) -> Iterator[dict]:
-    """The unit's rows, prepared."""
+def prepare_unit(unit: Unit, settings: Settings) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a work unit, good or rejected: columns of PREPARED_SCHEMA, and what
+    `Note.count` counts.
+
+    Raises:
+        DataError: if the unit cannot be read.
+    """
     surrogates, sealer = Surrogates(settings.key), Sealer(settings.audit_key)
-    part = Part(unit["part"], unit["parts"])
-    for line in read_part(source, settings.data, unit["file"], part):
-        yield {"source": source.name, **_prepare(line, source, settings, surrogates, sealer)}
+    for line in read_part(unit.source, settings.data, unit.files, unit.part):
+        row = _prepare(line, unit.source, settings, surrogates, sealer)
+        yield {"source": unit.source.name, **row}
+
+
+def _key(place: int, unit: Unit, known: str, data: Path) -> tuple[int, str]:
+    """Worker: the key of the unit at `place`."""
+    try:
+        return place, unit_key(unit, known, data)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{error.filename} is not there on node {platform.node()}: an export, or its copy from "
+            "an object store, must be readable under the same path on every node"
+        ) from None
+
+
+def _read_unit(place: int, unit: Unit, settings: Settings) -> tuple[int, pa.Buffer, Note]:
+    """Worker: the shard of the unit at `place`."""
+    return place, *shard_of(prepare_unit(unit, settings))
+
+
+def _write_audit(target: Path) -> dict[str, list[Rejected]]:
+    """Writes audit/ of all prepared rows; returns the rejected ones by source."""
+    rejected: dict[str, list[Rejected]] = {}
+    remove(target / "audit")
+    with AuditFiles(target / "audit") as audit:
+        for batch in prepared_batches(target, ["source", "file", "line", "reason", "audit"]):
+            for row in batch.filter(batch.column("reason").is_valid()).to_pylist():
+                place = Rejected(row["file"], row["line"], row["reason"])
+                rejected.setdefault(row["source"], []).append(place)
+            sealed = batch.filter(batch.column("audit").is_valid())
+            for row in sealed.select(["source", "audit"]).to_pylist():
+                audit.add(row["source"], row["audit"])
+    return rejected
 
 
 def _prepare(
@@ -216,7 +187,7 @@ def _prepare(
     document = clean(document)
     is_erased = document.patient_id in settings.erased
     reason = "erased" if is_erased else fault(document, settings.clean)
-    read = {**place, "stage": "filter", "reason": reason, "tally": json.dumps(tally)}
+    read = {**place, "stage": "filter", "reason": reason, "tally": tally}
     if reason:
         return read
     overlaps: list[str] = []
@@ -231,16 +202,21 @@ def _prepare(
         "doc_id": document.doc_id,
         "digest": digest(document),
         "chars": sum(len(section.text) for section in document.sections),
-        "phi": json.dumps(count_phi(labels)),
+        "phi": count_phi(labels),
         "overlaps": overlaps,
         "audit": sealer.seal(document.doc_id, labels) if labels else None,
         "document": document.model_dump(),
     }
 
 
-def _count(sources: list[CorpusSource], seen: Counter[tuple[str, str, str]]) -> dict[str, Counts]:
-    """Counts of reading, by source, and of the operators after it."""
-    counts = {f"read/{source.name}": Counts() for source in sources}
+def _count(sources: list[str], notes: list[tuple[str, Note]]) -> dict[str, Counts]:
+    """Counts of reading, by source, and of the operators after it. In: each unit's source and
+    note."""
+    seen: Counter[tuple[str, str, str]] = Counter()
+    for source, note in notes:
+        for stage, reasons in note.rows.items():
+            seen.update({(source, stage, reason): rows for reason, rows in reasons.items()})
+    counts = {f"read/{source}": Counts() for source in sources}
     after = {stage: Counts() for stage in ("deidentify", *STAGES)}
     for (source, last, reason), rows in sorted(seen.items()):
         if last == "join":
@@ -258,7 +234,7 @@ def _count(sources: list[CorpusSource], seen: Counter[tuple[str, str, str]]) -> 
             passed[-1].rows_out -= rows
             passed[-1].reject(reason, rows)
     for source in sources:
-        if joined := counts.get(f"join/{source.name}"):
-            joined.rows_out = counts[f"read/{source.name}"].rows_in
+        if joined := counts.get(f"join/{source}"):
+            joined.rows_out = counts[f"read/{source}"].rows_in
             joined.rows_in += joined.rows_out
     return {**counts, **after}

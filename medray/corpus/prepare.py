@@ -9,13 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
+import pyarrow as pa
 from pydantic import Field, model_validator
 
 from medray.common.config import Config
 from medray.common.errors import DataError
 from medray.common.manifest import Artefact, Counts, remove
 from medray.common.records import Document, Passage
-from medray.common.rows import read_rows, write_rows
+from medray.common.rows import read_batches, read_rows, write_rows
 from medray.common.sources import (
     PROBE_LINES,
     Rejected,
@@ -26,10 +27,11 @@ from medray.common.split import unit_hash
 from medray.corpus.chunk import ChunkConfig, chunk
 from medray.corpus.clean import CleanConfig, render
 from medray.corpus.decontaminate import DecontaminationConfig, build_index
-from medray.corpus.documents import PREPARED, Settings, read_documents
+from medray.corpus.documents import Settings, read_documents
 from medray.corpus.duplicates.find import DROPPED, WORK, find_duplicates
 from medray.corpus.duplicates.near import NearDuplicateConfig
 from medray.corpus.erased import read_erased
+from medray.corpus.prepared import CACHE, PREPARED
 from medray.corpus.readers.reading import open_files, read_corpus
 from medray.corpus.shards import write_documents
 from medray.corpus.sources import CorpusSource, raw_row
@@ -156,7 +158,10 @@ def _read(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
     )
     remove(artefact.dir / WORK)  # of other rows
     counts, metrics = read_documents(
-        settings, artefact.dir, max_rejected_fraction=config.max_rejected_fraction
+        settings,
+        artefact.dir,
+        artefact.storage.local_root / CACHE,
+        max_rejected_fraction=config.max_rejected_fraction,
     )
     if index is None:
         del metrics["overlaps"]
@@ -176,17 +181,20 @@ def _passages(config: CorpusConfig, target: Path) -> Outcome:
     counts = Counts()
 
     def passages() -> Iterator[Passage]:
-        for document in read_rows(target / "documents", Document):
-            counts.rows_in += 1
-            if document.source not in wanted:
-                counts.reject("not_knowledge")
-            elif document.superseded_by and config.chunk.skip_superseded:
-                counts.reject("superseded")
-            elif pieces := list(chunk(document, config.chunk)):
-                counts.rows_out += 1
-                yield from pieces
-            else:
-                counts.reject("no_passage")
+        for batch in read_batches(target / "documents"):
+            counts.rows_in += len(batch)
+            is_wanted = [source in wanted for source in batch.column("source").to_pylist()]
+            if others := is_wanted.count(False):
+                counts.reject("not_knowledge", others)
+            for values in batch.filter(pa.array(is_wanted, pa.bool_())).to_pylist():
+                document = Document.model_validate(values)
+                if document.superseded_by and config.chunk.skip_superseded:
+                    counts.reject("superseded")
+                elif pieces := list(chunk(document, config.chunk)):
+                    counts.rows_out += 1
+                    yield from pieces
+                else:
+                    counts.reject("no_passage")
 
     partial = target / ".passages"
     remove(partial)

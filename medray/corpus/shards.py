@@ -1,7 +1,8 @@
-"""The surviving documents. In: .prepared.arrow, .dropped.parquet. Out: documents/, quarantine/."""
+"""The surviving documents. In: .prepared/, .dropped.parquet. Out: documents/, quarantine/."""
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -9,8 +10,8 @@ from medray.common.errors import DataError
 from medray.common.manifest import remove
 from medray.common.rows import SHARD_ROWS
 from medray.common.sources import Rejected, write_quarantine
-from medray.corpus.documents import DOCUMENT_SCHEMA, PREPARED
 from medray.corpus.duplicates.find import DROPPED
+from medray.corpus.prepared import DOCUMENT_SCHEMA, prepared_batches
 from medray.corpus.stages import Outcome
 
 
@@ -21,7 +22,7 @@ def write_documents(target: Path) -> Outcome:
         DataError: if no document is left.
     """
     dropped = pq.read_table(target / DROPPED).to_pylist()
-    reasons = {row["row"]: row["reason"] for row in dropped}
+    later = {row["row"]: row["reason"] for row in dropped}
     directory = target / ".documents"
     remove(directory)
     directory.mkdir()
@@ -35,29 +36,24 @@ def write_documents(target: Path) -> Outcome:
         part += 1
         kept.clear()
 
-    with pa.memory_map(str(target / PREPARED)) as file, pa.ipc.open_stream(file) as stream:
-        for batch in stream:
-            keep = []
-            rows = pa.Table.from_batches([batch]).drop_columns(["document"]).to_pylist()
-            for number, row in enumerate(rows, first):
-                reason = row["reason"] or reasons.get(number)
-                if reason is not None:
-                    place = Rejected(row["file"], row["line"], reason)
-                    rejected.setdefault(row["source"], []).append(place)
-                else:
-                    num_chars += row["chars"]
-                keep.append(reason is None)
-            first += len(rows)
-            num_documents += sum(keep)
-            documents = batch.column("document").filter(pa.array(keep, pa.bool_()))
-            if len(documents):
-                kept.append(
-                    pa.Table.from_batches([pa.RecordBatch.from_struct_array(documents)]).cast(
-                        DOCUMENT_SCHEMA
-                    )
-                )
-            if sum(len(table) for table in kept) >= SHARD_ROWS:
-                flush()
+    columns = ["source", "file", "line", "reason", "chars", "document"]
+    for batch in prepared_batches(target, columns):
+        read = batch.column("reason").to_pylist()
+        faults = [reason or later.get(row) for row, reason in enumerate(read, first)]
+        is_kept = np.array([fault is None for fault in faults], bool)
+        gone = batch.select(["source", "file", "line"]).filter(pa.array(~is_kept)).to_pylist()
+        for row, fault in zip(gone, filter(None, faults), strict=True):
+            place = Rejected(row["file"], row["line"], fault)
+            rejected.setdefault(row["source"], []).append(place)
+        first += len(batch)
+        documents = batch.column("document").filter(pa.array(is_kept))
+        if len(documents):
+            num_documents += len(documents)
+            num_chars += sum(batch.column("chars").filter(pa.array(is_kept)).to_pylist())
+            rows = pa.RecordBatch.from_struct_array(documents)
+            kept.append(pa.Table.from_batches([rows]).cast(DOCUMENT_SCHEMA))
+        if sum(len(table) for table in kept) >= SHARD_ROWS:
+            flush()
     for name, places in rejected.items():
         write_quarantine(target / "quarantine" / f"{name}.jsonl", places)
     if num_documents == 0:

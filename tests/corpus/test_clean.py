@@ -1,13 +1,9 @@
-import itertools
-
 import pytest
 
 from medray.common.records import Document, Section
 from medray.common.sentences import split_sentences
 from medray.corpus.clean import (
     CleanConfig,
-    Deduplicator,
-    DocumentKey,
     clean,
     digest,
     fault,
@@ -62,26 +58,3 @@ def test_render():
     assert render(document("咳嗽", "肺炎")) == "【A】咳嗽\n【B】肺炎"
     assert render(document("咳嗽", title="肺炎")) == "《肺炎》\n【A】咳嗽"
     assert digest(document("咳嗽", doc_id="1")) == digest(document("咳嗽", doc_id="2"))
-
-
-def test_survivors_do_not_depend_on_order():
-    keys = [
-        DocumentKey("b", "1", b"x"),
-        DocumentKey("a", "2", b"x"),  # the same text as the first: source a stays
-        DocumentKey("a", "3", b"y"),
-        DocumentKey("b", "3", b"z"),  # the same id as the third: the lesser digest stays
-        DocumentKey("a", "4", b"w"),
-        DocumentKey("a", "4", b"w"),  # the same line twice: one stays
-    ]
-    for order in itertools.permutations(keys):
-        deduplicator = Deduplicator()
-        for key in order:
-            deduplicator.see(key)
-        faults = [(key, deduplicator.fault(key)) for key in order]
-        assert sorted(key for key, reason in faults if reason is None) == [
-            keys[1],
-            keys[2],
-            keys[4],
-        ]
-        assert sorted(reason for _, reason in faults if reason) == [
-            "duplicate_id", "duplicate_text", "duplicate_text"]  # fmt: skip

@@ -17,7 +17,6 @@ from medray.common.storage import Storage, StorageConfig
 from medray.corpus import prepare
 from medray.corpus.blocks import read_segments
 from medray.corpus.clean import render
-from medray.corpus.documents import work_units
 from medray.corpus.prepare import CorpusConfig, check_sources, prepare_corpus
 from medray.corpus.tokenizer import load_tokenizer
 from medray.privacy.audit import read_audit
@@ -302,8 +301,9 @@ def test_bad_input_stops_the_job_and_leaves_no_documents(ray_cluster, hospital, 
     write_hospital(broken)
     file = broken / "records" / "b.jsonl.gz"
     file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(DataError, match=r"b\.jsonl\.gz is damaged or cut off"):
+    with pytest.raises(DataError, match=r"b\.jsonl\.gz is damaged or cut off") as caught:
         run(CorpusConfig(**SETTINGS), broken, tmp_path / "other")
+    assert type(caught.value) is DataError  # as the worker raised it, without Ray's traceback
     with pytest.raises(CheckpointError, match="no model directory"):
         run(CorpusConfig(**SETTINGS), hospital, tmp_path / "third", tmp_path / "absent")
 
@@ -337,16 +337,3 @@ def test_sources_need_different_names_and_one_to_train_on():
         CorpusConfig.parse({"sources": [source, source]}, "profile")
     with pytest.raises(ConfigError, match="nothing to train on"):
         CorpusConfig.parse({"sources": [{**source, "pretrain": False}]}, "profile")
-
-
-def test_a_big_file_is_shared_by_several_tasks(hospital, monkeypatch):
-    sources = CorpusConfig(**SETTINGS).sources
-    assert [(u["file"], u["parts"]) for u in work_units(sources, hospital)] == [
-        ("records/a.jsonl.gz", 1), ("records/b.jsonl.gz", 1), ("literature.jsonl", 1),
-        ("clinic.csv", 1)]  # fmt: skip
-    size = (hospital / "literature.jsonl").stat().st_size
-    monkeypatch.setattr("medray.corpus.documents.TASK_BYTES", size // 2 + 1)
-    units = work_units(sources[1:2], hospital)
-    assert [(u["part"], u["parts"]) for u in units] == [(0, 2), (1, 2)]
-    limited = [sources[0].model_copy(update={"limit": 3})]
-    assert {u["file"] for u in work_units(limited, hospital)} == {""}

@@ -1,4 +1,4 @@
-"""Duplicates, exact and near. In: .prepared.arrow. Out: .dropped.parquet: row numbers and reasons.
+"""Duplicates, exact and near. In: .prepared/. Out: .dropped.parquet: row numbers and reasons.
 
 Who stays of several near-duplicates is decided by what they are, never by order: a held-out text
 before training text, which it must not be among; a text in force before a superseded one; a source
@@ -6,7 +6,6 @@ named earlier in the configuration; then the least digest.
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,9 @@ import pyarrow.parquet as pq
 
 from medray.common.manifest import Counts
 from medray.common.records import Document
-from medray.corpus.clean import Deduplicator, DocumentKey, render
-from medray.corpus.documents import PREPARED
+from medray.corpus.clean import render
 from medray.corpus.duplicates.near import Documents, NearDuplicateConfig, find_clusters
+from medray.corpus.prepared import prepared_table
 from medray.corpus.stages import Outcome
 
 DROPPED, WORK = ".dropped.parquet", ".near_duplicates"
@@ -40,15 +39,14 @@ def find_duplicates(
         near: None leaves near-duplicates in. exact: False leaves equal texts and ids in.
         max_tasks: as for `find_clusters`.
     """
-    with pa.memory_map(str(target / PREPARED)) as file, pa.ipc.open_stream(file) as stream:
-        table = stream.read_all()  # mapped, not read
-        dropped = _exact(table) if exact else {}
-        total = table.num_rows - table.column("reason").drop_null().length()
-        counts = {"dedup": _counts(total, dropped)}
-        if near is not None:
-            copies = _near(table, dropped, sources, near, target / WORK, max_tasks)
-            counts["near_duplicates"] = _counts(counts["dedup"].rows_out, copies)
-            dropped |= copies
+    table = prepared_table(target)
+    dropped = exact_duplicates(table) if exact else {}
+    total = table.num_rows - table.column("reason").drop_null().length()
+    counts = {"dedup": _counts(total, dropped)}
+    if near is not None:
+        copies = _near(table, dropped, sources, near, target / WORK, max_tasks)
+        counts["near_duplicates"] = _counts(counts["dedup"].rows_out, copies)
+        dropped |= copies
     rows = sorted(dropped)
     temporary = target / f"{DROPPED}.tmp"
     columns = [pa.array(rows, pa.int64()), pa.array([dropped[row] for row in rows], pa.string())]
@@ -80,23 +78,26 @@ def survivors(labels_N: np.ndarray, ranks: list[tuple], kept_N: np.ndarray) -> n
     )
 
 
-def _exact(table: pa.Table) -> dict[int, str]:
-    """Row number → reason, for equal texts and equal ids."""
-    deduplicator = Deduplicator()
-    for _, key in _keys(table):
-        deduplicator.see(key)
-    faults = ((row, deduplicator.fault(key)) for row, key in _keys(table))
-    return {row: reason for row, reason in faults if reason}
+def exact_duplicates(table: pa.Table) -> dict[int, str]:
+    """Row number → reason, of the prepared rows that repeat a text or an id.
 
-
-def _keys(table: pa.Table) -> Iterator[tuple[int, DocumentKey]]:
-    """Number and key of every row that was not rejected."""
-    row = 0
-    for batch in table.select(["source", "doc_id", "digest", "reason"]).to_batches():
-        for values in batch.to_pylist():
-            if values.pop("reason") is None:
-                yield row, DocumentKey(**values)
-            row += 1
+    Decided by values, never by order: of equal texts the one with the least (source, doc_id)
+    stays; then of equal ids, which retrieval could not tell apart, the one with the least digest.
+    """
+    keys = table.select(["digest", "source", "doc_id", "reason"])
+    keys = keys.append_column("row", pa.array(np.arange(len(table))))
+    keys = keys.filter(keys.column("reason").is_null())
+    dropped: dict[int, str] = {}
+    for name, reason in (("digest", "duplicate_text"), ("doc_id", "duplicate_id")):
+        others = [other for other in ("digest", "source", "doc_id", "row") if other != name]
+        keys = keys.sort_by([(column, "ascending") for column in (name, *others)])
+        values = keys.column(name).combine_chunks().dictionary_encode().indices.to_numpy()
+        is_first = pa.array(np.diff(values, prepend=-1) != 0)
+        kept = keys.filter(is_first)
+        rest = np.setdiff1d(keys.column("row").to_numpy(), kept.column("row").to_numpy())
+        dropped |= dict.fromkeys(rest.tolist(), reason)
+        keys = kept
+    return dropped
 
 
 def _near(

@@ -2,7 +2,7 @@
 `SourceRow | Rejected` of a whole source or of one task's share of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -67,26 +67,26 @@ def read_corpus(source: CorpusSource, data: Path) -> Iterator[SourceRow | Reject
 
 
 def read_part(
-    source: CorpusSource, data: Path, file: str, part: Part
+    source: CorpusSource, data: Path, files: Sequence[str], part: Part
 ) -> Iterator[SourceRow | Rejected]:
     """Yields the share of one of `part.of` tasks; together they yield every row once.
 
     Args:
-        file: a file of rows, shared by runs of STRIDE rows; empty for what is not split by rows:
-            documents (shared by file), joins (by patient) and a source with a limit.
+        files: those to read, relative to `data`. Their rows are shared by runs of STRIDE, joins by
+            patient; documents, and a source with a limit, are not shared.
     """
-    if file:
-        yield from read_file(
-            source, data / file, data, lambda place: place // STRIDE % part.of == part.index
-        )
-    elif source.limit:
+    if source.limit:
         yield from read_corpus(source, data)
     elif source.format != "files":
         yield from _joined(source, data, part)
     else:
-        documents = [path for path in corpus_files(source, data) if is_document(path)]
-        for path in documents[part.index :: part.of]:
-            yield read_document(source, path, data)
+        for path in (data / name for name in files):
+            if is_document(path):
+                yield read_document(source, path, data)
+            else:
+                yield from read_file(
+                    source, path, data, lambda place: place // STRIDE % part.of == part.index
+                )
 
 
 def _joined(source: CorpusSource, data: Path, part: Part) -> Iterator[SourceRow | Rejected]:

@@ -16,9 +16,11 @@ import pytest
 
 from medray.common.sources import Rejected, SourceRow
 from medray.corpus.clean import CleanConfig
-from medray.corpus.documents import STAGES, Settings, prepare_unit, work_units
+from medray.corpus.documents import STAGES, Settings, prepare_unit
+from medray.corpus.prepared import PREPARED_SCHEMA
 from medray.corpus.readers.reading import read_corpus
 from medray.corpus.sources import CorpusSource
+from medray.corpus.units import work_units
 
 JUNK: list[Any] = [
     None, "", " ", 0, -1, 1e308, 10**30, True, [], {}, [[]], [None], {"a": None}, "\x00", "\ufeff",
@@ -80,9 +82,10 @@ def resources(k: int) -> dict[str, Any]:
 def prepared(source: CorpusSource, data: Path) -> list[dict[str, Any]]:
     """What the tasks of a source make of it, without Ray."""
     settings = Settings(data, [source], 0.1, CleanConfig(), b"k" * 32, b"a" * 32)
-    units = [pa.Table.from_pylist([unit]) for unit in work_units([source], data)]
-    return [row for unit in units for table in prepare_unit(unit, settings)
-            for row in table.to_pylist()]  # fmt: skip
+    rows = [row for unit in work_units([source], data) for row in prepare_unit(unit, settings)]
+    stages = [{"stage": row["stage"]} for row in rows]
+    written = pa.Table.from_pylist(rows, schema=PREPARED_SCHEMA).to_pylist()
+    return [stage | row for stage, row in zip(stages, written, strict=True)]
 
 
 def check(rows: list[dict[str, Any]]) -> Counter[str]:
@@ -99,7 +102,7 @@ def check(rows: list[dict[str, Any]]) -> Counter[str]:
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
 def test_fuzzed_rows(tmp_path, suffix, monkeypatch):
     chance = random.Random(f"rows/{suffix}")
-    monkeypatch.setattr("medray.corpus.documents.TASK_BYTES", 200_000)
+    monkeypatch.setattr("medray.corpus.units.TASK_BYTES", 200_000)
     rows = [spoil(chance, record(k)) for k in range(1500)]
     path = tmp_path / f"a.{suffix}"
     if suffix == "jsonl":

@@ -239,7 +239,7 @@ def test_the_parts_of_a_join_are_all_of_it(tmp_path):
                 ["", 1, "", "lost"])  # fmt: skip
     source = settings("mimic", path="NOTEEVENTS.csv")
     whole = list(read_corpus(source, tmp_path))
-    parts = [list(read_part(source, tmp_path, "", Part(k, 3))) for k in range(3)]
+    parts = [list(read_part(source, tmp_path, (), Part(k, 3))) for k in range(3)]
     assert len(whole) == 301
     assert all(len(part) > 50 for part in parts)
     assert sorted(map(str, whole)) == sorted(str(row) for part in parts for row in part)

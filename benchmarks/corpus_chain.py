@@ -1,0 +1,275 @@
+"""The corpus chain against the same operators in a plain loop, and its growth with the records.
+
+The value is the chain's speed on one core as a share of the plain loop's on the same core. `ours`
+is the corpus job as users run it (Ray, shards, manifests of stages), on records of the sample
+hospital; `other` is one process that holds everything in memory. Each side runs in a process of
+its own, both pinned to one core, and both must come to the same documents, passages and tokens.
+Then the chain runs on all cores with a tenth, three tenths and all of the records: a slope of 1 in
+log(time) against log(records) is linear growth. Memory is the largest of the driver and of a
+worker; `private` leaves out file pages and Ray's shared memory, which the system can take back.
+"""
+
+import argparse
+import gzip
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+from frame import print_result
+
+from medray.common.manifest import Artefact
+from medray.common.records import Document
+from medray.common.rows import write_rows
+from medray.common.split import unit_hash
+from medray.common.storage import Storage, StorageConfig
+from medray.corpus.blocks import write_blocks
+from medray.corpus.chunk import chunk
+from medray.corpus.clean import render
+from medray.corpus.documents import Settings, prepare_unit
+from medray.corpus.duplicates import near
+from medray.corpus.duplicates.find import exact_duplicates, survivors
+from medray.corpus.prepare import CorpusConfig, prepare_corpus
+from medray.corpus.prepared import PREPARED_SCHEMA
+from medray.corpus.tokenizer import plain_encoder, train_tokenizer
+from medray.corpus.tokens import SPLITS, Tally
+from medray.corpus.units import work_units
+from medray.generation.prompts import formats
+from medray.launch import set_environment
+from medray.sample import shards
+from medray.sample.hospital import SampleConfig, write_shard
+from medray.sample.literature import documents
+from medray.sample.model import shipped_model
+
+CONFIG = CorpusConfig.parse(
+    {
+        "sources": [
+            {"name": "emr", "kind": "record", "path": "records/*.jsonl.gz"},
+            {"name": "literature", "kind": "document", "path": "literature.jsonl.gz",
+             "passages": True, "dev_fraction": 0},
+        ],
+        "tokenizer": {"vocab_size": 4000, "max_token_chars": 8},
+    },
+    "benchmark",
+)  # fmt: skip
+KEY = b"benchmark" * 4
+SHARES = (0.1, 0.3, 1.0)
+SAMPLE_S = 0.2
+"""Seconds between two looks at the memory."""
+
+
+def make_hospitals(directory: Path, max_records: int) -> dict[int, Path]:
+    """Records → the export with so many; each has the files of the smaller ones."""
+    config = SampleConfig(num_records=max_records, shard_records=max_records // 100)
+    whole = directory / "whole"
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(write_shard, [config] * 100, [whole] * 100, range(100), chunksize=5))
+    files, exports = sorted((whole / "records").iterdir()), {}
+    for share in SHARES:
+        count = round(share * max_records)
+        export = exports[count] = directory / str(count)
+        (export / "records").mkdir(parents=True)
+        for path in files[: round(100 * share)]:
+            (export / "records" / path.name).symlink_to(path)
+        literature = documents(shipped_model(), config.seed, count)
+        shards.write_rows(export / "literature.jsonl.gz", literature)
+    return exports
+
+
+def size_bytes(export: Path) -> int:
+    """Bytes of the export's lines, unpacked."""
+    return sum(len(gzip.decompress(path.read_bytes())) for path in export.rglob("*.jsonl.gz"))
+
+
+def chain(export: Path, directory: Path) -> dict[str, Any]:
+    """The corpus job, from an empty storage root."""
+    (directory / "keys").mkdir()
+    for name in ("surrogates", "audit"):
+        (directory / "keys" / f"{name}.key").write_bytes(KEY)
+    storage = Storage(StorageConfig(root=str(directory)))
+    artefact = Artefact(storage, "corpus", CONFIG, key="benchmark")
+    prepare_corpus(CONFIG, export, artefact, None)
+    names = ("documents", "passages", "train_tokens", "heldout_tokens")
+    return {name: artefact.metrics[name] for name in names}
+
+
+def in_turn(work: Callable[..., Any], calls: Iterable[tuple], max_tasks: int) -> Iterator[Any]:
+    """In place of Ray tasks."""
+    return (work(*call) for call in calls)
+
+
+def plain(export: Path, directory: Path) -> dict[str, Any]:
+    """The same operators on lists."""
+    settings = Settings(export, CONFIG.sources, CONFIG.dev_fraction, CONFIG.clean, KEY, KEY)
+    units = work_units(CONFIG.sources, export)
+    rows = [row for unit in units for row in prepare_unit(unit, settings)]
+    rows = [row for row in rows if row["reason"] is None]
+    names = ("source", "doc_id", "digest", "reason")
+    keys = pa.Table.from_pylist(
+        [{name: row[name] for name in names} for row in rows],
+        schema=pa.schema([PREPARED_SCHEMA.field(name) for name in names]),
+    )
+    repeated = exact_duplicates(keys)
+    rows = [row for number, row in enumerate(rows) if number not in repeated]
+
+    near.in_tasks = in_turn
+    assert CONFIG.near_duplicates is not None
+    texts = [render(Document.model_validate(row["document"])) for row in rows]
+    column = near.Documents(pa.chunked_array([pa.array(texts)]), pa.ChunkedArray.to_pylist)
+    labels_N = near.find_clusters(column, CONFIG.near_duplicates, directory / "near", 1)
+    order = {source.name: place for place, source in enumerate(CONFIG.sources)}
+    ranks = [
+        (row["document"]["split"] != "dev", bool(row["document"]["superseded_by"]),
+         order[row["source"]], row["digest"], row["doc_id"])
+        for row in rows
+    ]  # fmt: skip
+    stays_N = survivors(labels_N, ranks, np.zeros(len(rows), bool))
+    made = [
+        Document.model_validate(row["document"])
+        for row, stays in zip(rows, stays_N, strict=True)
+        if stays
+    ]
+    write_rows(directory / "documents", Document, made)
+
+    wanted = {source.name for source in CONFIG.sources if source.passages}
+    known = (d for d in made if d.source in wanted)
+    current = (d for d in known if not (d.superseded_by and CONFIG.chunk.skip_superseded))
+    passages = [passage for document in current for passage in chunk(document, CONFIG.chunk)]
+    write_rows(directory / "passages", type(passages[0]), passages)
+
+    num_chars = sum(len(section.text) for document in made for section in document.sections)
+    fraction = CONFIG.tokenizer.max_train_chars / num_chars
+    sampled = [
+        d for d in made if d.split == "train" and unit_hash(f"tokenizer/{d.doc_id}") < fraction
+    ]
+    tokenizer = train_tokenizer(
+        CONFIG.tokenizer, (text for d in sampled for text in (render(d), *formats()))
+    )
+    encoder, eos, pad = plain_encoder(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id
+    tally = Tally(len(tokenizer))
+    packed: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS.values()}
+    for document in made:
+        text = render(document)
+        tokens = np.array([*encoder.encode(text).ids, eos], np.int32)
+        tally.add(document.doc_id, document.split, document.kind, tokens, len(text))
+        packed[SPLITS[document.split]].append(tokens)
+    for name, arrays in packed.items():
+        write_blocks(directory / "blocks", name, arrays, CONFIG.block_tokens, int(pad))
+    metrics = tally.metrics()
+    return {
+        "documents": len(made),
+        "passages": len(passages),
+        "train_tokens": metrics["train_tokens"],
+        "heldout_tokens": metrics["heldout_tokens"],
+    }
+
+
+def watch_memory(stop: threading.Event, peaks: dict[str, float]) -> None:
+    """Notes the largest memory of the driver and of one worker, until told to stop."""
+    driver = psutil.Process()
+    while not stop.wait(SAMPLE_S):
+        for process in [driver, *driver.children(recursive=True)]:
+            try:
+                is_worker = process.name().startswith("ray::")
+                memory = process.memory_info()
+            except psutil.Error:
+                continue  # it ended meanwhile
+            if process is not driver and not is_worker:
+                continue
+            role = "worker" if is_worker else "driver"
+            for kind, size in (("rss", memory.rss), ("private", memory.rss - memory.shared)):
+                name = f"{role}_{kind}_mb"
+                peaks[name] = max(peaks.get(name, 0), round(size / 2**20))
+
+
+def run_side(side: str, export: Path, num_cores: int) -> dict[str, Any]:
+    """What one side measures: seconds, peak memory in MiB and what it made."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:num_cores])
+    if side == "chain":
+        import ray
+
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        ray.init(num_cpus=num_cores, include_dashboard=False, log_to_driver=False)
+    stop, peaks = threading.Event(), {}
+    watcher = threading.Thread(target=watch_memory, args=(stop, peaks))
+    watcher.start()
+    with tempfile.TemporaryDirectory() as directory:
+        started = time.monotonic()
+        made = (chain if side == "chain" else plain)(export, Path(directory))
+        seconds = time.monotonic() - started
+    stop.set()
+    watcher.join()
+    return {"seconds": round(seconds, 1), **peaks, "made": made}
+
+
+def measure(side: str, export: Path, num_cores: int) -> dict[str, Any]:
+    """Runs a side in a process of its own."""
+    arguments = ["--side", side, "--export", str(export), "--cores", str(num_cores)]
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True
+    )
+    result = json.loads(done.stdout.splitlines()[-1])
+    print(f"{side}, {export.name} records, {num_cores} core(s): {result}", flush=True)
+    return result
+
+
+def main() -> int:
+    """Prints what was measured, then the result line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--max-records", type=int, default=50_000, help="100 at least")
+    parser.add_argument("--quick", action="store_true", help="1 000 records")
+    parser.add_argument("--side", choices=["chain", "plain"], help=argparse.SUPPRESS)
+    parser.add_argument("--export", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--cores", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    set_environment()
+    if arguments.side:
+        print(json.dumps(run_side(arguments.side, arguments.export, arguments.cores)))
+        return 0
+    max_records = 1_000 if arguments.quick else arguments.max_records
+    all_cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as directory:
+        exports = make_hospitals(Path(directory), max_records)
+        _, middle, _ = exports.values()
+        ours, other = (measure(side, middle, 1) for side in ("chain", "plain"))
+        if ours["made"] != other["made"]:
+            raise SystemExit(f"the sides made different things: {ours['made']}, {other['made']}")
+        grown = {count: measure("chain", export, all_cores) for count, export in exports.items()}
+        sizes_mb = {count: size_bytes(export) / 1e6 for count, export in exports.items()}
+    records = list(exports)
+    times = [grown[count]["seconds"] for count in records]
+    slope = float(np.polyfit(np.log(records), np.log(times), 1)[0])
+    middle_mb = sizes_mb[records[1]]
+    print_result(
+        "corpus_chain",
+        round(other["seconds"] / ours["seconds"], 3),
+        unit="speed as a share of the plain loop's, one core",
+        goal=">= 0.9; slope within 0.15 of 1",
+        ours={
+            "mb_per_s_per_core": round(middle_mb / ours["seconds"], 3),
+            "seconds": ours["seconds"],
+            "slope": round(slope, 3),
+            "cores": all_cores,
+            "by_records": {
+                count: {"mb": round(sizes_mb[count], 1), **grown[count]} for count in records
+            },
+        },
+        other={"mb_per_s_per_core": round(middle_mb / other["seconds"], 3), **other},
+        n=records[1],
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
