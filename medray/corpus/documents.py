@@ -1,7 +1,8 @@
 """Documents from sources, with Ray Data. In: the export. Out: .prepared.arrow, quarantine/.
 
-Reading, de-identification, normalisation, the quality filter and decontamination are one operator,
-so that raw text lives in one worker process and is never an item of the object store or a file.
+Reading, de-identification, normalisation of text, units and terms, the quality filter and
+decontamination are one operator, so that raw text lives in one worker process and is never an item
+of the object store or a file.
 Source: [EMR-LLM 1.2]; DESIGN.md 1.
 """
 
@@ -28,6 +29,8 @@ from medray.corpus.readers.joins import UNJOINED, Part
 from medray.corpus.readers.reading import corpus_files, read_part
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome
+from medray.corpus.terms.coverage import TermTotals
+from medray.corpus.terms.normalise import Terms, TermsConfig, normalise_terms
 from medray.privacy.audit import AuditFiles, Sealer
 from medray.privacy.deidentify import Label, count_phi, deidentify, published
 from medray.privacy.surrogates import Surrogates
@@ -56,6 +59,7 @@ PREPARED_SCHEMA = pa.schema(
         ("phi", pa.string()),
         ("overlaps", pa.list_(pa.string())),
         ("tally", pa.string()),
+        ("terms", pa.string()),
         ("audit", pa.binary()),
         ("document", pa.struct(list(DOCUMENT_SCHEMA))),
     ]
@@ -74,6 +78,7 @@ class Settings(NamedTuple):
     evaluation: EvaluationIndex | None = None
     erased: frozenset[str] = frozenset()
     """Patients, as surrogates, whose records are refused."""
+    terms: Terms = Terms(TermsConfig())
 
     def __repr__(self) -> str:
         return "Settings()"  # Ray may print arguments; the keys must not be among them
@@ -121,8 +126,8 @@ def prepare_unit(unit: pa.Table, settings: Settings) -> Iterator[pa.Table]:
 def read_documents(settings: Settings, target: Path, *, max_rejected_fraction: float) -> Outcome:
     """Writes all rows, rejected ones too, to `.prepared.arrow` below `target`.
 
-    Metrics: PHI replaced, by class, and documents that overlap an evaluation set, by set;
-    duplicates included.
+    Metrics: PHI replaced, by class, documents that overlap an evaluation set, by set, and terms
+    and units met; duplicates included.
     Raises:
         DataError: if a source cannot be read or too many of its lines are bad.
     """
@@ -139,6 +144,7 @@ def read_documents(settings: Settings, target: Path, *, max_rejected_fraction: f
     phi: Counter[str] = Counter()
     overlaps: Counter[str] = Counter()
     tally: Counter[str] = Counter()
+    terms = TermTotals(settings.terms.vocabulary)
     rejected: dict[str, list[Rejected]] = {source.name: [] for source in settings.sources}
     scratch = target / f"{PREPARED}.tmp"
     remove(target / "audit")
@@ -162,6 +168,7 @@ def read_documents(settings: Settings, target: Path, *, max_rejected_fraction: f
                 if row["reason"] is None:
                     phi.update(json.loads(row["phi"]))
                     audit.add(row["source"], row["audit"])
+                    terms.add(row["source"], row["chars"], json.loads(row["terms"]))
                 else:
                     place = Rejected(row["file"], row["line"], row["reason"])
                     rejected[row["source"]].append(place)
@@ -177,6 +184,7 @@ def read_documents(settings: Settings, target: Path, *, max_rejected_fraction: f
         "phi": dict(phi),
         "overlaps": dict(overlaps),
         "reading": dict(sorted(tally.items())),
+        **terms.metrics(),
     }
 
 
@@ -213,7 +221,7 @@ def _prepare(
             tally["unreadable_visit_dates"] = 1
     else:
         document = published(raw, source.name, dev_fraction)
-    document = clean(document)
+    document, labels, found = normalise_terms(clean(document), labels, settings.terms)
     is_erased = document.patient_id in settings.erased
     reason = "erased" if is_erased else fault(document, settings.clean)
     read = {**place, "stage": "filter", "reason": reason, "tally": json.dumps(tally)}
@@ -233,6 +241,7 @@ def _prepare(
         "chars": sum(len(section.text) for section in document.sections),
         "phi": json.dumps(count_phi(labels)),
         "overlaps": overlaps,
+        "terms": json.dumps(found),
         "audit": sealer.seal(document.doc_id, labels) if labels else None,
         "document": document.model_dump(),
     }

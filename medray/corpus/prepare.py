@@ -34,6 +34,8 @@ from medray.corpus.readers.reading import open_files, read_corpus
 from medray.corpus.shards import write_documents
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome, Stages
+from medray.corpus.terms.dictionaries import read_dictionary
+from medray.corpus.terms.normalise import TermsConfig, load_terms
 from medray.corpus.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
 from medray.corpus.tokens import write_token_blocks
 from medray.generation.prompts import formats
@@ -56,6 +58,7 @@ class CorpusConfig(Config):
     """None keeps texts that are similar but not equal."""
     decontamination: DecontaminationConfig = DecontaminationConfig()
     clean: CleanConfig = CleanConfig()
+    terms: TermsConfig = TermsConfig()
     chunk: ChunkConfig = ChunkConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     block_tokens: int = Field(default=512, ge=8)
@@ -82,7 +85,8 @@ def check_sources(config: CorpusConfig, data: Path) -> None:
     """Opens every file and looks at the first lines of each source, before any work starts.
 
     Raises:
-        DataError: if a source is missing, empty, in another encoding, or makes no row.
+        DataError: if a source is missing, empty, in another encoding, or makes no row; or if the
+            first lines of a dictionary cannot be read.
     """
     for source in config.sources:
         open_files(source, data)
@@ -99,6 +103,8 @@ def check_sources(config: CorpusConfig, data: Path) -> None:
             )
     for evaluation in config.decontamination.sets:
         check_source(evaluation, data)
+    for dictionary in config.terms.dictionaries:
+        list(islice(read_dictionary(dictionary, data), PROBE_LINES))
 
 
 def prepare_corpus(
@@ -153,6 +159,7 @@ def _read(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
         audit_key=audit_key,
         evaluation=index,
         erased=frozenset(read_erased(artefact.storage)),
+        terms=load_terms(config.terms, data),
     )
     remove(artefact.dir / WORK)  # of other rows
     counts, metrics = read_documents(
