@@ -16,6 +16,8 @@ _CODE = re.compile(
     re.IGNORECASE,
 )
 _LABEL = re.compile(r"^\s*[^：:]{0,6}诊断[：:]")
+# How sure the writer was is no part of the name.
+_DOUBT = re.compile("^(?:考虑|疑似|疑诊|拟诊)(?:为|诊断)?|(?:待查|待排|待诊|待除外|可能)$")
 _OUTER = " \t,，、:：.．?？*-—"
 
 
@@ -33,6 +35,6 @@ def diagnosis_entries(text: str, max_chars: int) -> Iterator[DiagnosisEntry]:
     for piece in _SPLIT.split(text):
         found = _CODE.search(piece)
         name = piece[: found.start()] if found else piece
-        name = _LABEL.sub("", name).strip(_OUTER)
+        name = _DOUBT.sub("", _LABEL.sub("", name).strip(_OUTER)).strip(_OUTER)
         if 2 <= len(name) <= max_chars and not SURROGATE.search(name):
             yield DiagnosisEntry(name, found["code"].upper() if found else "")
