@@ -36,6 +36,7 @@ from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome, Stages
 from medray.corpus.terms.dictionaries import read_dictionary
 from medray.corpus.terms.normalise import TermsConfig, load_terms
+from medray.corpus.terms.words import Segmenter
 from medray.corpus.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
 from medray.corpus.tokens import write_token_blocks
 from medray.generation.prompts import formats
@@ -129,7 +130,7 @@ def prepare_corpus(
         remove(target / name)
     stages.run("passages", lambda: _passages(config, target))
     if tokenizer_path is None:
-        stages.run("tokenizer", lambda: _tokenizer(config, artefact))
+        stages.run("tokenizer", lambda: _tokenizer(config, data, artefact))
     stages.run("blocks", lambda: pack_corpus(config, target, tokenizer_path))
 
 
@@ -203,7 +204,7 @@ def _passages(config: CorpusConfig, target: Path) -> Outcome:
     return {"chunk": counts}, {"passages": num_passages}
 
 
-def _tokenizer(config: CorpusConfig, artefact: Artefact) -> Outcome:
+def _tokenizer(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
     """Trains on the training split of every source, pretrained on or not; of a large corpus, on
     the documents with least hash."""
     target, counts = artefact.dir, Counts()
@@ -221,7 +222,11 @@ def _tokenizer(config: CorpusConfig, artefact: Artefact) -> Outcome:
                 yield render(document)
                 yield from formats()  # a document is read within one of them
 
-    tokenizer = train_tokenizer(config.tokenizer, texts())
+    pieces = texts()
+    if config.tokenizer.within_words:
+        segmenter = Segmenter(load_terms(config.terms, data).vocabulary)
+        pieces = (piece for text in texts() for piece in segmenter.pieces(text))
+    tokenizer = train_tokenizer(config.tokenizer, pieces)
     partial = target / ".tokenizer"
     remove(partial)
     remove(target / "tokenizer")

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from medray.common.config import Config
 from medray.corpus.terms.vocabulary import AMBIGUOUS, Vocabulary, fold
@@ -49,6 +48,8 @@ class Linker:
         Raises:
             ValueError: if no dictionary has `link` set and a form.
         """
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
         wanted = np.array([dictionary.link for dictionary in vocabulary.dictionaries])
         is_wanted_F = wanted[vocabulary.forms.column("dictionary").to_numpy()]
         forms = vocabulary.forms.filter(is_wanted_F)
