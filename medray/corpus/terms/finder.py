@@ -40,7 +40,8 @@ class TermFinder:
         linked = {place for place, d in enumerate(dictionaries) if d.link}
         self._codes: dict[str, int] = {}
         self._nearest = None
-        if linked:
+        # An earlier dictionary may hold every form of those with `link`.
+        if linked & set(vocabulary.forms.column("dictionary").unique().to_pylist()):
             self._nearest = lru_cache(maxsize=2**16)(Linker(vocabulary).nearest)
             for number, row in enumerate(vocabulary.concepts.to_pylist()):
                 if row["dictionary"] in linked:

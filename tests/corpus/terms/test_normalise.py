@@ -63,6 +63,17 @@ def test_diagnoses_are_settled_by_name_then_code_then_likeness(make) -> None:
     assert not [key for key in elsewhere if key.startswith("entry")]
 
 
+def test_a_dictionary_whose_names_all_belong_to_an_earlier_one_links_nothing(tmp_path) -> None:
+    (tmp_path / "icd.csv").write_text("code,name\nA01,肺炎\n", encoding="utf-8")
+    icd = {"path": "icd.csv", "format": "icd10"}
+    config = TermsConfig.model_validate(
+        {"dictionaries": [{"name": "own", **icd}, {"name": "icd", "link": True, **icd}]}
+    )
+    text = "1.肺炎；2.肺炎症"
+    _, _, counts = normalise_terms(document(("诊断", text)), [], load_terms(config, tmp_path))
+    assert counts["entry_matched/own"] == counts["entry_unmatched/"] == 1
+
+
 def test_synonyms_are_replaced_where_it_is_set(make) -> None:
     own = make(SYNONYMS, replace=True)
     terms = Terms(TermsConfig(units=True), own)
