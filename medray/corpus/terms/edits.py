@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from medray.common.records import Document
 from medray.privacy.deidentify import Label
+from medray.privacy.recognise import SURROGATE
 
 
 class Edit(NamedTuple):
@@ -30,15 +31,15 @@ def rewrite(
     document: Document, labels: list[Label], find: Callable[[str], list[Edit]]
 ) -> tuple[Document, list[Label], list[Edit]]:
     """The document with the edits that `find` makes to the text of each section, its labels where
-    they stand then, and all edits made. An edit that touches a labelled span is left out."""
+    they stand then, and all edits made. An edit that touches a surrogate or a labelled span is left
+    out: TEL-A2ML is no volume."""
     sections, made, places = [], [], {}
     for number, section in enumerate(document.sections):
-        spans = [(x.start, x.end) for x in labels if x.section == number and x.field == "text"]
-        edits = [
-            edit
-            for edit in find(section.text)
-            if not any(edit.start < end and start < edit.end for start, end in spans)
-        ]
+        edits = find(section.text)
+        if edits:
+            fixed = [match.span() for match in SURROGATE.finditer(section.text)]
+            fixed += [(x.start, x.end) for x in labels if x.section == number and x.field == "text"]
+            edits = [edit for edit in edits if not touches(edit.start, edit.end, fixed)]
         sections.append(section.model_copy(update={"text": apply_edits(section.text, edits)}))
         places[number] = edits
         made += edits
@@ -51,6 +52,11 @@ def rewrite(
         for x in labels
     ]
     return document.model_copy(update={"sections": sections}), moved, made
+
+
+def touches(start: int, end: int, spans: Sequence[tuple[int, int]]) -> bool:
+    """Whether [start:end] shares a character with one of `spans`."""
+    return any(start < last and first < end for first, last in spans)
 
 
 def _moved(offset: int, edits: Sequence[Edit]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from medray.common.sentences import SENTENCE_MARKS, split_sentences
-from medray.corpus.terms.edits import Edit, apply_edits
+from medray.corpus.terms.edits import Edit, apply_edits, touches
 from medray.corpus.terms.entries import DiagnosisEntry
 from medray.corpus.terms.linker import LinkConfig, Linker, is_linked
 from medray.corpus.terms.matcher import Match, Matcher, is_word
@@ -51,7 +51,7 @@ class TermFinder:
         """Yields the terms in a text that touch no surrogate."""
         surrogates = [match.span() for match in SURROGATE.finditer(text)]
         for match in self._matcher.find(text):
-            if not _touches(match.start, match.end, surrogates):
+            if not touches(match.start, match.end, surrogates):
                 yield match
 
     def replacements(self, text: str) -> list[Edit]:
@@ -102,17 +102,13 @@ class TermFinder:
                 and self._matcher.lookup(new) == (match.concept, match.dictionary)
                 and DIGITS.findall(old) == DIGITS.findall(new)
                 and not any(mark in new for mark in (*SENTENCE_MARKS, "\n"))
-                and not _touches(match.start, match.end, fixed)
+                and not touches(match.start, match.end, fixed)
                 and not _joins(text, match, new)
             ):
                 yield Edit(match.start, match.end, new)
 
     def _name(self, concept: int) -> str:
         return self.names[self._concepts.column("dictionary")[concept].as_py()]
-
-
-def _touches(start: int, end: int, spans: list[tuple[int, int]]) -> bool:
-    return any(start < last and first < end for first, last in spans)
 
 
 def _joins(text: str, match: Match, new: str) -> bool:

@@ -156,7 +156,7 @@ def test_random_texts_keep_what_they_must(make) -> None:
     names = sorted({"".join(rng.choices(letters, k=rng.randint(2, 4))) for _ in range(90)})
     rows = [(str(k % 30), names[k % 30], name) for k, name in enumerate(names)]
     terms = Terms(TermsConfig(units=True), make(rows, replace=True))
-    fixed = ["5 umol/l", "林某甲子", "2230年5月1日", "MRN-AB23", "38"]
+    fixed = ["5 umol/l", "林某甲子", "2230年5月1日", "TEL-A2ML", "38"]
     pieces = [*letters, *letters, "，", "。", "；", *fixed]
     replaced = changed = 0
     for _ in range(1_500):
@@ -171,6 +171,13 @@ def test_random_texts_keep_what_they_must(make) -> None:
         assert new.count("2230年5月1日") == text.count("2230年5月1日")
         replaced, changed = replaced + counts["replaced/d0"], changed + (new != text)
     assert replaced > 200 and changed > 200
+
+
+def test_a_surrogate_is_no_number_with_a_unit() -> None:
+    before = document(("", "电话TEL-A2ML，林某甲子，[**Name 5 MG**]，输液200ML"))
+    after, _, counts = normalise_terms(before, [], Terms(TermsConfig(units=True)))
+    assert after.sections[0].text == "电话TEL-A2ML，林某甲子，[**Name 5 MG**]，输液200mL"
+    assert counts == {"unit/mL": 1}
 
 
 def test_totals_by_source_dictionary_and_concept(make) -> None:
