@@ -1,11 +1,13 @@
 """Documents from sources, on Ray. In: the export. Out: .prepared/, audit/, quarantine/.
 
-Reading, de-identification, normalisation, the quality filter and decontamination are one operator,
-so that raw text lives in one worker process and is never an item of the object store or a file.
-The driver writes what workers return, since the corpus in the making lies on its node.
+Reading, de-identification, normalisation of text, units and terms, the quality filter and
+decontamination are one operator, so that raw text lives in one worker process and is never an item
+of the object store or a file. The driver writes what workers return, since the corpus in the making
+lies on its node.
 Source: [EMR-LLM 1.2]; DESIGN.md 1.
 """
 
+import json
 import logging
 import platform
 from collections import Counter
@@ -28,6 +30,8 @@ from medray.corpus.readers.reading import read_part
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome
 from medray.corpus.tasks import in_tasks, max_tasks_of_cluster
+from medray.corpus.terms.coverage import TermTotals
+from medray.corpus.terms.normalise import Terms, TermsConfig, normalise_terms
 from medray.corpus.units import Unit, code_hash, hash_of, unit_key, work_units
 from medray.privacy.audit import AuditFiles, Sealer
 from medray.privacy.deidentify import Label, count_phi, deidentify, published
@@ -51,6 +55,7 @@ class Settings(NamedTuple):
     evaluation: EvaluationIndex | None = None
     erased: frozenset[str] = frozenset()
     """Patients, as surrogates, whose records are refused."""
+    terms: Terms = Terms(TermsConfig())
 
     def hash(self) -> str:
         """Of all that shapes a row beside its file and its source."""
@@ -68,8 +73,8 @@ def read_documents(
 
     Args:
         cache: where shards of earlier runs lie; those with the same key are taken over.
-    Metrics: PHI replaced, by class, and documents that overlap an evaluation set, by set;
-    duplicates included.
+    Metrics: PHI replaced, by class, documents that overlap an evaluation set, by set, and terms
+    and units met; duplicates included.
     Raises:
         DataError: if a source cannot be read, a node does not see the export, or too many lines of
             a source are bad.
@@ -94,7 +99,8 @@ def read_documents(
         done[place] = note
     shards.settle([keys[place] for place in places])
     notes = [(unit.source.name, done[place]) for place, unit in enumerate(units)]
-    rejected = _write_audit(target)
+    terms = TermTotals(settings.terms.vocabulary)
+    rejected = _write_audit(target, terms)
     counts = _count([source.name for source in settings.sources], notes)
     for source in settings.sources:
         path = target / "quarantine" / f"{source.name}.jsonl"
@@ -112,6 +118,7 @@ def read_documents(
         "phi": dict(phi),
         "overlaps": dict(overlaps),
         "reading": dict(sorted(tally.items())),
+        **terms.metrics(),
     }
 
 
@@ -144,15 +151,20 @@ def _read_unit(place: int, unit: Unit, settings: Settings) -> tuple[int, pa.Buff
     return place, *shard_of(prepare_unit(unit, settings))
 
 
-def _write_audit(target: Path) -> dict[str, list[Rejected]]:
-    """Writes audit/ of all prepared rows; returns the rejected ones by source."""
+def _write_audit(target: Path, terms: TermTotals) -> dict[str, list[Rejected]]:
+    """Writes audit/ of all prepared rows and adds up their terms; returns the rejected ones by
+    source."""
     rejected: dict[str, list[Rejected]] = {}
     remove(target / "audit")
     with AuditFiles(target / "audit") as audit:
-        for batch in prepared_batches(target, ["source", "file", "line", "reason", "audit"]):
+        columns = ["source", "file", "line", "reason", "chars", "terms", "audit"]
+        for batch in prepared_batches(target, columns):
             for row in batch.filter(batch.column("reason").is_valid()).to_pylist():
                 place = Rejected(row["file"], row["line"], row["reason"])
                 rejected.setdefault(row["source"], []).append(place)
+            good = batch.filter(batch.column("reason").is_null())
+            for row in good.select(["source", "chars", "terms"]).to_pylist():
+                terms.add(row["source"], row["chars"], json.loads(row["terms"]))
             sealed = batch.filter(batch.column("audit").is_valid())
             for row in sealed.select(["source", "audit"]).to_pylist():
                 audit.add(row["source"], row["audit"])
@@ -184,7 +196,7 @@ def _prepare(
             tally["unreadable_visit_dates"] = 1
     else:
         document = published(raw, source.name, dev_fraction)
-    document = clean(document)
+    document, labels, found = normalise_terms(clean(document), labels, settings.terms)
     is_erased = document.patient_id in settings.erased
     reason = "erased" if is_erased else fault(document, settings.clean)
     read = {**place, "stage": "filter", "reason": reason, "tally": tally}
@@ -204,6 +216,7 @@ def _prepare(
         "chars": sum(len(section.text) for section in document.sections),
         "phi": count_phi(labels),
         "overlaps": overlaps,
+        "terms": json.dumps(found),
         "audit": sealer.seal(document.doc_id, labels) if labels else None,
         "document": document.model_dump(),
     }

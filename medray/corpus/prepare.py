@@ -36,6 +36,9 @@ from medray.corpus.readers.reading import open_files, read_corpus
 from medray.corpus.shards import write_documents
 from medray.corpus.sources import CorpusSource, raw_row
 from medray.corpus.stages import Outcome, Stages
+from medray.corpus.terms.dictionaries import read_dictionary
+from medray.corpus.terms.normalise import TermsConfig, load_terms
+from medray.corpus.terms.words import Segmenter
 from medray.corpus.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
 from medray.corpus.tokens import write_token_blocks
 from medray.generation.prompts import formats
@@ -58,6 +61,7 @@ class CorpusConfig(Config):
     """None keeps texts that are similar but not equal."""
     decontamination: DecontaminationConfig = DecontaminationConfig()
     clean: CleanConfig = CleanConfig()
+    terms: TermsConfig = TermsConfig()
     chunk: ChunkConfig = ChunkConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     block_tokens: int = Field(default=512, ge=8)
@@ -84,7 +88,8 @@ def check_sources(config: CorpusConfig, data: Path) -> None:
     """Opens every file and looks at the first lines of each source, before any work starts.
 
     Raises:
-        DataError: if a source is missing, empty, in another encoding, or makes no row.
+        DataError: if a source is missing, empty, in another encoding, or makes no row; or if the
+            first lines of a dictionary cannot be read.
     """
     for source in config.sources:
         open_files(source, data)
@@ -101,6 +106,8 @@ def check_sources(config: CorpusConfig, data: Path) -> None:
             )
     for evaluation in config.decontamination.sets:
         check_source(evaluation, data)
+    for dictionary in config.terms.dictionaries:
+        list(islice(read_dictionary(dictionary, data), PROBE_LINES))
 
 
 def prepare_corpus(
@@ -125,7 +132,7 @@ def prepare_corpus(
         remove(target / name)
     stages.run("passages", lambda: _passages(config, target))
     if tokenizer_path is None:
-        stages.run("tokenizer", lambda: _tokenizer(config, artefact))
+        stages.run("tokenizer", lambda: _tokenizer(config, data, artefact))
     stages.run("blocks", lambda: pack_corpus(config, target, tokenizer_path))
 
 
@@ -155,6 +162,7 @@ def _read(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
         audit_key=audit_key,
         evaluation=index,
         erased=frozenset(read_erased(artefact.storage)),
+        terms=load_terms(config.terms, data),
     )
     remove(artefact.dir / WORK)  # of other rows
     counts, metrics = read_documents(
@@ -204,7 +212,7 @@ def _passages(config: CorpusConfig, target: Path) -> Outcome:
     return {"chunk": counts}, {"passages": num_passages}
 
 
-def _tokenizer(config: CorpusConfig, artefact: Artefact) -> Outcome:
+def _tokenizer(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
     """Trains on the training split of every source, pretrained on or not; of a large corpus, on
     the documents with least hash."""
     target, counts = artefact.dir, Counts()
@@ -222,7 +230,11 @@ def _tokenizer(config: CorpusConfig, artefact: Artefact) -> Outcome:
                 yield render(document)
                 yield from formats()  # a document is read within one of them
 
-    tokenizer = train_tokenizer(config.tokenizer, texts())
+    pieces = texts()
+    if config.tokenizer.within_words:
+        segmenter = Segmenter(load_terms(config.terms, data).vocabulary)
+        pieces = (piece for text in texts() for piece in segmenter.pieces(text))
+    tokenizer = train_tokenizer(config.tokenizer, pieces)
     partial = target / ".tokenizer"
     remove(partial)
     remove(target / "tokenizer")

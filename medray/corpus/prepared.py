@@ -36,6 +36,7 @@ PREPARED_SCHEMA = pa.schema(
         ("doc_id", pa.string()),
         ("digest", pa.binary()),
         ("chars", pa.int64()),
+        ("terms", pa.string()),
         ("audit", pa.binary()),
         ("document", pa.struct(list(DOCUMENT_SCHEMA))),
     ]

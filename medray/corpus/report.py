@@ -8,7 +8,7 @@ import html
 import io
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,6 +86,8 @@ def html_page(manifest: Manifest, texts: Texts) -> str:
         histogram("share of distinct runs of 8 characters", texts.distinct),
         "<h2>Identifiers replaced</h2>",
         bars("spans, by class", dict(sorted(phi.items()))) if phi else "<p>none</p>",
+        *_terms(manifest.metrics.get("terms")),
+        *_units(manifest.metrics.get("units")),
         "<h2>Examples</h2><p class='note'>What stands for an identifier is covered.</p>",
         *_examples(texts),
     ]
@@ -147,14 +149,57 @@ def _examples(texts: Texts) -> Iterator[str]:
             yield f"<pre>{covered(render(document)[:EXAMPLE_CHARS])} …</pre>"
 
 
-def _table(manifest: Manifest) -> str:
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td class='n'>{counts.rows_in:,}</td>"
-        f"<td class='n'>{counts.rows_out:,}</td>"
-        f"<td>{html.escape(_reasons(counts.rejected))}</td></tr>"
-        for name, counts in manifest.counts.items()
+def _terms(terms: Mapping[str, Any] | None) -> Iterator[str]:
+    """What `medray.corpus.terms.coverage` counted."""
+    if terms is None:
+        return
+    yield "<h2>Terms</h2>"
+    sources = [
+        [name, c["documents"], f"{c['with_terms'] / max(1, c['documents']):.1%}",
+         f"{c['covered_chars'] / max(1, c['chars']):.1%}"]
+        for name, c in terms["sources"].items()
+    ]  # fmt: skip
+    yield _rows(["source", "documents", "with a term", "characters within terms"], sources)
+    whats = ["matched", "ambiguous", "replaced", "entry_matched", "entry_linked", "names_too_short"]
+    yield _rows(
+        ["dictionary", *(what.replace("_", " ") for what in whats)],
+        [[name, *(c[what] for what in whats)] for name, c in terms["dictionaries"].items()],
     )
-    return f"<table><tr><th>operator<th>in<th>out<th>rejected</tr>{rows}</table>"
+    entries = terms["entries"]
+    yield (
+        f"<p>Diagnoses: {entries['matched']:,} in a dictionary, {entries['linked']:,} linked to "
+        f"the nearest name, {entries['ambiguous']:,} ambiguous, {entries['unmatched']:,} "
+        "unmatched.</p><h3>Most frequent concepts</h3>"
+    )
+    columns = ["name", "id", "dictionary", "times"]
+    yield _rows(columns, [[c[column] for column in columns] for c in terms["concepts"]])
+
+
+def _units(units: Mapping[str, int] | None) -> Iterator[str]:
+    if units:
+        yield "<h2>Units respelled</h2>"
+        yield _rows(["unit", "times"], list(units.items()))
+
+
+def _table(manifest: Manifest) -> str:
+    rows = [
+        [name, counts.rows_in, counts.rows_out, _reasons(counts.rejected)]
+        for name, counts in manifest.counts.items()
+    ]
+    return _rows(["operator", "in", "out", "rejected"], rows)
+
+
+def _rows(header: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
+    """An HTML table; numbers to the right."""
+    head = "".join(f"<th>{html.escape(cell)}" for cell in header)
+    body = "".join(f"<tr>{''.join(map(_cell, cells))}</tr>" for cells in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _cell(value: str | int) -> str:
+    if isinstance(value, int):
+        return f"<td class='n'>{value:,}</td>"
+    return f"<td>{html.escape(value)}</td>"
 
 
 def _reasons(rejected: Mapping[str, int]) -> str:

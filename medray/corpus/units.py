@@ -23,6 +23,7 @@ from medray.corpus.readers.document_files import is_document
 from medray.corpus.readers.joins import Part
 from medray.corpus.readers.reading import corpus_files
 from medray.corpus.sources import CorpusSource
+from medray.corpus.terms.vocabulary import Vocabulary
 
 TASK_BYTES = 4 * 2**20
 """Bytes of a file, as it lies on disk, that one task works through: packed, about a minute's work,
@@ -36,7 +37,7 @@ RUN_DOCUMENTS = 8
 """Files of one document each that one task reads, on average."""
 CODE = ("common", "corpus", "privacy")
 """Packages of medray that take part in making rows."""
-LIBRARIES = ("defusedxml", "pyarrow", "pypdf")
+LIBRARIES = ("defusedxml", "pyahocorasick", "pyarrow", "pypdf")
 """Other packages that do."""
 
 
@@ -115,6 +116,8 @@ def hash_of(value: Any) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, Config):
         return value.model_dump(mode="json")
+    if isinstance(value, Vocabulary):
+        return value.digest
     if isinstance(value, np.ndarray):
         return [str(value.dtype), hashlib.sha256(value.tobytes()).hexdigest()]
     if isinstance(value, bytes):
