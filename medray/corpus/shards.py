@@ -1,4 +1,6 @@
-"""The surviving documents. In: .prepared.arrow, .dropped.parquet. Out: documents/, quarantine/."""
+"""The surviving documents. In: .prepared.arrow, .dropped.parquet, .not_medical.parquet.
+Out: documents/, quarantine/.
+"""
 
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from medray.common.rows import SHARD_ROWS
 from medray.common.sources import Rejected, write_quarantine
 from medray.corpus.documents import DOCUMENT_SCHEMA, PREPARED
 from medray.corpus.duplicates.find import DROPPED
+from medray.corpus.medical.filter import NOT_MEDICAL
 from medray.corpus.stages import Outcome
 
 
@@ -20,8 +23,10 @@ def write_documents(target: Path) -> Outcome:
     Raises:
         DataError: if no document is left.
     """
-    dropped = pq.read_table(target / DROPPED).to_pylist()
-    reasons = {row["row"]: row["reason"] for row in dropped}
+    reasons: dict[int, str] = {}
+    for path in (target / DROPPED, target / NOT_MEDICAL):
+        if path.exists():
+            reasons |= {row["row"]: row["reason"] for row in pq.read_table(path).to_pylist()}
     directory = target / ".documents"
     remove(directory)
     directory.mkdir()

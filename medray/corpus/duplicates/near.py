@@ -13,7 +13,6 @@ Differs: exact Jaccard in place of edit similarity; bands from `plan_bands`.
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +25,7 @@ from medray.corpus.duplicates.components import Forest
 from medray.corpus.duplicates.groups import MIN_CHARS, TASK_CHARS, Groups
 from medray.corpus.duplicates.jaccard import jaccard, ngram_matrix
 from medray.corpus.duplicates.minhash import band_keys, plan_bands, signature
+from medray.corpus.tasks import in_tasks, max_tasks_of_cluster
 
 logger = logging.getLogger(__name__)
 
@@ -95,9 +95,7 @@ def find_clusters(
     Returns:
         int64, one label for each of `documents.rows_N`.
     """
-    import ray
-
-    max_tasks = max_tasks or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    max_tasks = max_tasks or max_tasks_of_cluster()
     work.mkdir(parents=True, exist_ok=True)
     bands = plan_bands(config.threshold, config.recall, config.max_hashes)
     shards = _hash(documents, config, work, max_tasks)
@@ -115,7 +113,7 @@ def find_clusters(
         # A large group is first compared with its least member alone, which joins most of it.
         for comparisons in (groups.with_pivots, groups.in_full):
             calls = _calls(documents, comparisons(forest.labels()), chars_N, config)
-            for joined_E2 in _in_tasks(_join, calls, max_tasks):
+            for joined_E2 in in_tasks(_join, calls, max_tasks):
                 forest.join(joined_E2)
         temporary = work / "clusters.tmp.npz"
         np.savez(temporary, parents=forest.parents_N, bands=band + 1)
@@ -131,7 +129,7 @@ def _hash(
     shards = [work / f"keys-{k:06d}.npy" for k in range(len(members) if len(documents) else 0)]
     missing = [k for k, path in enumerate(shards) if not path.exists()]
     calls = ((k, documents.take(members[k]), documents.text_of, config) for k in missing)
-    for k, keys in tqdm(_in_tasks(_keys, calls, max_tasks), desc="minhash", total=len(missing)):
+    for k, keys in tqdm(in_tasks(_keys, calls, max_tasks), desc="minhash", total=len(missing)):
         temporary = work / "keys.tmp.npy"
         np.save(temporary, keys)
         temporary.replace(shards[k])
@@ -216,25 +214,3 @@ def _join(
             )
             found.append(rest[near(rest)])
     return members[np.concatenate(found)]
-
-
-def _in_tasks(work: Callable[..., Any], calls: Iterable[tuple], max_tasks: int) -> Iterator[Any]:
-    """Results of `work` in Ray tasks, as they come; at most `max_tasks` calls are under way."""
-    import ray
-
-    remote = ray.remote(work)
-    pending: set[Any] = set()
-    for call in calls:
-        pending.add(remote.remote(*call))
-        if len(pending) == max_tasks:
-            yield ray.get(_next(pending))
-    while pending:
-        yield ray.get(_next(pending))
-
-
-def _next(pending: set[Any]) -> Any:
-    import ray
-
-    (done,), _ = ray.wait(list(pending), num_returns=1)
-    pending.remove(done)
-    return done
