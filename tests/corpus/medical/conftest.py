@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -15,6 +16,18 @@ SHARED = "".join(chr(0x7000 + 7 * k) for k in range(80))
 def make_text(vocabulary: str, rng: random.Random, num_chars: int = 120) -> str:
     """Characters of a vocabulary and of the one that both sides share, in halves."""
     return "".join(rng.choices(vocabulary + SHARED, k=num_chars)) + "。"
+
+
+@pytest.fixture(scope="session")
+def medical_text() -> Callable[[random.Random], str]:
+    """rng → a medical text."""
+    return partial(make_text, MEDICAL)
+
+
+@pytest.fixture(scope="session")
+def general_text() -> Callable[[random.Random], str]:
+    """rng → a general text."""
+    return partial(make_text, GENERAL)
 
 
 @pytest.fixture
