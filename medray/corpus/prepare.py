@@ -30,6 +30,7 @@ from medray.corpus.documents import PREPARED, Settings, read_documents
 from medray.corpus.duplicates.find import DROPPED, WORK, find_duplicates
 from medray.corpus.duplicates.near import NearDuplicateConfig
 from medray.corpus.erased import read_erased
+from medray.corpus.medical.classifier import MedicalClassifier
 from medray.corpus.medical.filter import NOT_MEDICAL, MedicalFilterConfig, filter_medical
 from medray.corpus.readers.reading import open_files, read_corpus
 from medray.corpus.shards import write_documents
@@ -121,12 +122,15 @@ def prepare_corpus(
         DataError, ConfigError, CheckpointError: if an input is missing or wrong.
     """
     target, stages = artefact.dir, Stages(artefact)
+    medical = config.medical_filter
     if tokenizer_path is not None:
         load_tokenizer(tokenizer_path)  # a wrong path shows before the work starts
+    if medical is not None and medical.model:
+        MedicalClassifier.load(medical.directory)
 
     stages.run("read", lambda: _read(config, data, artefact))
     stages.run("duplicates", lambda: _duplicates(config, target))
-    if (medical := config.medical_filter) is not None:
+    if medical is not None:
         stages.run("medical", lambda: filter_medical(target, config.sources, medical))
     stages.run("documents", lambda: write_documents(target))
     for name in (PREPARED, DROPPED, WORK, NOT_MEDICAL):

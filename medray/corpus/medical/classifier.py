@@ -28,7 +28,7 @@ from medray.common.ngrams import canonical, ngram_hashes
 WEIGHTS, CONFIG = "weights.npz", "config.json"
 SIZES = (2, 3, 4)
 BITS = 18
-"""2**18 weights of 4 bytes are 1 MB; a filter of 2**20 was no better on unseen sources."""
+"""2**18 weights of 4 bytes are 1 MB."""
 FORMAT = {"format": 1, "ngram_sizes": list(SIZES), "bucket_bits": BITS}
 """What a saved model must agree with."""
 SCRIPTS = ("han", "other")

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 from tqdm import tqdm
@@ -49,6 +50,11 @@ class MedicalFilterConfig(Config):
             raise ValueError("needs either model, a trained filter, or train, its sources")
         return self
 
+    @property
+    def directory(self) -> Path:
+        """Where the trained filter lies."""
+        return Path(self.model).expanduser()
+
 
 def filter_medical(
     target: Path,
@@ -69,14 +75,16 @@ def filter_medical(
         gone = pq.read_table(target / DROPPED, columns=["row"]).column("row").to_numpy()
         is_left = table.column("reason").is_null().to_numpy()
         rows_N = np.setdiff1d(np.flatnonzero(is_left), gone)
-        names_N = table.column("source").to_numpy()[rows_N]
-        classifier, metrics = _classifier(table, rows_N, names_N, config)
+        names = [source.name for source in sources]
+        place_N = pc.index_in(table.column("source"), pa.array(names)).to_numpy()[rows_N]
+        rows_of = {name: rows_N[place_N == place] for place, name in enumerate(names)}
+        classifier, metrics = _classifier(table, rows_of, config)
         _publish(classifier, metrics, target)
-        wanted = [source.name for source in sources if source.medical == "filter"]
-        chosen_N = np.flatnonzero(np.isin(names_N, wanted))
-        documents = Documents(table.column("document"), texts_of, rows_N[chosen_N])
+        judged = {s.name: rows_of[s.name] for s in sources if s.medical == "filter"}
+        chosen_N = np.sort(np.concatenate([*judged.values(), rows_N[:0]]))
+        documents = Documents(table.column("document"), texts_of, chosen_N)
         probabilities_N = _score(documents, classifier, max_tasks or max_tasks_of_cluster())
-    out_N = rows_N[chosen_N[probabilities_N < config.threshold]]  # NaN, not judged, stays
+    out_N = chosen_N[probabilities_N < config.threshold]  # NaN, not judged, stays
     columns = [pa.array(out_N, pa.int64()), pa.array(["not_medical"] * len(out_N), pa.string())]
     temporary = target / f"{NOT_MEDICAL}.tmp"
     pq.write_table(pa.table(columns, schema=DROPPED_SCHEMA), temporary)
@@ -88,7 +96,8 @@ def filter_medical(
         "medical_filter": {
             **_headline(metrics),
             "probabilities": {
-                name: _tenths(probabilities_N[names_N[chosen_N] == name]) for name in wanted
+                name: _tenths(probabilities_N[np.isin(chosen_N, rows)])
+                for name, rows in judged.items()
             },
         }
     }
@@ -106,20 +115,19 @@ def texts_of(column: pa.ChunkedArray) -> list[str]:
 
 
 def _classifier(
-    table: pa.Table, rows_N: np.ndarray, names_N: np.ndarray, config: MedicalFilterConfig
+    table: pa.Table, rows_of: dict[str, np.ndarray], config: MedicalFilterConfig
 ) -> tuple[MedicalClassifier, dict[str, Any]]:
     """The filter and its figures, trained here or loaded."""
     if config.train is None:
-        directory = Path(config.model).expanduser()
-        path = directory / METRICS
+        path = config.directory / METRICS
         metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return MedicalClassifier.load(directory), metrics
+        return MedicalClassifier.load(config.directory), metrics
     examples = []
     for names, is_medical in ((config.train.medical, True), (config.train.general, False)):
         max_chars = config.train.max_chars // len(names)
         for name in names:
-            rows = rows_N[names_N == name]
-            examples += _examples(table, rows, name, is_medical, config.train, max_chars)
+            rows_N = rows_of[name]
+            examples += _examples(table, rows_N, name, is_medical, config.train, max_chars)
     return train_classifier(examples, config.train, config.threshold)
 
 
