@@ -23,8 +23,9 @@ from medray.corpus.medical.figures import held_out_figures
 
 logger = logging.getLogger(__name__)
 
-MIN_TEXTS = 50
-"""A script with fewer of one side is not learned. Source: not given; ten are held out then."""
+MIN_UNITS = 50
+"""A script with fewer patients or texts of one side is not learned. Source: not given; ten are held
+out then, and every fold has some."""
 FOLDS = 3
 
 
@@ -64,22 +65,23 @@ def train_classifier(
     """Fits on the training share; returns the filter and its figures on the held-out share.
 
     Raises:
-        DataError: if there is no script with enough texts of both sides.
+        DataError: if there is no script with enough of both sides.
     """
     ordered = sorted(examples, key=lambda e: (unit_hash(f"medical/{e.unit}"), e))
     cells = [(script(canonical(e.text)), e.is_medical) for e in ordered]
-    sizes = Counter(cells)
-    scripts = [s for s in SCRIPTS if min(sizes[s, True], sizes[s, False]) >= MIN_TEXTS]
+    units_of = zip(cells, (e.unit for e in ordered), strict=True)
+    sizes = Counter(cell for cell, _ in set(units_of))
+    scripts = [s for s in SCRIPTS if min(sizes[s, True], sizes[s, False]) >= MIN_UNITS]
     if not scripts:
         raise DataError(
-            f"medical_filter.train: at least {MIN_TEXTS} documents of each side are needed in one "
-            f"script, found {_listed(sizes)}; name more sources"
+            f"medical_filter.train: at least {MIN_UNITS} patients or texts of each side are needed "
+            f"in one script, found {_listed(sizes)}; name more sources"
         )
-    for name in set(SCRIPTS) - set(scripts):
-        if sizes[name, True] + sizes[name, False]:
+    for name in SCRIPTS:
+        if name not in scripts and sizes[name, True] + sizes[name, False]:
             logger.warning(
                 "medical filter: documents whose script is %s are not judged, for it needs %d of "
-                "each side to learn from: %s", name, MIN_TEXTS, _listed(sizes),
+                "each side to learn from: %s", name, MIN_UNITS, _listed(sizes),
             )  # fmt: skip
     ordered = [e for e, (name, _) in zip(ordered, cells, strict=True) if name in scripts]
     cells = [cell for cell in cells if cell[0] in scripts]
