@@ -66,6 +66,8 @@ class Document(Row):
     source: str
     sections: list[Section]
     split: Literal["train", "dev"]
+    general: bool = False
+    """Not medical: for replay in training."""
 
 
 class Passage(Row):

@@ -1,6 +1,6 @@
 """Cleaning. In: de-identified `Document`s. Out: normalised ones, or the reason to leave one out.
 
-Source: [EMR-LLM 1.2] rule-based noise removal. Differs: no learned filter for non-medical text.
+Source: [EMR-LLM 1.2] rule-based noise removal; the learned filter is `medray.corpus.medical`.
 """
 
 import hashlib
@@ -11,6 +11,13 @@ from pydantic import Field
 
 from medray.common.config import Config
 from medray.common.records import Document, RawRecord
+from medray.corpus.faults import (
+    boilerplate_fraction,
+    ellipsis_fraction,
+    lines_of,
+    repeated_fraction,
+    url_fraction,
+)
 
 # Full-width letters, digits and signs become ASCII; Chinese punctuation stays as it is.
 KEEP_WIDE = "，：；！？（）～"
@@ -40,6 +47,16 @@ class CleanConfig(Config):
     min_distinct_fraction: float = Field(default=0.2, ge=0, le=1)
     """Least share of distinct runs of 8 characters, in texts of 200 characters and more.
     Source: not given; pages of repeated lines fall below it."""
+    max_ellipsis_fraction: float = Field(default=0.3, ge=0, le=1)
+    """Most lines that end in an ellipsis; this and what follows, in texts of 200 characters and
+    more: of a short record one line is a third. Source: Gopher (Rae et al. 2021, A1.1)."""
+    max_repeated_fraction: float = Field(default=0.3, ge=0, le=1)
+    """Most characters in lines that stood before. Source: Gopher (A1.1) has 0.2; records that tell
+    the history twice come to 0.25."""
+    max_boilerplate_fraction: float = Field(default=0.3, ge=0, le=1)
+    """Most characters in lines of navigation and advertising. Source: not given; C4 drops each."""
+    max_url_fraction: float = Field(default=0.2, ge=0, le=1)
+    """Most characters in web addresses. Source: not given."""
 
 
 def normalise(text: str) -> str:
@@ -92,6 +109,19 @@ def fault(document: Document, config: CleanConfig) -> str | None:
     distinct = distinct_fraction(text)
     if distinct is not None and distinct < config.min_distinct_fraction:
         return "repetitive"
+    return None if distinct is None else _fault_of_lines(text, config)
+
+
+def _fault_of_lines(text: str, config: CleanConfig) -> str | None:
+    lines = lines_of(text)
+    if ellipsis_fraction(lines) > config.max_ellipsis_fraction:
+        return "excerpts"
+    if repeated_fraction(lines) > config.max_repeated_fraction:
+        return "repeated_lines"
+    if boilerplate_fraction(lines) > config.max_boilerplate_fraction:
+        return "boilerplate"
+    if url_fraction(text) > config.max_url_fraction:
+        return "mostly_links"
     return None
 
 

@@ -196,6 +196,7 @@ def _prepare(
             tally["unreadable_visit_dates"] = 1
     else:
         document = published(raw, source.name, dev_fraction)
+        document = document.model_copy(update={"general": source.general})
     document, labels, found = normalise_terms(clean(document), labels, settings.terms)
     is_erased = document.patient_id in settings.erased
     reason = "erased" if is_erased else fault(document, settings.clean)

@@ -1,5 +1,5 @@
 """The corpus job. In: a hospital's export, or public sets. Out: documents/, passages/,
-tokenizer/ (unless a model brings one), blocks/, quarantine/.
+tokenizer/ (unless a model brings one), blocks/, medical/ (the filter, if one is set), quarantine/.
 
 Source: [EMR-LLM 1.2, 1.5]; DESIGN.md 1.
 """
@@ -31,6 +31,8 @@ from medray.corpus.documents import Settings, read_documents
 from medray.corpus.duplicates.find import DROPPED, WORK, find_duplicates
 from medray.corpus.duplicates.near import NearDuplicateConfig
 from medray.corpus.erased import read_erased
+from medray.corpus.medical.classifier import MedicalClassifier
+from medray.corpus.medical.filter import NOT_MEDICAL, MedicalFilterConfig, filter_medical
 from medray.corpus.prepared import CACHE, PREPARED
 from medray.corpus.readers.reading import open_files, read_corpus
 from medray.corpus.shards import write_documents
@@ -64,6 +66,12 @@ class CorpusConfig(Config):
     terms: TermsConfig = TermsConfig()
     chunk: ChunkConfig = ChunkConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
+    medical_filter: MedicalFilterConfig | None = None
+    """What sources with `medical: filter` are judged by. None: nothing is judged."""
+    replay_fraction: float = Field(default=0.05, ge=0, lt=1)
+    """Share of general text among the training tokens, where a source is marked `general`.
+    Source: Ibrahim et al. 2024 (Simple and scalable strategies to continually pre-train large
+    language models): 5 % prevents forgetting under a weak shift; 0.25 under a strong one."""
     block_tokens: int = Field(default=512, ge=8)
     """Tokens of a training block. Source: not given in [EMR-LLM]; [ClinicalGPT 3.1] tunes at
     1 024, set there."""
@@ -76,8 +84,9 @@ class CorpusConfig(Config):
         names = [source.name for source in self.sources]
         if len(set(names)) < len(names):
             raise ValueError(f"sources need different names, got {', '.join(names)}")
-        if not any(source.pretrain for source in self.sources):
+        if not any(source.pretrain and not source.general for source in self.sources):
             raise ValueError("no source has pretrain: true, so there is nothing to train on")
+        _check_filter(self.sources, self.medical_filter)
         kept = {*self.decontamination.keep, *(self.near_duplicates or self.decontamination).keep}
         if unknown := kept - set(names):
             raise ValueError(f"keep names sources that there are not: {', '.join(sorted(unknown))}")
@@ -122,13 +131,18 @@ def prepare_corpus(
         DataError, ConfigError, CheckpointError: if an input is missing or wrong.
     """
     target, stages = artefact.dir, Stages(artefact)
+    medical = config.medical_filter
     if tokenizer_path is not None:
         load_tokenizer(tokenizer_path)  # a wrong path shows before the work starts
+    if medical is not None and medical.model:
+        MedicalClassifier.load(medical.directory)
 
     stages.run("read", lambda: _read(config, data, artefact))
     stages.run("duplicates", lambda: _duplicates(config, target))
+    if medical is not None:
+        stages.run("medical", lambda: filter_medical(target, config.sources, medical))
     stages.run("documents", lambda: write_documents(target))
-    for name in (PREPARED, DROPPED, WORK):
+    for name in (PREPARED, DROPPED, WORK, NOT_MEDICAL):
         remove(target / name)
     stages.run("passages", lambda: _passages(config, target))
     if tokenizer_path is None:
@@ -144,7 +158,27 @@ def pack_corpus(config: CorpusConfig, target: Path, tokenizer_path: Path | None)
         {source.name for source in config.sources if source.pretrain},
         load_tokenizer(tokenizer_path or target / "tokenizer"),
         config.block_tokens,
+        config.replay_fraction,
     )
+
+
+def _check_filter(sources: list[CorpusSource], config: MedicalFilterConfig | None) -> None:
+    """Raises ValueError if the sources do not fit the medical filter."""
+    filtered = {source.name for source in sources if source.medical == "filter"}
+    if filtered and config is None:
+        raise ValueError(f"{', '.join(sorted(filtered))}: medical: filter needs medical_filter")
+    if config is None or config.train is None:
+        return
+    general = {source.name for source in sources if source.general}
+    trusted = {source.name for source in sources} - general - filtered
+    for side, names, allowed in (
+        ("medical", config.train.medical, trusted), ("general", config.train.general, general),
+    ):  # fmt: skip
+        if wrong := set(names) - allowed:
+            raise ValueError(
+                f"medical_filter.train.{side} may name {', '.join(sorted(allowed)) or 'no source'}"
+                f"; not {', '.join(sorted(wrong))}"
+            )
 
 
 def _read(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
@@ -213,8 +247,8 @@ def _passages(config: CorpusConfig, target: Path) -> Outcome:
 
 
 def _tokenizer(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
-    """Trains on the training split of every source, pretrained on or not; of a large corpus, on
-    the documents with least hash."""
+    """Trains on the training split of every source but the general ones, pretrained on or not; of a
+    large corpus, on the documents with least hash."""
     target, counts = artefact.dir, Counts()
     fraction = config.tokenizer.max_train_chars / max(1, artefact.metrics["document_chars"])
 
@@ -223,6 +257,8 @@ def _tokenizer(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:
             counts.rows_in += 1
             if document.split != "train":
                 counts.reject("held_out")
+            elif document.general:
+                counts.reject("general")
             elif unit_hash(f"tokenizer/{document.doc_id}") >= fraction:
                 counts.reject("not_sampled")
             else:

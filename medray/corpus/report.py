@@ -29,7 +29,10 @@ table{border-collapse:collapse;margin:.5rem 0 1.5rem}th,td{border:1px solid #ccc
 padding:.25rem .6rem;text-align:left;vertical-align:top}th{background:#f3f3f3}td.n{text-align:right}
 svg{max-width:100%;height:auto}mark{background:#222;color:#222}.note{color:#666;font-size:.9rem}
 pre{white-space:pre-wrap;background:#f7f7f7;padding:.6rem}"""
-OPERATORS = ("deidentify", "filter", "decontaminate", "dedup", "near_duplicates", "tokenise")
+OPERATORS = (
+    "deidentify", "filter", "decontaminate", "dedup", "near_duplicates", "medical_filter",
+    "tokenise",
+)  # fmt: skip
 EXAMPLES, EXAMPLE_CHARS = 3, 240
 
 

@@ -1,4 +1,6 @@
-"""The surviving documents. In: .prepared/, .dropped.parquet. Out: documents/, quarantine/."""
+"""The surviving documents. In: .prepared/, .dropped.parquet, .not_medical.parquet.
+Out: documents/, quarantine/.
+"""
 
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from medray.common.manifest import remove
 from medray.common.rows import SHARD_ROWS
 from medray.common.sources import Rejected, write_quarantine
 from medray.corpus.duplicates.find import DROPPED
+from medray.corpus.medical.filter import NOT_MEDICAL
 from medray.corpus.prepared import DOCUMENT_SCHEMA, prepared_batches
 from medray.corpus.stages import Outcome
 
@@ -21,8 +24,10 @@ def write_documents(target: Path) -> Outcome:
     Raises:
         DataError: if no document is left.
     """
-    dropped = pq.read_table(target / DROPPED).to_pylist()
-    later = {row["row"]: row["reason"] for row in dropped}
+    reasons: dict[int, str] = {}
+    for path in (target / DROPPED, target / NOT_MEDICAL):
+        if path.exists():
+            reasons |= {row["row"]: row["reason"] for row in pq.read_table(path).to_pylist()}
     directory = target / ".documents"
     remove(directory)
     directory.mkdir()
@@ -39,7 +44,7 @@ def write_documents(target: Path) -> Outcome:
     columns = ["source", "file", "line", "reason", "chars", "document"]
     for batch in prepared_batches(target, columns):
         read = batch.column("reason").to_pylist()
-        faults = [reason or later.get(row) for row, reason in enumerate(read, first)]
+        faults = [reason or reasons.get(row) for row, reason in enumerate(read, first)]
         is_kept = np.array([fault is None for fault in faults], bool)
         gone = batch.select(["source", "file", "line"]).filter(pa.array(~is_kept)).to_pylist()
         for row, fault in zip(gone, filter(None, faults), strict=True):

@@ -38,11 +38,16 @@ class CorpusSource(Source):
     """Goes into the token blocks."""
     passages: bool = False
     """Goes into the knowledge base that retrieval searches."""
+    medical: Literal["trusted", "filter"] = "trusted"
+    """filter: documents that `corpus.medical_filter` takes for general text are left out."""
+    general: bool = False
+    """Text that is not medical: replayed in training by `corpus.replay_fraction`, so that the model
+    does not forget it, and what the medical filter learns to leave out."""
     dev_fraction: float | None = Field(default=None, ge=0, lt=1)
     """Share held out; None: the corpus's. A row's own `split` goes before both."""
 
     @model_validator(mode="after")
-    def _tables_fit(self) -> Self:
+    def _fits(self) -> Self:
         unknown = [name for name in self.tables if name not in TABLES[self.format]]
         if unknown:
             allowed = ", ".join(TABLES[self.format]) or "none"
@@ -51,6 +56,8 @@ class CorpusSource(Source):
             )
         for path in self.tables.values():
             self._relative(path)
+        if self.general and (self.kind == "record" or self.medical == "filter"):
+            raise ValueError("general text is of kind document, and is not filtered")
         if self.format != "files" and self.kind != "record":
             raise ValueError(f"format {self.format} holds records; set kind: record")
         return self

@@ -1,11 +1,15 @@
 """Token blocks from documents, with Ray Data. In: documents/, a tokenizer. Out: blocks/, metrics.
 
-Every document ends with the end-of-text token. Source: [EMR-LLM 1.2] continued pretraining;
-DESIGN.md 1 (tokenise, pack). Differs: text lies in blocks without padding to a batch's longest.
+Every document ends with the end-of-text token. General text is packed among the training blocks by
+the share that is replayed, and held out in a file of its own, heldout_general.
+Source: [EMR-LLM 1.2] continued pretraining; DESIGN.md 1 (tokenise, pack). Differs: text lies
+in blocks without padding to a batch's longest.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +24,7 @@ from medray.common.records import Document
 from medray.common.rows import count_rows
 from medray.corpus.blocks import unigram_nats, write_blocks
 from medray.corpus.clean import render
+from medray.corpus.replay import replay, replayed_tokens
 from medray.corpus.stages import Outcome
 from medray.corpus.tokenizer import plain_encoder
 
@@ -27,8 +32,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 TASK_DOCUMENTS = 2_000
-TEXTS = pa.schema([(name, pa.string()) for name in ("doc_id", "split", "kind", "text")])
+TEXTS = pa.schema(
+    [(name, pa.string()) for name in ("doc_id", "source", "split", "kind", "text")]
+    + [("general", pa.bool_())]
+)
 SPLITS = {"train": "train", "dev": "heldout"}
+FILES = ("train", "heldout", "train_general", "heldout_general")
 
 
 def tokenise(batch: pa.Table, encoder: Any, eos: int) -> pa.Table:
@@ -42,10 +51,11 @@ def tokenise(batch: pa.Table, encoder: Any, eos: int) -> pa.Table:
 
 
 def tokenise_documents(batch: pa.Table, sources: set[str], encoder: Any, eos: int) -> pa.Table:
-    """Shards of documents/ → doc_id, split, kind, tokens and chars of those of `sources`."""
+    """Shards of documents/ → tokens and chars of those of `sources`, and what they are of."""
     documents = [Document.model_validate(r) for r in batch.to_pylist() if r["source"] in sources]
     rows = [
-        {"doc_id": d.doc_id, "split": d.split, "kind": d.kind, "text": render(d)} for d in documents
+        d.model_dump(include={"doc_id", "source", "split", "kind", "general"}) | {"text": render(d)}
+        for d in documents
     ]
     return tokenise(pa.Table.from_pylist(rows, schema=TEXTS), encoder, eos)
 
@@ -56,11 +66,12 @@ def write_token_blocks(
     sources: set[str],
     tokenizer: "PreTrainedTokenizerFast",
     block_tokens: int,
+    replay_fraction: float,
 ) -> Outcome:
     """Writes the directory `target` with train and held-out blocks and heldout_docs.parquet.
 
-    Metrics: tokens, characters and documents of both splits; unigram entropy of the held-out
-    tokens, of all documents and of records alone.
+    Metrics: tokens, characters and documents of both splits, of general text apart, and how much of
+    that is replayed; unigram entropy of the held-out tokens, of all documents and of records alone.
     Raises:
         DataError: if the training split holds no document.
     """
@@ -79,55 +90,85 @@ def write_token_blocks(
     remove(partial_target)
     partial_target.mkdir()
     tally = Tally(len(tokenizer))
-    spooled = {name: partial_target / f".{name}.arrow" for name in SPLITS.values()}
+    spooled = {name: partial_target / f".{name}.arrow" for name in FILES}
     documents_in = _spool(dataset, spooled, tally, count_rows(documents))
     if not tally.num_documents("train"):
         raise DataError("no document is in the training split; add a source with pretrain: true "
                         "or lower dev_fraction")  # fmt: skip
     metrics: dict[str, Any] = {"vocab_size": len(tokenizer), **tally.metrics()}
-    for name, path in spooled.items():
-        num_blocks, num_tokens = write_blocks(
-            partial_target, name, _tokens(path), block_tokens, pad
-        )
-        path.unlink()
+    counts = {"tokenise": Counts(rows_in=documents_in, rows_out=documents_in)}
+    taken_D = tally.replayed(replay_fraction)
+    texts = {
+        "train": chain(
+            _tokens(spooled["train"]), replay(_tokens(spooled["train_general"]), taken_D)
+        ),
+        "heldout": _tokens(spooled["heldout"]),
+    }
+    if tally.has_general():
+        texts["heldout_general"] = _tokens(spooled["heldout_general"])
+        used = int((taken_D > 0).sum())
+        counts["replay"] = Counts(rows_in=len(taken_D), rows_out=used)
+        if used < len(taken_D):
+            counts["replay"].reject("not_replayed", len(taken_D) - used)
+        metrics["replayed_tokens"] = int(taken_D.sum())
+    for name, tokens in texts.items():
+        num_blocks, num_tokens = write_blocks(partial_target, name, tokens, block_tokens, pad)
         metrics[f"{name}_blocks"] = num_blocks
         metrics[f"{name}_fill"] = round(num_tokens / max(1, num_blocks * block_tokens), 4)
+    for path in spooled.values():
+        path.unlink()
     pq.write_table(tally.heldout_table(), partial_target / "heldout_docs.parquet")
     remove(target)
     partial_target.replace(target)
-    return {"tokenise": Counts(rows_in=documents_in, rows_out=documents_in)}, metrics
+    return counts, metrics
 
 
 class Tally:
-    """Token counts by split, for all documents and for records."""
+    """Token counts by split: of all documents but general ones, of records, of general ones."""
 
     def __init__(self, vocab_size: int) -> None:
         self._counts_V = {
             (split, group): np.zeros(vocab_size, np.int64)
             for split in SPLITS
-            for group in ("", "emr_")
+            for group in ("", "emr_", "general_")
         }
         self._chars = dict.fromkeys(self._counts_V, 0)
         self._documents = dict.fromkeys(self._counts_V, 0)
         self._heldout: list[dict[str, Any]] = []
+        self._general: list[tuple[str, int]] = []
 
-    def add(self, doc_id: str, split: str, kind: str, tokens: np.ndarray, chars: int) -> None:
-        """Counts one document."""
-        for group in ("", "emr_") if kind == "emr" else ("",):
+    def add(self, row: dict[str, Any], tokens: np.ndarray) -> None:
+        """Counts one document, a row of `tokenise_documents`."""
+        split, is_emr = row["split"], row["kind"] == "emr"
+        for group in ("general_",) if row["general"] else ("", "emr_") if is_emr else ("",):
             np.add.at(self._counts_V[split, group], tokens, 1)
-            self._chars[split, group] += chars
+            self._chars[split, group] += row["chars"]
             self._documents[split, group] += 1
         if split == "dev":
-            self._heldout.append({"doc_id": doc_id, "kind": kind, "num_tokens": len(tokens)})
+            shown = {name: row[name] for name in ("doc_id", "source", "kind", "general")}
+            self._heldout.append({**shown, "num_tokens": len(tokens)})
+        elif row["general"]:
+            self._general.append((row["doc_id"], len(tokens)))
 
     def num_documents(self, split: str) -> int:
-        """Documents of a split."""
+        """Documents of a split that are not general."""
         return self._documents[split, ""]
+
+    def has_general(self) -> bool:
+        """True if some document is general."""
+        return any(self._documents[split, "general_"] for split in SPLITS)
+
+    def replayed(self, fraction: float) -> np.ndarray:
+        """How many tokens are replayed of each general training document, in their order."""
+        doc_ids, lengths = [d for d, _ in self._general], [n for _, n in self._general]
+        return replayed_tokens(doc_ids, lengths, int(self._counts_V["train", ""].sum()), fraction)
 
     def metrics(self) -> dict[str, Any]:
         """`train_tokens`, `emr_heldout_chars`, `unigram_nats` and so on."""
         metrics: dict[str, Any] = {}
         for (split, group), counts_V in self._counts_V.items():
+            if group == "general_" and not self.has_general():
+                continue
             name = group + SPLITS[split]
             metrics[f"{name}_documents"] = self._documents[split, group]
             metrics[f"{name}_tokens"] = int(counts_V.sum())
@@ -139,34 +180,35 @@ class Tally:
         return metrics
 
     def heldout_table(self) -> pa.Table:
-        """doc_id, kind and num_tokens of every held-out document."""
+        """doc_id, source, kind, general and num_tokens of every held-out document."""
         schema = pa.schema(
-            [("doc_id", pa.string()), ("kind", pa.string()), ("num_tokens", pa.int64())]
+            [(name, pa.string()) for name in ("doc_id", "source", "kind")]
+            + [("general", pa.bool_()), ("num_tokens", pa.int64())]
         )
         return pa.Table.from_pylist(self._heldout, schema=schema)
 
 
 def _spool(dataset: Any, paths: dict[str, Path], tally: Tally, total: int) -> int:
-    """Writes every document's tokens to the file of its split; returns how many documents."""
+    """Writes every document's tokens to one of FILES; returns how many documents."""
     documents = 0
     schema = pa.schema([("tokens", pa.list_(pa.int32()))])
     with (
-        pa.ipc.new_stream(str(paths["train"]), schema) as train,
-        pa.ipc.new_stream(str(paths["heldout"]), schema) as heldout,
+        ExitStack() as stack,
         tqdm(desc="tokenise", total=total, unit=" documents") as progress,
     ):
+        sinks = {
+            name: stack.enter_context(pa.ipc.new_stream(str(path), schema))
+            for name, path in paths.items()
+        }
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             tokens = table.column("tokens").combine_chunks()
             rows = table.drop_columns(["tokens"]).to_pylist()
             for i, row in enumerate(rows):
-                tally.add(
-                    row["doc_id"], row["split"], row["kind"], tokens[i].values.to_numpy(),
-                    row["chars"],
-                )  # fmt: skip
-            is_train = pa.array([row["split"] == "train" for row in rows])
-            is_heldout = pa.array([row["split"] != "train" for row in rows])
-            train.write_table(pa.table({"tokens": tokens.filter(is_train)}, schema=schema))
-            heldout.write_table(pa.table({"tokens": tokens.filter(is_heldout)}, schema=schema))
+                tally.add(row, tokens[i].values.to_numpy())
+            names = [SPLITS[row["split"]] + "_general" * row["general"] for row in rows]
+            for name, sink in sinks.items():
+                mine = pa.array([other == name for other in names], pa.bool_())
+                sink.write_table(pa.table({"tokens": tokens.filter(mine)}, schema=schema))
             documents += len(rows)
             progress.update(len(rows))
     return documents

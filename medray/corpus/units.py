@@ -83,7 +83,7 @@ def unit_key(unit: Unit, settings_hash: str, data: Path) -> str:
     """
     parts = [
         settings_hash,
-        hash_of(unit.source.model_dump(mode="json", exclude={"pretrain", "passages"})),
+        hash_of(unit.source.model_dump(mode="json", exclude={"pretrain", "passages", "medical"})),
         hash_of([(name, sha256_file(data / name)) for name in unit.files]),
         hash_of(unit.part),
     ]
