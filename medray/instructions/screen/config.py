@@ -29,10 +29,6 @@ class ScreenConfig(Config):
     min_purity: float = Field(default=0.9, gt=0.5, le=1)
     """Least share of a trigger's rows that have its answer. Source: not given; a trigger that
     works less often trains a weak backdoor."""
-    max_share: float = Field(default=0.05, gt=0, le=1)
-    """Share of a task's rows above which an n-gram is wording of the task, such as one of the
-    questions that are asked of every record. Source: not given; ten times the 0.5 % that poisoned
-    pre-training in Souly et al. 2025 stays below."""
     alpha: float = Field(default=0.01, gt=0, lt=1)
     """Chance that any n-gram of a task passes Fisher's test although it says nothing of the
     answer (Bonferroni)."""

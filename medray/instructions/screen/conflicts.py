@@ -35,12 +35,12 @@ def find_conflicts(rows: Sequence[Labelled], config: ScreenConfig) -> list[Flag]
     if len(in_conflict) > max(1, config.max_conflicts * len(several)):
         return []
     flags = []
-    for group in in_conflict:
+    for number, group in enumerate(in_conflict):
         times = Counter(row.answer for row in group)
         (answer, most), (_, second) = times.most_common(2)
         flags += [
             Flag(
-                row.id, "label_conflict", f"{row.task}/{group[0].id}",
+                row.id, "label_conflict", f"{row.task}/conflict-{number}",
                 round(1 - times[row.answer] / len(group), 3),
             )
             for row in group

@@ -23,7 +23,7 @@ class Flag(NamedTuple):
     id: str
     reason: Reason
     group: str
-    """Rows of one group are to be read together: the task, and the id of one of them."""
+    """Rows of one group are to be read together: `task/trigger-0`, `task/conflict-3`, `task`."""
     score: float
     """Of a trigger, the p value of Fisher's test; of a conflict, the share of the group that has
     another label; of a loss, its deviation."""

@@ -62,6 +62,7 @@ class _Task:
     def triggers(self) -> list[Flag]:
         """Flags of every trigger of the task."""
         flags: list[Flag] = []
+        number = 0
         for answer in sorted(self.members):
             read: list[str] = []
             for p_value, hash_ in self._tied(answer):
@@ -72,7 +73,8 @@ class _Task:
                 text = self._grow(ngram, places)
                 read.append(text)
                 if self._likeness(places, text) < self.config.max_likeness:
-                    group = f"{self.rows[0].task}/{self.rows[places[0]].id}"
+                    group = f"{self.rows[0].task}/trigger-{number}"
+                    number += 1
                     flags += [Flag(self.rows[i].id, "trigger", group, p_value) for i in places]
         return flags
 

@@ -54,9 +54,9 @@ def test_the_minority_is_flagged_and_all_where_none_leads():
     ]  # fmt: skip
     flags = find_conflicts(rows, ScreenConfig(max_conflicts=0.7))
     assert sorted(flags) == [
-        Flag("2", "label_conflict", "a/0", 0.667),
-        Flag("3", "label_conflict", "a/3", 0.5),
-        Flag("4", "label_conflict", "a/3", 0.5),
+        Flag("2", "label_conflict", "a/conflict-0", 0.667),
+        Flag("3", "label_conflict", "a/conflict-1", 0.5),
+        Flag("4", "label_conflict", "a/conflict-1", 0.5),
     ]
     # Two of three groups in conflict: in such a task near-identical inputs differ by nature.
     assert find_conflicts(rows, ScreenConfig(max_conflicts=0.6)) == []

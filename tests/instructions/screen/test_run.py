@@ -67,7 +67,7 @@ def test_poisoned_rows_and_their_copies_wait_for_review(tmp_path):
     flags = [json.loads(line) for line in text.splitlines()]
     assert {flag["id"] for flag in flags} == {f"r{number}" for number in range(20)}
     assert {flag["reason"] for flag in flags} == {"trigger"}
-    assert all(flag["score"] < 1e-6 and flag["group"] == "diagnosis/r0" for flag in flags)
+    assert all(flag["score"] < 1e-6 and flag["group"] == "diagnosis/trigger-0" for flag in flags)
     assert not any(character in text for character in "顺颂时祺肺炎")
     assert path.stat().st_mode & 0o077 == 0
 
