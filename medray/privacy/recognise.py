@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from medray.privacy.dates import find_dates
 from medray.privacy.names import find_names
 from medray.privacy.names_en import find_names_en
+from medray.privacy.names_en_pairs import find_pairs
 from medray.privacy.numbers import find_numbers
 from medray.privacy.places import find_addresses, find_hospitals
 
@@ -105,6 +106,8 @@ def _patterns(text: str) -> Iterator[Span]:
     if _LATIN.search(text):
         for start, end, is_doctor in find_names_en(text):
             yield Span(start, end, "DOCTOR" if is_doctor else "NAME")
+        for start, end in find_pairs(text):
+            yield Span(start, end, "NAME")
 
 
 def _known(text: str, known: Mapping[str, PhiClass]) -> Iterator[Span]:
