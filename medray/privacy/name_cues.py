@@ -63,7 +63,7 @@ _STRONG_AFTER = (
 )
 # What only a person does: as good a sign as a title.
 _PERSON_AFTER = (
-    r"诉(?!讼)|自述|拒绝|要求|同意|建议|表示|回复|点评|操作|知晓|知情|打电话|来[院签]|"
+    r"(?<!代)诉(?!讼)|自述|拒绝|要求|同意|建议|表示|回复|点评|操作|知晓|知情|打电话|来[院签]|"
     r"已(?=知|签|到[场院]|同意)"
 )
 # What is said of a person, and of findings too: a weaker sign.
@@ -117,8 +117,7 @@ BEFORE = re.compile(
     rf"|(?P<start>(?:^|(?<=[^{HAN}·\d])))(?=[{HAN}])"
 )  # fmt: skip
 AFTER_TITLE = re.compile(rf"\s?(?:{TITLES})")
-AFTER_POLITE = re.compile(f"(?:{POLITE})")
-AFTER_PERSON = re.compile(_PERSON_AFTER)
+AFTER_PERSON = re.compile(f"{_STRONG_AFTER}|{_PERSON_AFTER}|{POLITE}")
 AFTER_SUBJECT = re.compile(_SUBJECT_AFTER)
 KIN = re.compile(_KIN)
 AFTER_STRONG = re.compile(_STRONG_AFTER)

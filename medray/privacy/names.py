@@ -28,7 +28,6 @@ from medray.privacy.lexicon import (
 THRESHOLD = 2.5
 WEIGHTS = {"role": 3.0, "staff": 2.5, "person": 2.0, "verb": 1.0}
 """What stands before a name; the beginning of a sentence weighs 0.75, of a clause 0.5."""
-_STRONG = (cues.AFTER_STRONG, cues.AFTER_PERSON, cues.AFTER_POLITE)
 
 
 class Name(NamedTuple):
@@ -150,7 +149,7 @@ def _after(text: str, end: int) -> tuple[float, bool]:
     following = text[end : end + 1]
     if cues.AFTER_TITLE.match(text, end):
         return 2.5, True
-    if any(cue.match(text, end) for cue in _STRONG):
+    if cues.AFTER_PERSON.match(text, end):
         return 2.0, False
     if cues.AFTER_SUBJECT.match(text, end):
         return 1.25, False
