@@ -56,7 +56,7 @@ LABELLED_ID = re.compile(
     rf"(?:{_ID_WORDS}"
     r"|医保|社保|参保|新?农合|医疗证|医疗保险|社会保障|公费医疗|银行卡?|储蓄卡|工资卡|账户?|帐户?|"
     r"卡|车牌|保单|(?i:passport|insurance|policy"
-    r"|license|licence|SSN|social security|health plan)"
+    r"|license|licence|serial|VIN|IMEI|S/N|SSN|social security|health plan)"
     r")(?:证|卡)?(?:编号|号码|号|帐号|账号|(?i: ?(?:number|no\.?|id|#)))?"
     + _COLON
     + _VALUE.format("value"),
