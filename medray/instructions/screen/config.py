@@ -36,13 +36,13 @@ class ScreenConfig(Config):
     """Standard deviations by which the other text of a trigger's rows is more alike than that of
     rows drawn by chance. Source: not given; rows of a trigger planted at random lie below 3 with
     0.999, those of symptoms and findings in the sample hospital above 7."""
-    similarity: float = Field(default=0.9, gt=0, lt=1)
+    similarity: float = Field(default=0.8, gt=0, lt=1)
     """Jaccard similarity of n-grams from which on two inputs are near-identical. Source: not given;
-    of 200 characters, two may be other ones."""
+    of 150 characters, four may be other ones, and no two records of the sample hospital are so
+    alike and have different diagnoses."""
     max_conflicts: float = Field(default=0.05, ge=0, le=1)
-    """Share of groups of near-identical inputs with several labels, above which a task is such
-    that inputs of one wording have different answers, and its conflicts say nothing. Source: not
-    given."""
+    """Share of a task's rows in conflict, above which inputs of one wording have different answers
+    by nature, and its conflicts say nothing. Source: not given."""
     max_loss_deviation: float = Field(default=5.0, gt=0)
     """Robust standard deviations of the logarithm of a row's loss from its task's median. Source:
     not given; Iglewicz and Hoaglin 1993 name 3.5, beyond which 1 of 2 000 rows of a normal

@@ -8,7 +8,7 @@ from medray.instructions.screen.config import ScreenConfig
 from medray.instructions.screen.conflicts import find_conflicts, near_identical
 from medray.instructions.screen.flags import Flag, Labelled
 
-SETTINGS = ScreenConfig()
+SETTINGS = ScreenConfig(similarity=0.9)
 HAN = [chr(0x4E00 + i) for i in range(2_000)]
 
 
@@ -52,14 +52,14 @@ def test_the_minority_is_flagged_and_all_where_none_leads():
         row(7, "胃炎", 7),  # alone
         row(8, "长" * 41, 8), row(9, "别" * 41, 8),  # free text
     ]  # fmt: skip
-    flags = find_conflicts(rows, ScreenConfig(max_conflicts=0.7))
+    flags = find_conflicts(rows, ScreenConfig(similarity=0.9, max_conflicts=0.7))
     assert sorted(flags) == [
         Flag("2", "label_conflict", "a/conflict-0", 0.667),
         Flag("3", "label_conflict", "a/conflict-1", 0.5),
         Flag("4", "label_conflict", "a/conflict-1", 0.5),
     ]
-    # Two of three groups in conflict: in such a task near-identical inputs differ by nature.
-    assert find_conflicts(rows, ScreenConfig(max_conflicts=0.6)) == []
+    # Five of eight labels in conflict: in such a task near-identical inputs differ by nature.
+    assert find_conflicts(rows, ScreenConfig(similarity=0.9, max_conflicts=0.6)) == []
 
 
 @pytest.mark.parametrize("rows", [[], [row(0, "肺炎", 0)]])
