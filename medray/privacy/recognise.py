@@ -10,14 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from medray.privacy.addresses import find_addresses
 from medray.privacy.ages import find_ages
 from medray.privacy.dates import find_dates
+from medray.privacy.hospitals import find_hospitals
 from medray.privacy.names import find_names
 from medray.privacy.names_en import find_names_en
 from medray.privacy.names_en_pairs import find_pairs
 from medray.privacy.network import find_network
 from medray.privacy.numbers import find_numbers
-from medray.privacy.places import find_addresses, find_hospitals
 
 PhiClass = Literal[
     "NAME", "DOCTOR", "ID", "PHONE", "EMAIL", "URL", "MRN", "ADDRESS", "HOSPITAL", "DATE", "AGE"
