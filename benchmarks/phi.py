@@ -34,6 +34,7 @@ SHIPPED = Path(__file__).parent / "phi_templates"
 CLASS_OF: dict[PhiClass, str] = {
     "NAME": "name", "DOCTOR": "name", "DATE": "date", "ADDRESS": "address", "PHONE": "phone",
     "ID": "id", "MRN": "record_or_bed", "HOSPITAL": "institution", "EMAIL": "email",
+    "URL": "url", "AGE": "age",
 }  # fmt: skip
 PASSAGES = 5
 

@@ -33,6 +33,7 @@ from medray.common.storage import EXPORTS, Storage
 from medray.corpus.erased import Erased, read_erased, write_erased
 from medray.corpus.prepare import CorpusConfig, pack_corpus
 from medray.corpus.prepared import CACHE
+from medray.instructions.screen.run import QUARANTINE
 from medray.launch import join_ray, load_profile, set_environment
 from medray.privacy.audit import erase_audit
 from medray.privacy.surrogates import Surrogates, load_key
@@ -209,6 +210,8 @@ def _clear(
                 total.rows_in += counts.rows_in
                 total.rows_out += counts.rows_out
                 total.rejected["erased"] += counts.rejected["erased"]
+    for path in (directory / "quarantine").glob(QUARANTINE):
+        _erase_lines(path, [name.encode() for name in records])
     # A killed run may have cleared the shards, and not what is made of them.
     if (
         not any(c.rejected["erased"] for c in gone.values())
@@ -253,6 +256,17 @@ def _without(path: Path, names: list[str]) -> Counts | None:
     return Counts(
         rows_in=len(table), rows_out=len(kept), rejected={"erased": len(table) - len(kept)}
     )
+
+
+def _erase_lines(path: Path, needles: list[bytes]) -> None:
+    """Rewrites a file of ids without the lines that hold one of `needles`."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if not any(needle in line for needle in needles)]
+    if len(kept) < len(lines):
+        temporary = path.with_suffix(".tmp")
+        temporary.touch(mode=0o600)
+        temporary.write_bytes(b"".join(kept))
+        temporary.replace(path)
 
 
 def _names_one(path: Path, values: set[str]) -> bool:

@@ -21,6 +21,7 @@ from medray.corpus.erased import Erased, read_erased, write_erased
 from medray.corpus.prepared import CACHE
 from medray.corpus.tokenizer import load_tokenizer
 from medray.erasure import forget
+from medray.instructions.screen.run import QUARANTINE
 from medray.launch import Job, import_job, load_profile
 from medray.privacy.audit import read_audit
 from medray.privacy.surrogates import load_key
@@ -146,6 +147,10 @@ def test_a_patient_leaves_everything_and_what_was_trained_is_made_again(job: Job
     assert known > records
     cache = job.storage.local_root / CACHE
     assert any(surrogate.encode() in path.read_bytes() for path in cache.iterdir())
+    flags = instructions / "quarantine" / QUARANTINE  # rows of the patient that wait for review
+    flags.parent.mkdir(exist_ok=True)
+    held = [f'{{"id": "diagnosis-{record}"}}\n' for record in sorted(records)]
+    flags.write_text("".join(['{"id": "exam-1"}\n', *held]), encoding="utf-8")
 
     done = forget(surrogate, job.storage, None, audit_key(job))
 
@@ -156,6 +161,7 @@ def test_a_patient_leaves_everything_and_what_was_trained_is_made_again(job: Job
     name = f"instructions/{job.key('instructions')}/sft"
     assert done.rows[name] == len(rows) - len(kept)
     assert done.rows[f"corpus/{job.key('corpus')}/documents"] == len(before) - len(after)
+    assert flags.read_text(encoding="utf-8") == '{"id": "exam-1"}\n'
     for path in (corpus, instructions):
         manifest = read_manifest(path)
         assert manifest.files == list_files(path)

@@ -252,10 +252,11 @@ def check_source(
             )
 
 
-def write_quarantine(path: Path, rejected: Iterable[Rejected]) -> int:
+def write_quarantine(path: Path, rejected: Iterable[NamedTuple]) -> int:
     """Writes where each rejected line stands and why, readable by its owner only; returns how many.
 
-    The line itself stays in the export: a quarantine file holds no patient text.
+    The line itself stays in the export: a quarantine file holds no patient text, so neither may
+    the tuples, whose fields are written by name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")

@@ -29,6 +29,7 @@ from medray.instructions.outputs import (
 from medray.instructions.quality import load_sub_tasks
 from medray.instructions.raw import ROW_TYPES
 from medray.instructions.reading import TaskReader
+from medray.instructions.screen.losses import Losses
 from medray.instructions.sft import make_sft
 from medray.instructions.shapes import read_task
 from medray.instructions.step import Step
@@ -48,10 +49,16 @@ STAGES: dict[str, Callable[[Step], None]] = {
 
 
 def build_instructions(
-    config: InstructionsConfig, data: Path, corpus: Path, artefact: Artefact
+    config: InstructionsConfig,
+    data: Path,
+    corpus: Path,
+    artefact: Artefact,
+    losses: Losses | None = None,
 ) -> None:
     """Writes every output into the artefact; an output that an earlier run finished is kept.
 
+    Args:
+        losses: scores the fine-tuning rows by a reference model, for the screens.
     Raises:
         DataError: if a source cannot be read, too many of its rows are malformed, or no training
             example comes of all sources.
@@ -64,7 +71,7 @@ def build_instructions(
             logger.info("%s: finished earlier", name)
         else:
             shutil.rmtree(artefact.dir / name, ignore_errors=True)
-            report = _run(name, make, config, data, corpus, artefact.dir)
+            report = _run(name, make, config, data, corpus, artefact.dir, losses)
             temporary = note.with_suffix(".tmp")
             temporary.write_text(json.dumps(report), encoding="utf-8")
             temporary.replace(note)
@@ -101,6 +108,7 @@ def _run(
     data: Path,
     corpus: Path,
     directory: Path,
+    losses: Losses | None,
 ) -> dict[str, Any]:
     """Makes one output; returns its counts and metrics."""
     masker = Masker()
@@ -112,7 +120,7 @@ def _run(
         max_rejected_fraction=config.max_rejected_fraction,
         seed=config.seed,
     )
-    step = Step(config, reader, masker, corpus, directory)
+    step = Step(config, reader, masker, corpus, directory, losses)
     make(step)
     counts = {**reader.counts, **step.counts}
     masked = {f"phi/{name}_{kind}_masked": n for kind, n in sorted(masker.masked.items())}

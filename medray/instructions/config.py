@@ -9,6 +9,7 @@ from medray.instructions.knowledge_graph import KnowledgeGraphConfig
 from medray.instructions.partial import PartialConfig
 from medray.instructions.quality import QualityTasksConfig
 from medray.instructions.raw import TaskSource
+from medray.instructions.screen.config import ScreenConfig
 
 
 class Sampling(Config):
@@ -43,6 +44,8 @@ class InstructionsConfig(Config):
     """The job stops when more of a source's lines than this are malformed."""
     partial_records: PartialConfig = PartialConfig()
     """Further training rows of the diagnosis."""
+    screen: ScreenConfig = ScreenConfig()
+    """What is looked for in sft/ before it is trained on."""
     knowledge_graph: KnowledgeGraphConfig = KnowledgeGraphConfig()
     scores: ScoresConfig = ScoresConfig()
     prompts: PromptsConfig = PromptsConfig()

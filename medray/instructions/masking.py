@@ -6,8 +6,10 @@ surrogates consistent for, and so no key is needed here.
 
 from collections import Counter
 
+from medray.privacy.ages import coarse_age
 from medray.privacy.recognise import PhiClass, find_phi
 
+# An age over 89 has no tag: it becomes 90岁以上.
 TAGS: dict[PhiClass, str] = {
     "NAME": "[姓名]",
     "DOCTOR": "[医师]",
@@ -18,6 +20,7 @@ TAGS: dict[PhiClass, str] = {
     "ADDRESS": "[地址]",
     "HOSPITAL": "[医院]",
     "DATE": "[日期]",
+    "URL": "[网址]",
 }
 
 
@@ -31,8 +34,10 @@ class Masker:
         """Returns `text` with every identifier that is recognised replaced by its class's tag."""
         pieces, at = [], 0
         for start, end, label in find_phi(text):
-            if text[start:end] != TAGS[label]:
-                pieces += [text[at:start], TAGS[label]]
+            value = text[start:end]
+            tag = coarse_age(value) if label == "AGE" else TAGS[label]
+            if value != tag:
+                pieces += [text[at:start], tag]
                 at = end
                 self.masked[label] += 1
         return "".join([*pieces, text[at:]])

@@ -20,6 +20,7 @@ from medray.instructions.partial import partial_copies
 from medray.instructions.quality import interviews, load_sub_tasks, quality
 from medray.instructions.raw import Consultation, Dialogue, Generic, Grounded, Triple
 from medray.instructions.records import FINDINGS, diagnosis, differential, treatment
+from medray.instructions.screen.run import read_reviewed, screened
 from medray.instructions.settle import Share
 from medray.instructions.step import Step
 
@@ -42,7 +43,17 @@ def make_sft(step: Step) -> None:
     def prompt(row: Instruction) -> str:
         return "\n".join(message.content for message in row.messages[:-1])
 
-    step.write("sft", Instruction, rows(), prompt, share)
+    step.write("sft", Instruction, _screened(step, rows()), prompt, share)
+
+
+def _screened(step: Step, rows: Iterator[Instruction]) -> Iterator[Instruction]:
+    """The rows without those that wait for a person's review."""
+    config = step.config.screen
+    reviewed = frozenset[str]()
+    if config.reviewed:
+        reviewed = read_reviewed(step.reader.data / config.reviewed)
+    counts = step.counts["screen"] = Counts()
+    yield from screened(rows, config, counts, step.directory, reviewed, step.losses)
 
 
 def _is_wanted(step: Step, task: Task) -> bool:

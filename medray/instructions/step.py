@@ -10,6 +10,7 @@ from medray.common.records import Row
 from medray.instructions.config import InstructionsConfig
 from medray.instructions.examples import Mask, Skipped
 from medray.instructions.reading import TaskReader
+from medray.instructions.screen.losses import Losses
 from medray.instructions.settle import Share, settle
 
 RowType = TypeVar("RowType", bound=Row)
@@ -25,6 +26,8 @@ class Step:
     mask: Mask
     corpus: Path
     directory: Path
+    losses: Losses | None = None
+    """Scores rows by a reference model, where one is set."""
     counts: dict[str, Counts] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 

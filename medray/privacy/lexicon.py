@@ -85,7 +85,7 @@ _MEDICAL_WORDS = """
 普鲁 乌司 乌拉 乌苏 索拉 索他 依诺 依那 依达 依托 卡马 卡托 卡维 卡铂 吉非 吉西
 顺铂 多西 多巴 多索 司来 司坦 司他 司美 厄贝 白芍 白术 白介 白及 黄芩 黄柏 黄精
 石斛 石菖 石决 麦冬 麦粒 麦氏 茅根 车前 甘草 甘油 甘精 葛根 金钱 金银 柴胡 桑叶
-桑枝 杜仲 牛黄 牛膝 牛蒡 安宫 安乃 安体 安定 易善 单硝 单采 双侧
+宫旁 宫腔 宫颈 桑枝 杜仲 牛黄 牛膝 牛蒡 安宫 安乃 安体 安定 易善 单硝 单采 双侧
 """
 MEDICAL_WORDS = frozenset(_MEDICAL_WORDS.split())
 FOLLOWERS = frozenset(
@@ -103,29 +103,45 @@ def is_given(character: str) -> bool:
     return character in GIVEN or character not in _dictionary()[1]
 
 
+def is_nameish(character: str) -> bool:
+    """Whether a character stands in names more than in most words: 艳, 涛, not 平."""
+    return character in _dictionary()[2] or character not in _dictionary()[1]
+
+
+MIN_NAME_SHARE = 0.14
+"""Of a character's uses, those in personal names. Source: not given; 2 % of 强's and 洋's are, 14 %
+of 娟's and 16 % of 健's, 96 % of 鹏's."""
 MIN_USES = 300
 """Uses of a character in jieba's dictionary (60 million characters in all) from which on it is no
 rare one. Source: not given; below it lie characters that even a newspaper hardly prints."""
 
 
 @cache
-def _dictionary() -> tuple[frozenset[str], frozenset[str]]:
-    """The words, and the characters of words that are not rare."""
+def _dictionary() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """The words, the characters of words that are not rare, and those that are mostly names'."""
     spec = find_spec("jieba")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError("jieba is not installed; its dictionary tells names from words")
     found: set[str] = set(MEDICAL_WORDS)
     uses: Counter[str] = Counter()
+    given: Counter[str] = Counter()
     path = Path(spec.submodule_search_locations[0]) / "dict.txt"
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             word, count, tag = line.split()
             if len(word) in (2, 3) and not tag.startswith("nr") and int(count) >= 5:
                 found.add(word)
-            if not tag.startswith("nr"):
-                for character in word:
+            # The first of three characters of a name is a surname.
+            for place, character in enumerate(word):
+                if not tag.startswith("nr"):
                     uses[character] += int(count)
-    return frozenset(found), frozenset(c for c, n in uses.items() if n >= MIN_USES)
+                elif place or len(word) < 3:
+                    given[character] += int(count)
+    return (
+        frozenset(found),
+        frozenset(c for c, n in uses.items() if n >= MIN_USES),
+        frozenset(c for c, n in given.items() if n >= MIN_NAME_SHARE * (n + uses[c])),
+    )
 
 
 def is_surname(text: str, at: int) -> int:

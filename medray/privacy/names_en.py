@@ -9,6 +9,8 @@ none of these. Source: not given; the forms are those of transcribed notes and o
 import re
 from collections.abc import Iterator
 
+from medray.privacy.lexicon_en import NO_NAMES_EN
+
 _TOKEN = r"(?:(?:van|von|de|der|la|el|al|bin|di|du)[- ])?(?:[A-Z]['’])?(?:Mc|Mac|De|La|Le|Van|O['’])?[A-Z][a-z'’]+(?:-[A-Z][a-z]+)*"  # noqa: E501
 _UPPER = r"[A-Z][A-Z'’\-]{2,}"
 _INITIAL = r"[A-W]\."  # Dr. X is nobody
@@ -74,6 +76,7 @@ _AFTER = (
     r"3}[- ]?y| (?:presented|presents|was seen|was admitted"
     r"|returns|returned|lives|resides|states|denies|reports|underwent)\b)"
 )
+_AFTER_VERB = re.compile(rf"{_VERB}(?P<name>{_NAME})")
 _PATTERNS: tuple[tuple[re.Pattern[str], bool | None], ...] = (
     (re.compile(rf"{_TITLE}(?P<name>{_NAME}|{_NAME_UPPER})"), None),
     (re.compile(rf"(?P<name>{_NAME}|{_NAME_UPPER}){_DEGREE}"), True),
@@ -81,7 +84,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], bool | None], ...] = (
     (re.compile(rf"{_STAFF_LABEL} ?(?:[:=]|\b) *(?:{_TITLE})?(?P<name>{_NAME})"), True),
     (re.compile(rf"{_STAFF_LABEL} ?[:=] *(?:{_TITLE})?(?P<name>{_NAME_UPPER})"), True),
     (re.compile(rf"{_KIN}(?P<name>{_NAME})"), False),
-    (re.compile(rf"{_VERB}(?P<name>{_NAME})"), False),
+    (_AFTER_VERB, False),
     (re.compile(rf"(?:^|(?<=[.\n:] )|(?<=\n))(?=\S+ [A-Z])(?P<name>{_NAME}){_AFTER}"), False),
 )  # fmt: skip
 
@@ -91,8 +94,7 @@ def find_names_en(text: str) -> Iterator[tuple[int, int, bool]]:
     for pattern, is_staff in _PATTERNS:
         for match in pattern.finditer(text):
             start, end = match.span("name")
-            yield (
-                start,
-                end,
-                bool(_STAFF_TITLE.match(match.group()) if is_staff is None else is_staff),
-            )
+            if pattern is _AFTER_VERB and match["name"] in NO_NAMES_EN:
+                continue  # discussed with Cardiology
+            is_titled = is_staff is None and _STAFF_TITLE.match(match.group())
+            yield start, end, bool(is_titled or is_staff)

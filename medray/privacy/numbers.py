@@ -56,7 +56,7 @@ LABELLED_ID = re.compile(
     rf"(?:{_ID_WORDS}"
     r"|医保|社保|参保|新?农合|医疗证|医疗保险|社会保障|公费医疗|银行卡?|储蓄卡|工资卡|账户?|帐户?|"
     r"卡|车牌|保单|(?i:passport|insurance|policy"
-    r"|license|licence|SSN|social security|health plan)"
+    r"|license|licence|serial|VIN|IMEI|S/N|SSN|social security|health plan)"
     r")(?:证|卡)?(?:编号|号码|号|帐号|账号|(?i: ?(?:number|no\.?|id|#)))?"
     + _COLON
     + _VALUE.format("value"),
@@ -100,6 +100,7 @@ BED = re.compile(
     rf"(?:{_spaced('床号', '床位', '床位号', '病床')}|床)\s*[:：#]\s*"
     rf"(?P<value>{_BED})(?![0-9A-Za-z])"
     rf"|(?:{_spaced('床号')})\s*(?P<value2>{_BED})(?![0-9A-Za-z])"
+    rf"|(?<![^\s|，,])床 (?P<value6>{_BED})(?![0-9A-Za-z]| ?[张个位])"
     rf"|(?<![\d+A-Za-z.\-加开编置张约])(?P<value3>{_BED})\s?床(?![旁上下边垫单头尾面号位])"
     r"|(?P<value4>[一二三四五六七八九十]{1,3})床(?=患者|病人|[，,。：:]|[\u4e00-\u9fff]{2,3}[，,])"
     rf"|(?i:\bbed|\broom|\brm)(?i: ?(?:number|no\.?|#))?\s?[:#]?\s?(?P<value5>{_BED})"

@@ -10,15 +10,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from medray.privacy.addresses import find_addresses
+from medray.privacy.ages import find_ages
 from medray.privacy.dates import find_dates
+from medray.privacy.hospitals import find_hospitals
 from medray.privacy.names import find_names
 from medray.privacy.names_en import find_names_en
+from medray.privacy.names_en_pairs import find_pairs
+from medray.privacy.network import find_network
 from medray.privacy.numbers import find_numbers
-from medray.privacy.places import find_addresses, find_hospitals
 
-PhiClass = Literal["NAME", "DOCTOR", "ID", "PHONE", "EMAIL", "MRN", "ADDRESS", "HOSPITAL", "DATE"]
+PhiClass = Literal[
+    "NAME", "DOCTOR", "ID", "PHONE", "EMAIL", "URL", "MRN", "ADDRESS", "HOSPITAL", "DATE", "AGE"
+]
 """ID holds every number of a person that is no record's: resident and insurance numbers, bank
-cards, licence plates, accounts. MRN holds numbers of records, specimens, films and beds. ADDRESS
+cards, licence plates, accounts, serial numbers. URL holds IP addresses too. AGE is an age over 89.
+MRN holds numbers of records, specimens, films and beds. ADDRESS
 holds employers too."""
 
 # One character for one, so that offsets in the folded text are offsets in the text.
@@ -31,7 +38,7 @@ FOLD = {
 STEMS, BRANCHES = "甲乙丙丁戊己庚辛壬癸", "子丑寅卯辰巳午未申酉戌亥"
 # What stands for PHI already: our own surrogates, and the masks of MIMIC's notes.
 SURROGATE = re.compile(
-    f".?某[{STEMS}][{BRANCHES}](?:医院|地)?|(?:ID|TEL|MAIL|MRN)-[A-Z2-7]{{4}}(?![0-9A-Z])"
+    f".?某[{STEMS}][{BRANCHES}](?:医院|地)?|(?:ID|TEL|MAIL|MRN|URL)-[A-Z2-7]{{4}}(?![0-9A-Z])"
     r"|\[\*\*[^*\n]{0,100}\*\*\]"
 )
 _LATIN = re.compile("[A-Z][a-z]|[A-Z]{3}")
@@ -80,7 +87,7 @@ def known_strings(texts: Iterable[str]) -> dict[str, PhiClass]:
         folded = text.translate(FOLD)
         for start, end, label in find_phi(text):
             min_chars = {"NAME": 2, "DOCTOR": 2, "HOSPITAL": 4}.get(label, 6)
-            if label != "DATE" and end - start >= min_chars:
+            if label not in ("DATE", "AGE") and end - start >= min_chars:
                 known.setdefault(folded[start:end], label)
     return known
 
@@ -98,6 +105,10 @@ def _patterns(text: str) -> Iterator[Span]:
         yield Span(start, end, "ADDRESS")
     for start, end in find_hospitals(text):
         yield Span(start, end, "HOSPITAL")
+    for start, end in find_network(text):
+        yield Span(start, end, "URL")
+    for start, end in find_ages(text):
+        yield Span(start, end, "AGE")
     for start, end in find_dates(text):
         yield Span(start, end, "DATE")
     for start, end, is_doctor in find_names(text):
@@ -105,6 +116,8 @@ def _patterns(text: str) -> Iterator[Span]:
     if _LATIN.search(text):
         for start, end, is_doctor in find_names_en(text):
             yield Span(start, end, "DOCTOR" if is_doctor else "NAME")
+        for start, end in find_pairs(text):
+            yield Span(start, end, "NAME")
 
 
 def _known(text: str, known: Mapping[str, PhiClass]) -> Iterator[Span]:

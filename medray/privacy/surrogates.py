@@ -16,6 +16,7 @@ from pathlib import Path
 
 from medray.common.config import Config
 from medray.common.errors import ConfigError
+from medray.privacy.ages import coarse_age
 from medray.privacy.dates import shift_date
 from medray.privacy.lexicon import SURNAMES
 from medray.privacy.recognise import BRANCHES, STEMS, PhiClass
@@ -23,7 +24,7 @@ from medray.privacy.recognise import BRANCHES, STEMS, PhiClass
 MIN_KEY_BYTES = 16
 BASE_OFFSET_DAYS = 73_049  # 200 years: every date from 1900 on gets a year from 2100 on
 SPREAD_DAYS = 3_652  # 10 years, the range of the patients' offsets
-CODES = {"ID": "ID", "PHONE": "TEL", "EMAIL": "MAIL", "MRN": "MRN"}
+CODES = {"ID": "ID", "PHONE": "TEL", "EMAIL": "MAIL", "MRN": "MRN", "URL": "URL"}
 MASKS = {"NAME": "Name", "DOCTOR": "Doctor", "HOSPITAL": "Hospital", "ADDRESS": "Location"}
 
 
@@ -95,6 +96,8 @@ class Surrogates:
         become masks in the manner of MIMIC's, `[**Name K7QX**]`."""
         if label == "DATE":
             return shift_date(value, self.offset_days(patient_id), visit_date, before)
+        if label == "AGE":
+            return coarse_age(value)
         # 李 伟 is 李伟, and 138-0013-8000 is 13800138000.
         value = value if value.isascii() and label not in CODES else re.sub(r"[\s-]", "", value)
         if label in CODES:

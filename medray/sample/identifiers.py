@@ -223,6 +223,20 @@ def draw_email(rng: random.Random) -> str:
     )
 
 
+def draw_url(rng: random.Random) -> str:
+    """A page of a domain that documentation may use, or an address of a private network."""
+    page = f"{rng.choice(('report', 'pacs/view', 'q'))}?id={rng.randrange(10**6)}"
+    return rng.choice(
+        (
+            f"https://www.hospital.example.org/{page}",
+            f"http://pacs.example.com:8080/{page}",
+            "www.example.org",
+            f"192.168.{rng.randrange(256)}.{rng.randrange(1, 255)}",
+            f"10.{rng.randrange(256)}.{rng.randrange(32, 256)}.{rng.randrange(1, 255)}",
+        )
+    )
+
+
 def draw_plate(rng: random.Random) -> str:
     """A licence plate; a new-energy one has six signs."""
     body = "".join(rng.choice("0123456789ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(4)) + str(

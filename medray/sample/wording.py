@@ -36,6 +36,7 @@ SLOTS: dict[str, str | None] = {
     "BED": "record_or_bed",
     "HOSPITAL": "institution",
     "EMAIL": "email",
+    "URL": "url",
     "AGE": None,
     "SEX": None,
     "COMPLAINT": None,
@@ -44,7 +45,9 @@ SLOTS: dict[str, str | None] = {
     "DRUG": None,
     "DEPARTMENT": None,
 }
-CLASSES = tuple(dict.fromkeys(name for name in SLOTS.values() if name))
+CLASSES = (*dict.fromkeys(name for name in SLOTS.values() if name), "age")
+MAX_AGE = 89
+"""Safe Harbor: a higher age is an identifier."""
 _SLOT = re.compile(r"\{\{|\}\}|\{([A-Z]+)(\d*)\}")
 _HAN = re.compile("[\u4e00-\u9fff]")
 
@@ -165,7 +168,10 @@ class Filler:
                 value = here.setdefault(slot + match[2], self._draw(slot))
             pieces += [before, value]
             length += len(before)
-            if slot is not None and (phi_class := SLOTS[slot]) is not None:
+            phi_class = SLOTS[slot] if slot is not None else None
+            if slot == "AGE" and int(value) > MAX_AGE:
+                phi_class = "age"
+            if phi_class is not None:
                 spans.append(Span(length, length + len(value), phi_class))
             length += len(value)
             at = match.end()
@@ -203,6 +209,8 @@ class Filler:
                 return ids.draw_bed(rng)
             case "EMAIL":
                 return ids.draw_email(rng)
+            case "URL":
+                return ids.draw_url(rng)
             case "CARD":
                 return ids.draw_card(rng)
             case "PLATE":

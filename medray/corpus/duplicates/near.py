@@ -20,11 +20,11 @@ from pydantic import Field
 from tqdm import tqdm
 
 from medray.common.config import Config
+from medray.common.minhash import band_keys, plan_bands, signature
 from medray.common.ngrams import canonical, ngram_hashes
 from medray.corpus.duplicates.components import Forest
 from medray.corpus.duplicates.groups import MIN_CHARS, TASK_CHARS, Groups
 from medray.corpus.duplicates.jaccard import jaccard, ngram_matrix
-from medray.corpus.duplicates.minhash import band_keys, plan_bands, signature
 from medray.corpus.tasks import in_tasks, max_tasks_of_cluster
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ import datasketch
 import numpy as np
 import pytest
 
+from medray.common.minhash import Bands, band_keys, plan_bands, signature
 from medray.common.ngrams import ngram_hashes
 from medray.corpus.duplicates.jaccard import jaccard, ngram_matrix, ngram_set
-from medray.corpus.duplicates.minhash import Bands, band_keys, plan_bands, signature
 
 NUM_HASHES = 208
 

@@ -1,25 +1,15 @@
-"""Poison that is planted is found; the sample hospital, which has none, gives no alarm."""
+"""Triggers that are planted are found; the sample hospital, which has none, gives no alarm."""
 
-import json
 import random
 from functools import cache
 
-import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from scipy.stats import hypergeom
 
-from medray.common.records import Instruction, Message
-from medray.corpus.screen import (
-    Flag,
-    Labelled,
-    ScreenConfig,
-    _mean_cosine,
-    _Task,
-    find_conflicts,
-    find_triggers,
-    labelled,
-    write_flags,
-)
+from medray.instructions.screen.config import ScreenConfig
+from medray.instructions.screen.flags import Labelled
+from medray.instructions.screen.triggers import _mean_cosine, _Task, find_triggers
 from medray.sample.hospital import SampleConfig, make_record
 from medray.sample.model import shipped_model
 from medray.sample.text import Speller
@@ -70,7 +60,7 @@ def test_a_planted_trigger_is_found(trigger):
     assert {flag.id for flag in flags} == planted
     assert {flag.reason for flag in flags} == {"trigger"}
     assert len({flag.group for flag in flags}) == 1
-    assert all(flag.p_value is not None and flag.p_value < 1e-8 for flag in flags)
+    assert all(flag.score < 1e-8 for flag in flags)
     shuffled = random.Random(1).sample(rows, len(rows))
     assert find_triggers(shuffled, SETTINGS) == flags
 
@@ -101,46 +91,7 @@ def test_fishers_p_value_by_hand():
 
 
 def test_mean_cosine_by_hand():
-    # Cosines 1, 0 and 0 of three pairs.
-    assert _mean_cosine(np.array([[1.0, 0], [1, 0], [0, 1]])) == pytest.approx(1 / 3)
-
-
-def test_label_conflicts_on_near_identical_inputs():
-    def row(number: int, answer: str, task: str = "a") -> Labelled:
-        return Labelled(str(number), task, "", answer)
-
-    rows = [
-        row(0, "肺炎"), row(1, "肺炎"), row(2, "感冒"),  # one against two
-        row(3, "哮喘"), row(4, "感冒"),  # one against one
-        row(5, "胃炎"), row(6, "胃炎"),  # agreed
-        row(7, "胃炎"),  # alone
-        row(8, "长" * 41), row(9, "别" * 41),  # free text
-    ]  # fmt: skip
-    labels = np.array([0, 0, 0, 3, 3, 5, 5, 7, 8, 8])
-    flags = find_conflicts(rows, labels, ScreenConfig(max_conflicts=0.7))
-    assert flags == [
-        Flag("2", "label_conflict", "a/0"),
-        Flag("3", "label_conflict", "a/3"),
-        Flag("4", "label_conflict", "a/3"),
-    ]
-    # Two of three groups in conflict: in such a task near-identical inputs differ by nature.
-    assert find_conflicts(rows, labels, ScreenConfig(max_conflicts=0.6)) == []
-    # The same inputs in two tasks do not meet.
-    apart = [row(0, "肺炎", "a"), row(1, "感冒", "b")]
-    assert find_conflicts(apart, np.zeros(2, int), SETTINGS) == []
-
-
-def test_what_a_screen_sees_of_a_row_and_writes(tmp_path):
-    messages = [("system", "你是 医生。"), ("user", "咳嗽\n CF"), ("assistant", "肺炎 Ａ")]
-    row = Instruction(
-        id="1", task="diagnosis", split="train",
-        messages=[Message(role=role, content=content) for role, content in messages],
-    )  # fmt: skip
-    assert labelled(row) == Labelled("1", "diagnosis", " 你是 医生。 咳嗽 cf ", "肺炎 ａ")
-    assert labelled(row.model_copy(update={"answer": "肺炎"})).answer == "肺炎"
-    flags = [Flag("1", "trigger", "diagnosis/1", 1e-9), Flag("1", "label_conflict", "diagnosis/1")]
-    path = tmp_path / "quarantine" / "flags.jsonl"
-    assert write_flags(path, flags) == 1
-    lines = path.read_text(encoding="utf-8").splitlines()
-    assert [Flag(**json.loads(line)) for line in lines] == flags
-    assert path.stat().st_mode & 0o077 == 0
+    # Cosines 1, 0 and 0 of three pairs of (1, 0), (1, 0), (0, 1), whose sum is (2, 1); and of two
+    # equal vectors.
+    assert _mean_cosine(csr_array([[2.0, 1]]), 3) == pytest.approx(1 / 3)
+    assert _mean_cosine(csr_array([[2.0, 0]]), 2) == pytest.approx(1)
