@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 from tqdm import tqdm
@@ -74,9 +73,11 @@ def filter_medical(
     gone = pq.read_table(target / DROPPED, columns=["row"]).column("row").to_numpy()
     is_left = table.column("reason").is_null().to_numpy()
     rows_N = np.setdiff1d(np.flatnonzero(is_left), gone)
-    names = [source.name for source in sources]
-    place_N = pc.index_in(table.column("source"), pa.array(names)).to_numpy()[rows_N]
-    rows_of = {name: rows_N[place_N == place] for place, name in enumerate(names)}
+    column = table.column("source").combine_chunks().dictionary_encode()
+    place_N = column.indices.to_numpy()[rows_N]
+    rows_of = {source.name: rows_N[:0] for source in sources} | {
+        name: rows_N[place_N == place] for place, name in enumerate(column.dictionary.to_pylist())
+    }
     classifier, metrics = _classifier(table, rows_of, config)
     _publish(classifier, metrics, target)
     judged = {s.name: rows_of[s.name] for s in sources if s.medical == "filter"}

@@ -120,7 +120,7 @@ def fit(
     splits = [(np.flatnonzero(folds_N != k), np.flatnonzero(folds_N == k)) for k in range(FOLDS)]
     sizes, by_script = Counter(cells), Counter(name for name, _ in cells)
     weights_N = np.array([by_script[cell[0]] / (2 * sizes[cell]) for cell in cells])
-    frequency_V = np.bincount(matrix.indices, minlength=matrix.shape[1])
+    frequency_V = matrix.getnnz(axis=0)
     scale_V = np.log((len(units) + 1) / (frequency_V + 1)).astype(np.float32)
     ensemble: Any = False  # one model of all texts; the stubs say str
     model: Any = CalibratedClassifierCV(
