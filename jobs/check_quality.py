@@ -18,6 +18,7 @@ def run(job: Job) -> Path:
     labels there is a report alone."""
 
     def work(artefact: Artefact) -> None:
+        job.use_all_threads()
         quality = job.path("instructions") / "quality"
         labels = (row for batch in read_batches(quality / "labels") for row in batch.to_pylist())
         check_quality(

@@ -23,6 +23,7 @@ def run(job: Job) -> Path:
     """Only the sample hospital knows the truth; with outside data those figures are n/a."""
 
     def work(artefact: Artefact) -> None:
+        job.use_all_threads()
         hospital = None if job.data is not None else job.path("sample")
         evaluate(
             job.profile.evaluation,

@@ -99,6 +99,15 @@ class Job:
         if self.data is not None:
             self.fingerprint = fingerprint_directory(self.data)
 
+    def use_all_threads(self) -> None:
+        """Gives a model that runs in this process the cores that training's workers have."""
+        import torch
+
+        workers = self.profile.workers
+        if not workers.use_gpu:
+            threads = workers.num_workers * workers.threads_per_worker
+            torch.set_num_threads(min(threads, os.cpu_count() or 1))
+
     def parents(self, step: str) -> list[str]:
         """The steps that `step` is made from; with outside data there is no sample hospital."""
         return [parent for parent in PARENTS[step] if parent != "sample" or self.data is None]

@@ -7,6 +7,8 @@ Source: [EMR-LLM 1.3], [ClinicalGPT 2.2, 3.1].
 
 from typing import Any
 
+from pydantic import Field
+
 from medray.common.manifest import Artefact
 from medray.common.records import Instruction
 from medray.common.rows import read_rows
@@ -27,6 +29,9 @@ class SftConfig(OptimiserConfig):
     """None fine-tunes every weight."""
     block_tokens: int = 1024
     """Longest example [ClinicalGPT 3.1]; also the size of a packed block."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Training examples to draw from, the first of the shuffled artefact; None: all. For runs of
+    so few steps that to tokenise all takes longer than to learn."""
     num_heldout: int = 2000
     """Held-out examples that the loss is measured on."""
     seed: int = 0
@@ -59,15 +64,13 @@ def _train(arguments: dict[str, Any]) -> None:
         model = add_lora(model, config.lora, config.seed)
     directory = storage.fetch(*arguments["instructions"]) / "sft"
     rows = list(read_rows(directory, Instruction))
-    train = pack_instructions(
-        [row for row in rows if row.split == "train"], tokenizer, config.block_tokens, "train"
-    )
+    train = [row for row in rows if row.split == "train"][: config.max_rows]
     heldout = [row for row in rows if row.split == "dev"][: config.num_heldout]
     train_language_model(
         "sft",
         model,
         tokenizer,
-        train,
+        pack_instructions(train, tokenizer, config.block_tokens, "train"),
         pack_instructions(heldout, tokenizer, config.block_tokens, "held-out"),
         config,
         arguments["workers"],
