@@ -32,7 +32,12 @@ from medray.corpus.duplicates.find import DROPPED, WORK, find_duplicates
 from medray.corpus.duplicates.near import NearDuplicateConfig
 from medray.corpus.erased import read_erased
 from medray.corpus.medical.classifier import MedicalClassifier
-from medray.corpus.medical.filter import NOT_MEDICAL, MedicalFilterConfig, filter_medical
+from medray.corpus.medical.filter import (
+    NOT_MEDICAL,
+    MedicalFilterConfig,
+    check_filter,
+    filter_medical,
+)
 from medray.corpus.prepared import CACHE, PREPARED
 from medray.corpus.readers.reading import open_files, read_corpus
 from medray.corpus.shards import write_documents
@@ -86,7 +91,7 @@ class CorpusConfig(Config):
             raise ValueError(f"sources need different names, got {', '.join(names)}")
         if not any(source.pretrain and not source.general for source in self.sources):
             raise ValueError("no source has pretrain: true, so there is nothing to train on")
-        _check_filter(self.sources, self.medical_filter)
+        check_filter(self.sources, self.medical_filter)
         kept = {*self.decontamination.keep, *(self.near_duplicates or self.decontamination).keep}
         if unknown := kept - set(names):
             raise ValueError(f"keep names sources that there are not: {', '.join(sorted(unknown))}")
@@ -160,25 +165,6 @@ def pack_corpus(config: CorpusConfig, target: Path, tokenizer_path: Path | None)
         config.block_tokens,
         config.replay_fraction,
     )
-
-
-def _check_filter(sources: list[CorpusSource], config: MedicalFilterConfig | None) -> None:
-    """Raises ValueError if the sources do not fit the medical filter."""
-    filtered = {source.name for source in sources if source.medical == "filter"}
-    if filtered and config is None:
-        raise ValueError(f"{', '.join(sorted(filtered))}: medical: filter needs medical_filter")
-    if config is None or config.train is None:
-        return
-    general = {source.name for source in sources if source.general}
-    trusted = {source.name for source in sources} - general - filtered
-    for side, names, allowed in (
-        ("medical", config.train.medical, trusted), ("general", config.train.general, general),
-    ):  # fmt: skip
-        if wrong := set(names) - allowed:
-            raise ValueError(
-                f"medical_filter.train.{side} may name {', '.join(sorted(allowed)) or 'no source'}"
-                f"; not {', '.join(sorted(wrong))}"
-            )
 
 
 def _read(config: CorpusConfig, data: Path, artefact: Artefact) -> Outcome:

@@ -55,6 +55,25 @@ class MedicalFilterConfig(Config):
         return Path(self.model).expanduser()
 
 
+def check_filter(sources: list[CorpusSource], config: MedicalFilterConfig | None) -> None:
+    """Raises ValueError if the sources do not fit the medical filter."""
+    filtered = {source.name for source in sources if source.medical == "filter"}
+    if filtered and config is None:
+        raise ValueError(f"{', '.join(sorted(filtered))}: medical: filter needs medical_filter")
+    if config is None or config.train is None:
+        return
+    general = {source.name for source in sources if source.general}
+    trusted = {source.name for source in sources} - general - filtered
+    for side, names, allowed in (
+        ("medical", config.train.medical, trusted), ("general", config.train.general, general),
+    ):  # fmt: skip
+        if wrong := set(names) - allowed:
+            raise ValueError(
+                f"medical_filter.train.{side} may name {', '.join(sorted(allowed)) or 'no source'}"
+                f"; not {', '.join(sorted(wrong))}"
+            )
+
+
 def filter_medical(
     target: Path,
     sources: list[CorpusSource],
