@@ -1,5 +1,8 @@
 """Settings of `build_instructions`."""
 
+from fnmatch import fnmatchcase
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from medray.common.config import Config
@@ -21,6 +24,17 @@ class Sampling(Config):
     """Dev rows at most."""
     weight: float = Field(default=1.0, ge=0)
     """Copies of each training row: 2 repeats it, 0.5 keeps half of the rows."""
+    group_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Weights of groups of rows in place of `weight`. A group is the department of a record, the
+    subject of an exam, the relation of a triple, indicator/sub-task of quality control; a name
+    may be a shell pattern (`pci-*`), and the first that fits counts."""
+
+    def weight_of(self, group: str | None) -> float:
+        """The weight of the rows of a group."""
+        for pattern, weight in self.group_weights.items():
+            if fnmatchcase(group or "", pattern):
+                return weight
+        return self.weight
 
 
 class InstructionsConfig(Config):

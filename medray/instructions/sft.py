@@ -38,7 +38,7 @@ def make_sft(step: Step) -> None:
         sampling = step.config.sampling_of(row.task)  # pyright: ignore[reportArgumentType]
         if row.split == "dev":
             return Share(f"{row.task}_dev", sampling.max_dev_rows)
-        return Share(f"{row.task}_train", sampling.max_rows, sampling.weight)
+        return Share(f"{row.task}_train", sampling.max_rows, sampling.weight_of(row.group))
 
     def prompt(row: Instruction) -> str:
         return "\n".join(message.content for message in row.messages[:-1])
