@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from medray.common.config import Config
-from medray.common.storage import StorageConfig
+from medray.common.storage import Place, StorageConfig
 from medray.corpus.prepare import CorpusConfig
 from medray.evaluation.run import EvaluationConfig
 from medray.instructions.build import InstructionsConfig
@@ -36,7 +36,7 @@ class Profile(Config):
     """Everything a run needs. Source of the values: METHOD.md for a100x8, measured for laptop."""
 
     storage: StorageConfig
-    data: str = ""
+    data: Place = ""
     """Directory of the hospital's exports, or the URI of one in an object store, which is copied
     below storage.root or storage.cache; empty: the sample hospital. Set by --data."""
     min_free_disk_gb: float = Field(2.0, ge=0)

@@ -8,11 +8,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medray.common.errors import ConfigError
 
+HIDDEN = "hidden"
+"""Type of a fault whose value is not shown: it may be a secret."""
+
 
 class Config(BaseModel):
     """Base of every configuration class: unknown keys are refused, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
 
     @classmethod
     def load(cls, path: Path, overrides: list[str] | None = None) -> Self:
@@ -78,6 +83,8 @@ def explain(error: ValidationError, source: str) -> str:
             lines.append(f"  {where}: unknown key; remove it or mend its spelling")
         elif fault["type"] == "missing":
             lines.append(f"  {where}: required, but not set")
+        elif fault["type"] == HIDDEN:
+            lines.append(f"  {where}: {fault['msg']}")
         else:
             lines.append(f"  {where}: {fault['msg']}, got {fault['input']!r}")
     return "\n".join([f"invalid configuration in {source}:", *lines])

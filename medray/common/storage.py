@@ -8,13 +8,17 @@ last, and a reader takes a directory without a manifest for absent. So nobody se
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 import pyarrow.fs as pafs
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
-from medray.common.config import Config
+from medray.common.config import HIDDEN, Config
 from medray.common.errors import DataError, StorageError
 
 MANIFEST = "manifest.json"
@@ -22,10 +26,28 @@ EXPORTS = "exports"
 """Below the local root: copies of exports in object stores."""
 
 
+_SECRET = re.compile(r"://[^/@]*:(?!\d+/)[^@]*@")
+"""`://KEY:SECRET@`, also where the secret holds a slash; `://host:9000/` is none."""
+
+
+def _without_secret(place: str) -> str:
+    if _SECRET.search(place):
+        raise PydanticCustomError(
+            HIDDEN,
+            "the URI holds a key or a password, which would be written to settings and logs; give "
+            "it in the environment or in the credentials file of the object store",
+        )
+    return place
+
+
+Place = Annotated[str, AfterValidator(_without_secret)]
+"""A local path or a URI; one with a key or password in it is refused, without being shown."""
+
+
 class StorageConfig(Config):
     """Where artefacts are kept."""
 
-    root: str
+    root: Place
     """A local directory, or a URI that pyarrow understands: s3://, gs://, hdfs://, file://."""
     cache: str = ""
     """Local directory for work in progress and downloads of a remote root.

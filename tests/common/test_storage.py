@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import pytest
 
-from medray.common.errors import DataError, StorageError
+from medray.common.errors import ConfigError, DataError, StorageError
 from medray.common.storage import MANIFEST, Storage, StorageConfig
 
 
@@ -191,3 +191,27 @@ def test_an_export_in_an_object_store_is_copied_once(tmp_path: Path) -> None:
         storage.fetch_export(f"file://{tmp_path}/none")
     with pytest.raises(DataError, match="nowhere://x cannot be read"):
         storage.fetch_export("nowhere://x")
+
+
+@pytest.mark.parametrize(
+    ("place", "refused"),
+    [
+        ("s3://KEY:s3cr3t@bucket/medray", True),
+        ("s3://KEY:s3/cr3t@bucket/medray", True),
+        ("gs://:s3cr3t@bucket", True),
+        ("s3://bucket/2023-05-17T08:00@ward", False),
+        ("hdfs://namenode:9000/medray@ward", False),
+        ("abfs://container@account.dfs.example/medray", False),
+        ("/mnt/a:b@c", False),
+    ],
+)
+def test_a_secret_in_a_uri_is_refused_and_not_shown(place: str, refused: bool) -> None:
+    if not refused:
+        assert StorageConfig(root=place).root == place
+        return
+    with pytest.raises(ConfigError, match="root: the URI holds a key or a password") as caught:
+        StorageConfig.parse({"root": place}, "test")
+    assert "cr3t" not in str(caught.value)
+    with pytest.raises(ValueError) as unparsed:
+        StorageConfig(root=place)
+    assert "cr3t" not in str(unparsed.value)
