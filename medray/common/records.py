@@ -108,6 +108,9 @@ class Instruction(Row):
     """The record it was made from, by which an erasure finds it; empty for other sources."""
     partial: int = 0
     """Which copy of the record with findings left out; 0 is the whole record."""
+    shared_chars: int = 0
+    """The first so many characters of the first message stand before every question of the row,
+    and no turn sees another: k questions on one text, asked each by itself. 0: a chat."""
 
 
 class ScoredResponse(Row):

@@ -3,11 +3,9 @@
 In: audit records (de-identified `Document`s) and quality control's verdicts on them. Out:
 `Instruction`s that answer with the evidence sentence and the verdict; `QualityLabel`s.
 Source: [MedQC 3.1, 4.1] instructions of quality control; `<sub-task, knowledge, record>`
-[MedQC 4.2]. Differs: no knowledge in training prompts; the sub-tasks on a record are turns of one
-chat.
+[MedQC 4.2]. Differs: no knowledge in training prompts; the sub-tasks on a record share its text.
 """
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -122,26 +120,26 @@ def quality(
             )
 
 
-def interviews(examples: Sequence[Instruction]) -> list[Instruction]:
-    """Joins the sub-tasks on one record into chats that show the record once.
+def on_one_record(examples: Sequence[Instruction]) -> list[Instruction]:
+    """Joins the sub-tasks that are shown the same text into rows that hold it once.
 
-    A chat of k questions teaches k verdicts for little more than the tokens of one. The order is
-    drawn by record, so that every sub-task also comes first, as quality control asks it.
+    A row of k questions teaches k verdicts for little more than the tokens of one. Each question
+    is learnt as quality control asks it, by itself: no turn sees another.
     """
     asked: dict[str, list[Instruction]] = {}
     for example in examples:
         record, _ = split_quality_prompt(example.messages[0].content)
         asked.setdefault(record, []).append(example)
-    chats = []
-    for same in asked.values():
-        random.Random(same[0].id).shuffle(same)
+    rows = []
+    for record, same in asked.items():
         messages = [*same[0].messages]
         for example in same[1:]:
             prompt, answer = example.messages
             _, question = split_quality_prompt(prompt.content)
             messages += exchange(question, answer.content)
-        chats.append(same[0].model_copy(update={"messages": messages, "answer": ""}))
-    return chats
+        joined = {"messages": messages, "answer": "", "shared_chars": len(record)}
+        rows.append(same[0].model_copy(update=joined))
+    return rows
 
 
 def evidence_sentence(

@@ -17,7 +17,7 @@ from medray.instructions.grounded import grounded
 from medray.instructions.knowledge_graph import knowledge_graph, load_templates
 from medray.instructions.outputs import exam_questions
 from medray.instructions.partial import partial_copies
-from medray.instructions.quality import interviews, load_sub_tasks, quality
+from medray.instructions.quality import load_sub_tasks, on_one_record, quality
 from medray.instructions.raw import Consultation, Dialogue, Generic, Grounded, Triple
 from medray.instructions.records import FINDINGS, diagnosis, differential, treatment
 from medray.instructions.screen.run import read_reviewed, screened
@@ -154,7 +154,7 @@ def _quality(step: Step) -> Iterator[Instruction]:
         made = [step.count("quality", row) for _, row in rows]
         examples = [example for example in made if example is not None]
         cited += sum(example.answer.startswith("“") for example in examples)
-        yield from interviews(examples)
+        yield from on_one_record(examples)
     step.metrics["quality/with_evidence_rows"] = cited
 
 

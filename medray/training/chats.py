@@ -2,7 +2,8 @@
 
     sequence = [q; sep; a], loss over a       (separators come from the chat template)
 
-Every worker tokenises its share of the chats, and all get all. Source: [EMR-LLM 1.3].
+A row of questions on one text becomes a sequence that branches behind the text. Every worker
+tokenises its share of the rows, and all get all. Source: [EMR-LLM 1.3].
 """
 
 import logging
@@ -16,13 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from medray.common.errors import DataError
 from medray.common.manifest import Counts
 from medray.common.records import Instruction, Message
-from medray.training.packed import PackedBlocks
+from medray.training.packed import PackedBlocks, Tokens
 
 logger = logging.getLogger(__name__)
-
-Tokens = tuple[np.ndarray, np.ndarray]
-"""Tokens of a chat, int32 [T], and which are the assistant's words (its end token included),
-bool [T]."""
 
 
 def pack_instructions(
@@ -35,12 +32,12 @@ def pack_instructions(
         DataError: on every worker, if no row fits or the chat template cannot be used.
     """
     places: list[int] = []
-    chats: dict[str, tuple[int, list[Message]]] = {}  # a weight above 1 repeats rows
+    chats: dict[str, tuple[int, Instruction]] = {}  # a weight above 1 repeats rows
     for row in rows:
-        chat = row.model_dump_json(include={"messages"})
-        places.append(chats.setdefault(chat, (len(chats), row.messages))[0])
-    distinct = _tokenise_together([messages for _, messages in chats.values()], tokenizer)
-    fitting = [distinct[i] for i in places if len(distinct[i][0]) <= block_tokens]
+        chat = row.model_dump_json(include={"messages", "shared_chars"})
+        places.append(chats.setdefault(chat, (len(chats), row))[0])
+    distinct = _tokenise_together([row for _, row in chats.values()], tokenizer)
+    fitting = [distinct[i] for i in places if len(distinct[i].ids) <= block_tokens]
     counts = Counts(rows_in=len(places), rows_out=len(fitting))
     if counts.rows_in > counts.rows_out:
         counts.reject("too_long", counts.rows_in - counts.rows_out)
@@ -55,10 +52,60 @@ def pack_instructions(
     return PackedBlocks.pack(fitting, block_tokens, eos if pad is None else pad)
 
 
+def tokenise_rows(rows: Sequence[Instruction], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
+    """The sequence of each row.
+
+    Raises:
+        DataError: as `tokenise_chats`.
+    """
+    asked = [_questions(row) for row in rows]
+    chats = iter(tokenise_chats([chat for same in asked for chat in same], tokenizer))
+    return [_branch([next(chats) for _ in same]) for same in asked]
+
+
+def _questions(row: Instruction) -> list[list[Message]]:
+    """The chats of a row: one, or a question on the shared text each."""
+    if not row.shared_chars:
+        return [row.messages]
+    shared = row.messages[0].content[: row.shared_chars]
+    first, *others = zip(row.messages[::2], row.messages[1::2], strict=True)
+    return [
+        list(first),
+        *(
+            [question.model_copy(update={"content": shared + question.content}), answer]
+            for question, answer in others
+        ),
+    ]
+
+
+def _branch(chats: list[Tokens]) -> Tokens:
+    """One sequence of chats, in which what they begin with stands once."""
+    if len(chats) == 1:
+        return chats[0]
+    first = np.asarray(chats[0].ids)
+    num_shared = min(_common_length(first, np.asarray(chat.ids)) for chat in chats[1:])
+    tails = [len(chat.ids) - num_shared for chat in chats]
+    return Tokens(
+        np.concatenate([first[:num_shared], *(chat.ids[num_shared:] for chat in chats)]),
+        np.concatenate(
+            [chats[0].is_answer[:num_shared], *(chat.is_answer[num_shared:] for chat in chats)]
+        ),
+        np.repeat(np.arange(len(chats) + 1, dtype=np.int32), [num_shared, *tails]),
+    )
+
+
+def _common_length(a: np.ndarray, b: np.ndarray) -> int:
+    """Tokens that two sequences begin with; the last of the shorter is not counted, so that
+    something is left of each."""
+    length = min(len(a), len(b)) - 1
+    differs = np.flatnonzero(a[:length] != b[:length])
+    return int(differs[0]) if len(differs) else length
+
+
 def tokenise_chats(
     chats: Sequence[list[Message]], tokenizer: PreTrainedTokenizerBase
 ) -> list[Tokens]:
-    """Tokens of each chat.
+    """Tokens of each chat; the answers are the assistant's words, their end token included.
 
     The template is rendered turn by turn and the pieces are tokenised one by one, so that this
     works with any chat template whose rendering of a prefix is a prefix of the rendering.
@@ -73,7 +120,7 @@ def tokenise_chats(
     for chat in pieces:
         runs = [(next(tokenised), is_answer) for _, is_answer in chat]
         tokens.append(
-            (
+            Tokens(
                 np.array([token for ids, _ in runs for token in ids], np.int32),
                 np.array([is_answer for ids, is_answer in runs for _ in ids], bool),
             )
@@ -81,16 +128,14 @@ def tokenise_chats(
     return tokens
 
 
-def _tokenise_together(
-    chats: list[list[Message]], tokenizer: PreTrainedTokenizerBase
-) -> list[Tokens]:
-    """The tokens of all chats, on every worker."""
+def _tokenise_together(rows: list[Instruction], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
+    """The sequences of all rows, on every worker."""
     if not dist.is_initialized():
-        return tokenise_chats(chats, tokenizer)
+        return tokenise_rows(rows, tokenizer)
     world_size = dist.get_world_size()
     share: list[Tokens] | DataError
     try:
-        share = tokenise_chats(chats[dist.get_rank() :: world_size], tokenizer)
+        share = tokenise_rows(rows[dist.get_rank() :: world_size], tokenizer)
     except DataError as error:
         share = error  # the others must not wait for this worker
     shares: list[Any] = [None] * world_size
@@ -98,7 +143,7 @@ def _tokenise_together(
     for share in shares:
         if isinstance(share, DataError):
             raise share
-    return [shares[i % world_size][i // world_size] for i in range(len(chats))]
+    return [shares[i % world_size][i // world_size] for i in range(len(rows))]
 
 
 def _pieces(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:

@@ -1,11 +1,14 @@
 """Packed token blocks with labels: what the language-model stages train on.
 
 Shapes: N blocks, T tokens of a block. A block holds several sequences; `segments` numbers them
-from 1 (0 is padding), and attention never crosses from one to another.
+from 1 (0 is padding), and attention never crosses from one to another. A sequence may branch:
+`branches` is 0 on what all its branches share, which stands first, and numbers them from 1; a
+branch sees the shared part and itself, at the positions it would have if it were alone.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,12 +18,31 @@ from medray.common.packing import pack_best_fit
 IGNORE = -100
 
 
+class Tokens(NamedTuple):
+    """A sequence of T tokens."""
+
+    ids: Sequence[int] | np.ndarray
+    """[T]"""
+    is_answer: Sequence[bool] | np.ndarray
+    """[T], True where the loss falls."""
+    branches: np.ndarray | int = 0
+    """[T], or 0 for a sequence without any."""
+
+
 class PackedBlocks:
     """Blocks of tokens, in memory or memory-mapped."""
 
-    def __init__(self, tokens_NT: np.ndarray, segments_NT: np.ndarray, weights_NT: np.ndarray):
+    def __init__(
+        self,
+        tokens_NT: np.ndarray,
+        segments_NT: np.ndarray,
+        weights_NT: np.ndarray,
+        branches_NT: np.ndarray | None = None,
+    ) -> None:
         """`weights_NT` is each token's weight in the loss, 0 for none."""
         self.tokens_NT, self.segments_NT, self.weights_NT = tokens_NT, segments_NT, weights_NT
+        none = np.broadcast_to(np.int32(0), tokens_NT.shape)
+        self.branches_NT = none if branches_NT is None else branches_NT
 
     @classmethod
     def open(cls, directory: Path, name: str) -> "PackedBlocks":
@@ -32,26 +54,27 @@ class PackedBlocks:
     @classmethod
     def pack(
         cls,
-        sequences: Sequence[tuple[Sequence[int] | np.ndarray, Sequence[bool] | np.ndarray]],
+        sequences: Sequence[Tokens],
         block_tokens: int,
         pad: int,
     ) -> "PackedBlocks":
-        """Packs (tokens, is_answer) sequences best-fit; each must fit into one block. The loss
-        falls on answers."""
-        blocks = pack_best_fit([len(tokens) for tokens, _ in sequences], block_tokens)
+        """Packs sequences best-fit; each must fit into one block. The loss falls on answers."""
+        blocks = pack_best_fit([len(sequence.ids) for sequence in sequences], block_tokens)
         tokens_NT = np.full((len(blocks), block_tokens), pad, dtype=np.int32)
         segments_NT = np.zeros((len(blocks), block_tokens), dtype=np.int32)
         weights_NT = np.zeros((len(blocks), block_tokens), dtype=np.float32)
+        branches_NT = np.zeros((len(blocks), block_tokens), dtype=np.int32)
         for n, members in enumerate(blocks):
             at = 0
             for segment, i in enumerate(members, 1):
-                tokens, answers = sequences[i]
-                end = at + len(tokens)
-                tokens_NT[n, at:end] = tokens
+                ids, is_answer, branches = sequences[i]
+                end = at + len(ids)
+                tokens_NT[n, at:end] = ids
                 segments_NT[n, at:end] = segment
-                weights_NT[n, at:end] = answers
+                weights_NT[n, at:end] = is_answer
+                branches_NT[n, at:end] = branches
                 at = end
-        return cls(tokens_NT, segments_NT, weights_NT)
+        return cls(tokens_NT, segments_NT, weights_NT, branches_NT)
 
     @property
     def block_tokens(self) -> int:
@@ -64,12 +87,13 @@ class PackedBlocks:
             np.concatenate([self.tokens_NT, other.tokens_NT]),
             np.concatenate([self.segments_NT, other.segments_NT]),
             np.concatenate([self.weights_NT, other.weights_NT]),
+            np.concatenate([self.branches_NT, other.branches_NT]),
         )
 
     def whole(self, answer_weight: float = 1.0) -> "PackedBlocks":
         """The same blocks with the loss on every token, on an answer's `answer_weight` times."""
         weights_NT = np.where(self.weights_NT > 0, np.float32(answer_weight), np.float32(1))
-        return PackedBlocks(self.tokens_NT, self.segments_NT, weights_NT)
+        return PackedBlocks(self.tokens_NT, self.segments_NT, weights_NT, self.branches_NT)
 
     def __len__(self) -> int:
         return len(self.tokens_NT)
@@ -91,8 +115,11 @@ class PackedBlocks:
             True where a token may look. A padded token looks at itself, so that no row is empty.
         """
         segments_BT = torch.from_numpy(np.stack([self.segments_NT[i] for i in indices]))
+        branches_BT = torch.from_numpy(np.stack([self.branches_NT[i] for i in indices]))
         T = segments_BT.shape[1]
         same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
+        shared_BTT = same_BTT & (branches_BT == 0)[:, None, :]
+        branch_BTT = same_BTT & (branches_BT[:, :, None] == branches_BT[:, None, :])
         causal_TT = torch.ones(T, T, dtype=torch.bool).tril()
         real_BTT = (segments_BT != 0)[:, None, :] | torch.eye(T, dtype=torch.bool)
         return {
@@ -101,8 +128,8 @@ class PackedBlocks:
             ),
             "labels": torch.from_numpy(np.stack([self._labels(i) for i in indices])),
             "weights": torch.from_numpy(np.stack([self._weights(i) for i in indices])),
-            "position_ids": _positions(segments_BT),
-            "attention_mask": (same_BTT & causal_TT & real_BTT)[:, None],
+            "position_ids": _positions(segments_BT, branches_BT, shared_BTT.sum(-1)),
+            "attention_mask": ((shared_BTT | branch_BTT) & causal_TT & real_BTT)[:, None],
         }
 
     def _labels(self, i: int) -> np.ndarray:
@@ -112,18 +139,27 @@ class PackedBlocks:
         return labels_T
 
     def _weights(self, i: int) -> np.ndarray:
-        """The weight of the label at each place: that of the next token of the same segment."""
-        segments_T = self.segments_NT[i]
+        """The weight of the label at each place: that of the next token of the same segment, and
+        of the same branch, or the first one's after the shared part."""
+        segments_T, branches_T = self.segments_NT[i], self.branches_NT[i]
         weights_T = np.zeros(self.block_tokens, dtype=np.float32)
         same = (segments_T[1:] == segments_T[:-1]) & (segments_T[1:] != 0)
+        same &= (branches_T[1:] == branches_T[:-1]) | (branches_T[:-1] == 0)
         weights_T[:-1][same] = self.weights_NT[i][1:][same]
         return weights_T
 
 
-def _positions(segments_BT: torch.Tensor) -> torch.Tensor:
-    """Positions that start at 0 in every segment."""
+def _positions(
+    segments_BT: torch.Tensor, branches_BT: torch.Tensor, num_shared_BT: torch.Tensor
+) -> torch.Tensor:
+    """Positions that start at 0 in every segment, and after the shared part in every branch.
+
+    Args:
+        num_shared_BT: tokens of the shared part of each token's segment.
+    """
     T = segments_BT.shape[1]
     index_BT = torch.arange(T).expand_as(segments_BT)
     starts_BT = torch.ones_like(segments_BT, dtype=torch.bool)
-    starts_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
-    return index_BT - torch.where(starts_BT, index_BT, 0).cummax(-1).values
+    starts_BT[:, 1:] = (segments_BT.diff() != 0) | (branches_BT.diff() != 0)
+    run_BT = index_BT - torch.where(starts_BT, index_BT, 0).cummax(-1).values
+    return run_BT + torch.where(branches_BT > 0, num_shared_BT, 0)

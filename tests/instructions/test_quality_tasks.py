@@ -7,8 +7,8 @@ from medray.instructions.quality import (
     QualityTasksConfig,
     SubTask,
     flat_labels,
-    interviews,
     load_sub_tasks,
+    on_one_record,
     quality,
 )
 from medray.instructions.raw import QualityLabels
@@ -74,29 +74,24 @@ def test_a_verdict_without_known_evidence_keeps_its_word() -> None:
     assert list(quality(RECORD, row, SUB_TASKS, 5)) == [("T2", Skipped("prompt_too_long"))]
 
 
-def test_sub_tasks_on_the_same_sentences_become_turns_of_one_chat() -> None:
+def test_sub_tasks_on_the_same_sentences_become_one_row() -> None:
     sub_tasks = {
         ("i", "T1"): SubTask("是否植入支架", ("手术记录",)),
         ("i", "T2"): SubTask("是否心房颤动", None),
         ("i", "T4"): SubTask("是否造影", ("手术记录",)),
     }
-    rows = quality(RECORD, labels(T1=True, T2=False, T4=None), sub_tasks, 999)
-    chats = interviews([row for _, row in rows if isinstance(row, Instruction)])
-    assert [len(chat.messages) for chat in chats] == [4, 2]
+    made = quality(RECORD, labels(T1=True, T2=False, T4=None), sub_tasks, 999)
+    rows = on_one_record([row for _, row in made if isinstance(row, Instruction)])
+    assert [len(row.messages) for row in rows] == [4, 2]
     record = "病历：造影。植入支架；TIMI 3级。\n"
-    turns = [(m.role, m.content.removeprefix(record)) for m in chats[0].messages]
-    assert chats[0].messages[0].content.startswith(record)
-    assert record not in chats[0].messages[2].content
-    stent = [("user", "质控：是否植入支架？"), ("assistant", "“植入支架；”是")]
-    angiography = [("user", "质控：是否造影？"), ("assistant", "未提及")]
-    assert turns in (stent + angiography, angiography + stent)
-    assert chats == interviews(
-        [
-            r
-            for _, r in quality(RECORD, labels(T1=True, T2=False, T4=None), sub_tasks, 999)
-            if isinstance(r, Instruction)
-        ]
-    )  # the order is drawn by record
+    assert [(m.role, m.content) for m in rows[0].messages] == [
+        ("user", f"{record}质控：是否植入支架？"),
+        ("assistant", "“植入支架；”是"),
+        ("user", "质控：是否造影？"),
+        ("assistant", "未提及"),
+    ]
+    assert rows[0].shared_chars == len(record)
+    assert rows[1].messages[0].content[rows[1].shared_chars :] == "质控：是否心房颤动？"
 
 
 def test_labels_become_one_row_a_verdict() -> None:

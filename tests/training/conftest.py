@@ -12,7 +12,7 @@ from medray.common.rows import write_rows
 from medray.common.storage import Storage, StorageConfig
 from medray.corpus.tokenizer import TokenizerConfig, train_tokenizer
 from medray.training.language_model import DecoderConfig, build_decoder
-from medray.training.packed import PackedBlocks
+from medray.training.packed import PackedBlocks, Tokens
 from medray.training.sft import SftConfig
 
 DISEASES = ["肺炎", "哮喘", "胃炎", "肾炎", "贫血", "房颤"]
@@ -42,7 +42,7 @@ def decoder() -> DecoderConfig:
 def text_blocks(tokenizer) -> PackedBlocks:
     """TEXTS as packed blocks of 64 tokens."""
     texts = [tokenizer(text)["input_ids"] for text in TEXTS]
-    sequences = [(ids, [True] * len(ids)) for ids in texts]
+    sequences = [Tokens(ids, [True] * len(ids)) for ids in texts]
     return PackedBlocks.pack(sequences, 64, tokenizer.pad_token_id)
 
 

@@ -11,17 +11,17 @@ from transformers import AutoModelForCausalLM
 from medray.common.errors import DataError
 from medray.common.records import Instruction, Message
 from medray.generation.chat import EOS_TOKEN
-from medray.training.chats import pack_instructions, tokenise_chats
+from medray.training.chats import pack_instructions, tokenise_chats, tokenise_rows
 from medray.training.export import merge_adapters, model_card
 from medray.training.language_model import LanguageModelLoss, LoraConfig, add_lora, build_decoder
-from medray.training.packed import IGNORE, PackedBlocks
+from medray.training.packed import IGNORE, PackedBlocks, Tokens
 
 # Four sequences, the loss on all tokens of the first two and on the tail of the others.
 SEQUENCES = [
-    ([5, 6, 7, 8, 9], [True] * 5),
-    ([10, 11, 12], [True] * 3),
-    ([20, 21, 22, 23, 24, 25], [False] * 3 + [True] * 3),
-    ([30], [True]),
+    Tokens([5, 6, 7, 8, 9], [True] * 5),
+    Tokens([10, 11, 12], [True] * 3),
+    Tokens([20, 21, 22, 23, 24, 25], [False] * 3 + [True] * 3),
+    Tokens([30], [True]),
 ]
 LAMA = (
     "{{ '<s>' }}{% for m in messages %}{% if m.role == 'user' %}[问] {{ m.content }} [/问]"
@@ -74,7 +74,7 @@ def test_an_answer_s_tokens_may_weigh_more(model: Any) -> None:
 def test_packed_loss_is_the_sum_of_unpacked_losses(model: Any) -> None:
     blocks = PackedBlocks.pack(SEQUENCES, 8, pad=0)
     loss = LanguageModelLoss(model)
-    alone = [PackedBlocks.pack([sequence], len(sequence[0]), pad=0) for sequence in SEQUENCES]
+    alone = [PackedBlocks.pack([sequence], len(sequence.ids), pad=0) for sequence in SEQUENCES]
     with torch.no_grad():
         packed = loss(**blocks.collate([0, 1])).item()
         unpacked = sum(loss(**one.collate([0])).item() for one in alone)
@@ -83,15 +83,82 @@ def test_packed_loss_is_the_sum_of_unpacked_losses(model: Any) -> None:
 
 def test_loss_is_transformers_own(model: Any) -> None:
     tokens_BT = torch.arange(3, 27).reshape(2, 12)
-    blocks = PackedBlocks.pack([(row, [True] * 12) for row in tokens_BT.tolist()], 12, pad=0)
+    blocks = PackedBlocks.pack([Tokens(row, [True] * 12) for row in tokens_BT.tolist()], 12, pad=0)
     with torch.no_grad():
         ours = LanguageModelLoss(model)(**blocks.collate([0, 1])).item()
         theirs = model(input_ids=tokens_BT, labels=tokens_BT).loss.item()
     assert ours / blocks.weight([0, 1]) == pytest.approx(theirs, abs=1e-5)
 
 
+QUESTIONS = {"质控：是否肺炎？": "是", "质控：哮喘？": "未提及", "质控：是否肺": "否"}
+
+
+def questions(shared: str) -> Instruction:
+    """A row of three questions on one text."""
+    messages = []
+    for question, answer in QUESTIONS.items():
+        content = question if messages else shared + question
+        messages += [Message(role="user", content=content)]
+        messages += [Message(role="assistant", content=answer)]
+    return Instruction(id="i", task="t", messages=messages, split="train", shared_chars=len(shared))
+
+
+def test_questions_on_one_text_are_learnt_as_if_each_were_asked_alone(
+    model: Any, tokenizer: Any
+) -> None:
+    shared = "病历：肺炎患者，呼吸不适3天。\n"
+    (joined,) = tokenise_rows([questions(shared)], tokenizer)
+    alone = tokenise_chats(
+        [
+            [Message(role="user", content=shared + q), Message(role="assistant", content=a)]
+            for q, a in QUESTIONS.items()
+        ],
+        tokenizer,
+    )
+    branches = np.asarray(joined.branches)
+    shared_ids = np.asarray(joined.ids)[branches == 0]
+    assert tokenizer.decode(shared_ids).endswith("3天。\n质控：")
+    for number, chat in enumerate(alone, 1):
+        own = np.concatenate([shared_ids, np.asarray(joined.ids)[branches == number]])
+        assert own.tolist() == list(chat.ids)
+    assert len(joined.ids) == sum(len(c.ids) for c in alone) - 2 * len(shared_ids)
+
+    # Beside another sequence, so that positions and segments do not start at the block's.
+    other = Tokens([5, 6, 7, 8, 9] * 20, [True] * 100)
+    blocks = PackedBlocks.pack([joined, other], 256, pad=0)
+    loss = LanguageModelLoss(model)
+    with torch.no_grad():
+        packed = loss(**blocks.collate([0])).item()
+        singles = [PackedBlocks.pack([chat], 128, pad=0) for chat in (*alone, other)]
+        unpacked = sum(loss(**one.collate([0])).item() for one in singles)
+    assert len(blocks) == 1
+    assert blocks.weight([0]) == sum(one.weight([0]) for one in singles)
+    assert packed == pytest.approx(unpacked, rel=1e-5)
+
+
+def test_a_branch_sees_what_is_shared_and_itself(model: Any) -> None:
+    tokens = Tokens([3, 4, 5, 6, 7, 8, 9], [True] * 7, np.array([0, 0, 1, 1, 2, 2, 2], np.int32))
+    blocks = PackedBlocks.pack([tokens], 8, pad=0)
+    batch = blocks.collate([0])
+    x = IGNORE
+    assert batch["labels"].tolist() == [[4, 5, 6, x, 8, 9, x, x]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 2, 3, 4, 0]]
+    assert batch["attention_mask"][0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 1, 0, 0, 0],
+        [1, 1, 0, 0, 1, 1, 0, 0],
+        [1, 1, 0, 0, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 0, 0, 1],
+    ]
+    (twice,) = (blocks.join(blocks.whole()),)
+    assert twice.collate([1])["labels"].tolist() == batch["labels"].tolist()
+
+
 def test_a_block_without_loss_gives_0(model: Any) -> None:
-    blocks = PackedBlocks.pack([([5, 6, 7], [False] * 3)], 4, pad=0)
+    blocks = PackedBlocks.pack([Tokens([5, 6, 7], [False] * 3)], 4, pad=0)
     loss = LanguageModelLoss(model)(**blocks.collate([0]))
     assert loss.item() == 0 == blocks.weight([0])
     loss.backward()
@@ -119,7 +186,7 @@ def test_answers_are_exactly_the_assistants_words(
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.chat_template = template
     messages = [Message(role=role, content=content) for role, content in turns]
-    ((tokens, answers),) = tokenise_chats([messages], tokenizer)
+    ((tokens, answers, _),) = tokenise_chats([messages], tokenizer)
     assert len(tokens) == len(answers)
     runs: list[list[int]] = []
     for k, is_answer in enumerate(answers):
@@ -138,7 +205,7 @@ def test_answers_are_exactly_the_assistants_words(
 
 
 def test_a_chat_without_an_answer_gives_nothing_to_learn(tokenizer: Any) -> None:
-    ((tokens, answers),) = tokenise_chats([[Message(role="user", content="一")]], tokenizer)
+    ((tokens, answers, _),) = tokenise_chats([[Message(role="user", content="一")]], tokenizer)
     assert len(tokens) == len(answers) == 0
     assert answers.dtype == bool
 

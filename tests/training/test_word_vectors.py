@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from medray.training.language_model import build_decoder
-from medray.training.packed import PackedBlocks
+from medray.training.packed import PackedBlocks, Tokens
 from medray.training.word_vectors import word_vectors
 
 TOPICS = ((1, 2, 3), (4, 5, 6), (7, 8, 9))
@@ -14,7 +14,7 @@ def documents() -> PackedBlocks:
     """60 documents of 5 tokens, each of one topic; token 10 never occurs."""
     rng = np.random.default_rng(0)
     texts = [rng.choice(TOPICS[i % 3], 5).tolist() for i in range(60)]
-    return PackedBlocks.pack([(ids, [True] * 5) for ids in texts], 16, 0)
+    return PackedBlocks.pack([Tokens(ids, [True] * 5) for ids in texts], 16, 0)
 
 
 def test_tokens_of_one_topic_lie_together_and_of_two_apart() -> None:
@@ -50,7 +50,7 @@ def test_agrees_with_an_exact_singular_value_decomposition() -> None:
 
 
 def test_too_little_text_gives_zeros() -> None:
-    blocks = PackedBlocks.pack([([1, 2], [True, True])], 4, 0)
+    blocks = PackedBlocks.pack([Tokens([1, 2], [True, True])], 4, 0)
     assert not word_vectors(blocks, vocab_size=5, size=4, seed=0).any()
 
 
