@@ -49,12 +49,20 @@ LED_ADDRESS = re.compile(
 )
 _FIRM = (
     "有限责任公司|有限公司|股份公司|公司|集团|厂|煤矿|矿务局|学院|大学|中学|小学|幼儿园|供电所|"
-    "供电局|税务局|公安局|派出所|银行"
+    "供电局|税务局|公安局|派出所|银行|合作社|研究[所院]|事务所|村委会|居委会|街道办|消防队|车队"
 )
 EMPLOYER = re.compile(
     rf"(?:系|在|是|于|单位[:：]?|任职于?|就职于?|供职于?|退休前?[为于])\s?"
     rf"(?P<value>[{HAN}]{{2,20}}?(?P<firm>{_FIRM}))(?!附属|"
     rf"医院)"
+)
+# A name that stands by itself: |云岭煤矿|, 发票抬头宏达物流公司，.
+FREE_EMPLOYER = re.compile(
+    rf"(?<![{HAN}])(?P<value>[{HAN}]{{2,12}}?(?P<firm>{_FIRM}))(?=[^{HAN}]|$|职工|员工|工人|退休|"
+    r"上[班课学]|工作|教师|学生|司机|会计|人事|确认|证明)"
+)
+NO_EMPLOYER = re.compile(
+    r".*(?:保险|药业|制药|医药|生物|器械|科技|人寿|用品)(?:股份|集团|有限|责任)*"
 )
 _STATES = r"(?:[A-Z]{2}|Iowa|Texas|Ohio|Maine|Utah|California|Florida|New York|Illinois)"
 ADDRESS_EN = re.compile(
@@ -75,12 +83,13 @@ _DETAIL = re.compile(_NUMBER)
 
 def find_addresses(text: str) -> Iterator[tuple[int, int]]:
     """Yields (start, end) of addresses, employers included; they may overlap."""
-    for pattern in (LABELLED_ADDRESS, EMPLOYER):
+    for pattern in (LABELLED_ADDRESS, EMPLOYER, FREE_EMPLOYER):
         for match in pattern.finditer(text):
             start, end = match.span("value")
-            if pattern is EMPLOYER:
+            if pattern is not LABELLED_ADDRESS:
                 start = after_lead(text, start, match.start("firm"))
-                if match.start("firm") - start < 2:
+                own = text[start : match.start("firm")]
+                if len(own) < 2 or GENERIC.fullmatch(own) or NO_EMPLOYER.fullmatch(own):
                     continue
             if not GENERIC.fullmatch(text[start:end]) and text[start:end] not in (
                 "不详",

@@ -79,10 +79,11 @@ _FORMS: dict[str, str] = {
     # A bare 4/5 is a strength or a share; a word of time or a day past any scale makes it a date.
     "m/d": r"(?:(?<=[oO]n )|(?<=since )|(?<=from )|(?<=until )|(?<=dated )|(?<=by )|(?<=before )"
     r"|(?i:dates?|DOB|born|birth|admitted|admission|discharged?|follow-?up|visit|surgery|procedure"
-    r"|operation|[DT]:)[^\n.;\d]{0,12}?(?<![\d./\-]))(?<![\d./\-])"
+    r"|operation|[DT]:)[^\n.;\d]{0,12}?(?<![\d./\-]))(?<![\d./\-])(?<!pgar )(?<!pgars )"
     rf"(?P<v>(?P<m>0?[1-9]|1[0-2])/(?P<d>{_D}))(?![\d/%])(?!\s?(?:systolic|diastolic|murmur|"
     rf"streng))"
-    r"|(?<![\d./\-（(，])(?<=[ -~])(?P<m2>0?[1-9]|1[0-2])/(?P<d2>[79]|1[1346789]|2\d|31)(?=[ -~])"
+    r"|(?<![\d./\-（(，])(?<!pgar )(?<!pgars )(?<!PGAR )(?<=[ -~])"
+    r"(?P<m2>0?[1-9]|1[0-2])/(?P<d2>[79]|1[1346789]|2\d|31)(?=[ -~])"
     r"(?![\d/%)])(?!\s?(?:of|nodes?|lymph|positive|cores?|mm|cm|murmur|systolic|quad|streng))",
 }  # fmt: skip
 _COMPILED = {form: re.compile(pattern) for form, pattern in _FORMS.items()}

@@ -4,11 +4,13 @@ Surnames: the common ones and those of the Hundred Family Surnames that are stil
 jieba's dictionary without its personal names, read once a process.
 """
 
+import math
 import re
 from collections import Counter
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from medray.common.errors import ConfigError
 
@@ -62,7 +64,7 @@ GIVEN = frozenset(
 NOT_IN_NAMES = frozenset(
     "疸疹斑痛咳喘肿瘤癌症病炎热烧血压糖脂胞尿便食欲痰汗吐泻晕厥胀闷悸疼痒麻溃疡肺肾胃肠肝脾胸腹腰背肢颅"
     "脑颈膝关节骨的了无未不否已曾再又均院科室诊疗药术后昨周时岁夜晚我本外当入出转复"
-    "睑髌腘疝痔胬癀瘘痂踝疣痈疽癣觉感因于诉述或并到在从由被予给服用查见体脉舌苔面色神者员某医师称遂就住个们这那您你他她它吗呢吧也都还"
+    "氏睑髌腘疝痔胬癀瘘痂踝疣痈疽癣觉感因于诉述或并到在从由被予给服用查见体脉舌苔面色神者员某医师称遂就住个们这那您你他她它吗呢吧也都还"
     "很最太更比较且但只仅得着过把将让跟对床号率值测量检试验报告输液注射换缝切拔插管引流片剂颗粒滴支瓶次"
 )
 # Words of clinical text that start with a surname and could pass for one.
@@ -85,27 +87,51 @@ _MEDICAL_WORDS = """
 普鲁 乌司 乌拉 乌苏 索拉 索他 依诺 依那 依达 依托 卡马 卡托 卡维 卡铂 吉非 吉西
 顺铂 多西 多巴 多索 司来 司坦 司他 司美 厄贝 白芍 白术 白介 白及 黄芩 黄柏 黄精
 石斛 石菖 石决 麦冬 麦粒 麦氏 茅根 车前 甘草 甘油 甘精 葛根 金钱 金银 柴胡 桑叶
-宫旁 宫腔 宫颈 桑枝 杜仲 牛黄 牛膝 牛蒡 安宫 安乃 安体 安定 易善 单硝 单采 双侧
+张力 张口 张目 舒巴坦 巴坦 伏沙明 伏立康 银杏叶 季德胜 霍奇金 何杰金 单克隆 多克隆
+柯萨奇 韦格纳 雷诺 鲍曼 鲍狄 米诺 阿米卡 林可 白蔻仁 劳逸 窦道 窦房 戴镜 易消化
+易继发 高维生 高蛋白 高纤维 盛夏 艾叶 潘生丁 米舍尔 斯特奇 韦伯 巴宾斯 康复期 祁州
+应详细 房有 卫生 海洛因 毛呈 石榴 时节 金葡菌 王不留 徐长卿 何首乌 胡黄连 白头翁
+刘寄奴 麻风 粟米 干骺 黎明 房颤 房扑 房早 成骨 焦痂 宣肺 甘遂 甘松 万艾可 安慰剂
+高渗 高敏 高通量 安宫牛 史密斯 麦角 莫西沙 莫沙必 司坦唑 苏木 苏合香 苏子 苏叶 钟乳
+石脂 龙骨 龙胆草 马齿 马尾 马兜铃 马来酸 马蹄 熊胆 熊去氧 牛磺 田七 白果 白薇 白前
+白芷 方剂 金匮 包膜 包虫 连翘 危象 管型 管理 计量 时相 时程 元胡 应力 应激 成形
+宫外 宫内 宫口 宫底 柏子 路易 盘尼 乐果 屈光 屈曲 屈氏 邵氏 梅尼 武侯 尤文 尤其
+施行 童子 喻示 和中 和胃 宫旁 宫腔 宫颈 桑枝 杜仲 牛黄 牛膝 牛蒡 安宫 安乃 安体
+安定 易善 单硝 单采 双侧 曲松 培南 康唑 韦林 高峰 玉米 明白 黄黄 胡椒 白凤 王老吉
+乌梅 阴毛 司机 温煦 麦康凯 雷白 丁啉 阿拉明 齐明 米仁 麦芽
 """
 MEDICAL_WORDS = frozenset(_MEDICAL_WORDS.split())
 FOLLOWERS = frozenset(
     "遵嘱男女因诉称说讲系是的在于为及和与或等已将未曾由到来去住签述示行予把被给之至从也又均能可要其即未无有"
+    "时再遂刚就便正带帮背抱让叫请问审写约掐跟陪收接看听想取交补阅而父母"
 )
 
 
 def words() -> frozenset[str]:
     """Words of two and three characters that are no personal name, after jieba's dictionary."""
-    return _dictionary()[0]
+    return _dictionary().words
 
 
 def is_given(character: str) -> bool:
     """Whether a character is usual in given names, or hardly stands in anything else: 翀, 燚."""
-    return character in GIVEN or character not in _dictionary()[1]
+    return character in GIVEN or character not in _dictionary().common
 
 
 def is_nameish(character: str) -> bool:
     """Whether a character stands in names more than in most words: 艳, 涛, not 平."""
-    return character in _dictionary()[2] or character not in _dictionary()[1]
+    return character in _dictionary().nameish or character not in _dictionary().common
+
+
+def name_log_odds(surname: str, given: str) -> float:
+    """How much likelier these characters are in a name than in other words, in nats: the sum over
+    the characters, each taken by itself. A compound surname counts as a common one."""
+    odds = _dictionary()
+    before = odds.surname.get(surname, 0.0) if len(surname) == 1 else COMPOUND_LOG_ODDS
+    return before + sum(odds.given.get(character, 0.0) for character in given)
+
+
+COMPOUND_LOG_ODDS = 5.0
+"""Source: not given; that of 孙 and 王 in jieba's dictionary."""
 
 
 MIN_NAME_SHARE = 0.14
@@ -116,15 +142,27 @@ MIN_USES = 300
 rare one. Source: not given; below it lie characters that even a newspaper hardly prints."""
 
 
+class _Dictionary(NamedTuple):
+    words: frozenset[str]
+    common: frozenset[str]
+    """Characters of words that are not rare."""
+    nameish: frozenset[str]
+    """Characters of which many uses are in names."""
+    surname: dict[str, float]
+    """Character → log odds of a surname against any place in a word, in nats."""
+    given: dict[str, float]
+    """The same of a given name's character."""
+
+
 @cache
-def _dictionary() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """The words, the characters of words that are not rare, and those that are mostly names'."""
+def _dictionary() -> _Dictionary:
     spec = find_spec("jieba")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError("jieba is not installed; its dictionary tells names from words")
     found: set[str] = set(MEDICAL_WORDS)
     uses: Counter[str] = Counter()
     given: Counter[str] = Counter()
+    surnames: Counter[str] = Counter()
     path = Path(spec.submodule_search_locations[0]) / "dict.txt"
     with path.open(encoding="utf-8") as lines:
         for line in lines:
@@ -137,11 +175,24 @@ def _dictionary() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
                     uses[character] += int(count)
                 elif place or len(word) < 3:
                     given[character] += int(count)
-    return (
+                else:
+                    surnames[character] += int(count)
+    return _Dictionary(
         frozenset(found),
         frozenset(c for c, n in uses.items() if n >= MIN_USES),
         frozenset(c for c, n in given.items() if n >= MIN_NAME_SHARE * (n + uses[c])),
+        _log_odds(surnames, uses),
+        _log_odds(given, uses),
     )
+
+
+def _log_odds(of: Counter[str], uses: Counter[str]) -> dict[str, float]:
+    """Smoothed, so that a character seen a few times is near 0."""
+    total, all_uses = of.total(), uses.total()
+    return {
+        c: math.log((of[c] + 2) / total) - math.log((uses[c] + 2 * all_uses / total) / all_uses)
+        for c in {*of, *uses}
+    }
 
 
 def is_surname(text: str, at: int) -> int:

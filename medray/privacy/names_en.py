@@ -42,7 +42,8 @@ _TITLE = r"\b(?:Drs?|DR|Doctor|Mr|Mrs|Ms|MR|MRS|MS|Miss|Mx|Prof|Professor|Nurse|
 _STAFF_TITLE = re.compile(r"\b(?:Dr|DR|Doctor|Prof|Nurse)")
 _DEGREE = (
     r"(?=,?\s?(?:M\.?D\.?|D\.?O\.?|R\.?N\.?|PA-?C?|NP|CRNP|APRN|Ph\.?D\.?|D\.?P\.?M\.?|"
-    r"DDS|FACS|MBBS|LPN|CNM|PharmD)(?![A-Za-z]))"
+    r"DDS|FACS|MBBS|LPN|CNM|PharmD|DPT|PT|OTR?|MSW|LI?CSW|SLP|CCC-SLP|RDN?|RRT|CNA|CRNA|CNS|PsyD|"
+    r"EMT(?:-P)?|BSN|MPH|MBA|CCM|CGC)(?![A-Za-z]))"
 )
 _PERSON_LABEL = (
     r"\b(?i:patient(?:[’']s)?(?: name)?|name|next of kin|emergency contact|contact|guardian|re|"
@@ -58,15 +59,21 @@ _STAFF_LABEL = (
     r"therapist|cardiologist|performed by|cosigned by|requested by)"
 )
 _KIN = (
-    r"\b(?:wife|husband|spouse|son|daughter|brother|sister|mother|father|partner|friend|niece|"
+    r"\b(?i:wife|husband|spouse|son|daughter|brother|sister|mother|father|partner|friend|niece|"
     r"nephew|aunt|uncle|grandson|"
     r"granddaughter|grandmother|grandfather|neighbor|roommate|girlfriend|boyfriend|fianc[eé]e?|"
     r"caregiver|guardian|cousin|"
-    r"interpreter|stepfather|stepmother),?\s(?:named\s|is\s)?"
+    r"interpreter|stepfather|stepmother|witness|counsel[l]?or|chaplain|dietitian|pharmacist|"
+    r"case manager|social worker|landlord|coworker|aide|sitter|mom|dad|grandma|grandpa|proband|hcp|"
+    r"poa|proxy|contact),?\s(?:named\s|is\s)?"
 )
 _VERB = (
     r"\b(?:I (?:saw|met|examined|evaluated)|[Ss]poke (?:with|to)|[Dd]iscussed with|[Cc]ontacted|"
-    r"[Pp]aged|[Cc]alled|[Nn]otified|named|[Rr]eferred by|[Cc]are of|"
+    r"[Pp]aged|[Cc]alled|[Nn]otified|named|[Rr]eferred (?:by|to)|[Cc]are of|[Ss]igned by|"
+    r"[Ww]itnessed by|[Aa]ttended by|[Ss]elf as|"
+    r"[Aa]ccompanied by|[Aa]mended per|[Pp]er(?= [A-Z][a-z]+,? [A-Z])|[Ss]upervised by|"
+    r"[Hh]anded off to|[Rr]elieved by|[Rr]eported (?:by|to)|[Cc]overed by|[Ee]scorted by|"
+    r"[Bb]rought (?:in )?by|[Ii]nformed|[Ee]mailed|[Tt]exted|[Mm]et with|[Ll]ives with|"
     r"[Tt]hank you for (?:referring|asking me to see))\s"
 )
 _AFTER = (

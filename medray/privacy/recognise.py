@@ -19,6 +19,7 @@ from medray.privacy.names_en import find_names_en
 from medray.privacy.names_en_pairs import find_pairs
 from medray.privacy.network import find_network
 from medray.privacy.numbers import find_numbers
+from medray.privacy.tables import find_cells
 
 PhiClass = Literal[
     "NAME", "DOCTOR", "ID", "PHONE", "EMAIL", "URL", "MRN", "ADDRESS", "HOSPITAL", "DATE", "AGE"
@@ -64,20 +65,27 @@ def find_phi(text: str, known: Mapping[str, PhiClass] | None = None) -> list[Spa
     """
     folded = text.translate(FOLD)
     found = [*_known(folded, known or {}), *_candidates(folded)]
-    taken = [Span(*match.span(), "NAME") for match in SURROGATE.finditer(folded)]
-    num_surrogates = len(taken)
+    is_taken = bytearray(len(folded))
+    for match in SURROGATE.finditer(folded):
+        _take(is_taken, *match.span())
+    spans: list[Span] = []
     # The longest first, so that an address is not left in pieces around a name in it.
     for span in sorted(found, key=lambda s: (s.start - s.end, s.start)):
-        if not any(span.start < other.end and other.start < span.end for other in taken):
-            taken.append(span)
-    spans = taken[num_surrogates:]
+        if _take(is_taken, span.start, span.end):
+            spans.append(span)
     for span in [s for s in spans if s.label in ("NAME", "DOCTOR")]:
         match = _NUMBER_AFTER_NAME.match(folded, span.end)
-        if match:
-            start, end = match.span("value")
-            if not any(start < other.end and other.start < end for other in taken):
-                spans.append(Span(start, end, "MRN"))
+        if match and _take(is_taken, *match.span("value")):
+            spans.append(Span(*match.span("value"), "MRN"))
     return sorted(spans)
+
+
+def _take(is_taken: bytearray, start: int, end: int) -> bool:
+    """Marks the characters as taken, unless one of them is; True if it did."""
+    if any(is_taken[start:end]):
+        return False
+    is_taken[start:end] = b"\1" * (end - start)
+    return True
 
 
 def known_strings(texts: Iterable[str]) -> dict[str, PhiClass]:
@@ -111,6 +119,7 @@ def _patterns(text: str) -> Iterator[Span]:
         yield Span(start, end, "AGE")
     for start, end in find_dates(text):
         yield Span(start, end, "DATE")
+    yield from (Span(*cell) for cell in find_cells(text))
     for start, end, is_doctor in find_names(text):
         yield Span(start, end, "DOCTOR" if is_doctor else "NAME")
     if _LATIN.search(text):
