@@ -47,9 +47,8 @@ def find_cells(text: str) -> Iterator[tuple[int, int, CellClass]]:
     columns: list[CellClass | Literal[""]] = []
     for line in re.finditer(r"[^\n]+", text):
         cells = _cells(line)
-        headings = [_heading(cell.text) for cell in cells]
-        if sum(heading is not None for heading in headings) >= 2:
-            columns = [heading or "" for heading in headings]
+        if sum(_heading(cell.text) is not None for cell in cells) >= 2:
+            columns = [_heading(cell.text) or "" for cell in cells]
         elif len(cells) == len(columns):
             for cell, label in zip(cells, columns, strict=True):
                 if not label or _EMPTY.fullmatch(cell.text):
