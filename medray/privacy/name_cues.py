@@ -130,7 +130,7 @@ AFTER_EPONYM = re.compile(
 AFTER_TITLE = re.compile(rf"\s?(?:{TITLES})")
 AFTER_PERSON = re.compile(f"{_STRONG_AFTER}|{_PERSON_AFTER}|{POLITE}")
 AFTER_SUBJECT = re.compile(_SUBJECT_AFTER)
-KIN = re.compile(_KIN)
+KIN = re.compile(f"{_KIN}|宝宝|宝贝|孩子|小孩")
 AFTER_STRONG = re.compile(_STRONG_AFTER)
 BEFORE_TITLE = re.compile(rf"(?=(?P<title>{TITLES})|(?P<polite>{POLITE}))")
 TITLE_ITSELF = re.compile(f"{TITLES}|{POLITE}")

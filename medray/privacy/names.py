@@ -28,7 +28,7 @@ from medray.privacy.lexicon import (
     words,
 )
 
-THRESHOLD = 2.25
+THRESHOLD = 2.5
 WEIGHTS = {"role": 3.0, "staff": 2.5, "person": 2.5, "verb": 1.0}
 """What stands before a name; the beginning of a sentence weighs 0.75, of a clause 0.5."""
 
@@ -84,7 +84,7 @@ def _free(text: str) -> Iterator[Name]:
         start = match.start()
         if text[start - 1 : start + 1] not in words() and text[start] not in FUNCTION_WORDS:
             ends_word = any(text[start - length : start] in words() for length in (2, 3))
-            for name in _from(text, start, 0.5 if ends_word else 0.0, False):
+            for name in _from(text, start, 0.5 if ends_word else -0.5, False):
                 if ends_word or name.end - start > 2:  # 头孢曲松
                     yield name
 
