@@ -153,7 +153,7 @@ def plain(export: Path, directory: Path) -> dict[str, Any]:
     for document in made:
         text = render(document)
         tokens = np.array([*encoder.encode(text).ids, eos], np.int32)
-        tally.add(document.doc_id, document.split, document.kind, tokens, len(text))
+        tally.add(document.model_dump() | {"chars": len(text)}, tokens)
         packed[SPLITS[document.split]].append(tokens)
     for name, arrays in packed.items():
         write_blocks(directory / "blocks", name, arrays, CONFIG.block_tokens, int(pad))
