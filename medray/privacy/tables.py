@@ -55,7 +55,7 @@ def find_cells(text: str) -> Iterator[tuple[int, int, CellClass]]:
                     continue
                 if label != "AGE" or _OVER_89.fullmatch(cell.text):
                     yield cell.start, cell.end, label
-        else:
+        elif any(cell.text for cell in cells):  # an empty row ends no table
             columns = []
 
 
