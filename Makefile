@@ -49,7 +49,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not cluster and not slow"
+	$(BIN)/python -m pytest -n 2 -m "not cluster and not slow"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -38,7 +38,7 @@ LABELLED_ADDRESS = re.compile(
     r"(?:家庭[住地]址|现住[地址]?址?|常住地?址?|户籍地?址?|户口所?在?地?址?|联系地址|通讯地址|"
     r"邮寄地址|住\s{0,4}址|地\s{0,4}址|出生地|居住地|"
     r"籍\s{0,4}贯|"
-    rf"工作单位|工作地点|单位)(?:名称)?\s*[:：]\s*(?P<value>[^，,。；;、\n|]{{2,50}}?){_FIELD_END}"
+    rf"工作单位|工作地点|单位(?!\s*[:：]\s*[\da-zA-Zμ%×]))(?:名称)?\s*[:：]\s*(?P<value>[^，,。；;、\n|]{{2,50}}?){_FIELD_END}"
 )
 LED_ADDRESS = re.compile(
     r"(?:家住|现住|住在|住于|居住于|居住在|现住址|住址|地址|户口|户籍|籍贯|老家|家在|家居|来自|"
@@ -60,6 +60,11 @@ EMPLOYER = re.compile(
 FREE_EMPLOYER = re.compile(
     rf"(?<![{HAN}])(?P<value>[{HAN}]{{2,12}}?(?P<firm>{_FIRM}))(?=[^{HAN}]|$|职工|员工|工人|退休|"
     r"上[班课学]|工作|教师|学生|司机|会计|人事|确认|证明)"
+)
+# In a sentence, a word that leads up to it must stand before it: 费用由红星机械厂垫付.
+_LED_FIRM = re.compile(
+    r"(?:由|与|和|向|经|持|至|到|从|被|[,，]|同住|调[到至]|调往|[在系为于是])"
+    rf"(?P<value>[{HAN}]{{2,12}}?(?P<firm>{_FIRM}))(?![{HAN}]{{0,4}}医院|附属|文化|毕业|学历|程度|[卡账帐])"
 )
 NO_EMPLOYER = re.compile(
     r".*(?:保险|药业|制药|医药|生物|器械|科技|人寿|用品)(?:股份|集团|有限|责任)*"
@@ -83,7 +88,7 @@ _DETAIL = re.compile(_NUMBER)
 
 def find_addresses(text: str) -> Iterator[tuple[int, int]]:
     """Yields (start, end) of addresses, employers included; they may overlap."""
-    for pattern in (LABELLED_ADDRESS, EMPLOYER, FREE_EMPLOYER):
+    for pattern in (LABELLED_ADDRESS, EMPLOYER, FREE_EMPLOYER, _LED_FIRM):
         for match in pattern.finditer(text):
             start, end = match.span("value")
             if pattern is not LABELLED_ADDRESS:

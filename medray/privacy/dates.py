@@ -33,7 +33,7 @@ _DOSE = r"(?!\s?(?:mg|ml|mL|g\b|mcg|%|mm|cm|kg|times|units?|tablets?|pm|am|PM|AM
 # Form → pattern. Groups: y year, m month, d day; what stands outside them is rebuilt by `_write`.
 _FORMS: dict[str, str] = {
     "ymd": rf"(?<!\d)(?<!\d\.)(?P<y>{_Y4})(?P<s>[-/.]|\s?年\s?|\s[-/.]\s|[-/.]\s)"
-    rf"(?P<m>{_M})(?:[-/.]|\s?月\s?|\s[-/.]\s?)(?P<d>{_D})(?:\s?[日号]|(?!\d)|(?=\d\d[:：]\d\d))",
+    rf"(?P<m>{_M})(?:[-/.]|\s?月\s?|\s[-/.]\s?)(?P<d>{_D})(?:\s?[日号]|(?!\d)|(?=\d\d[:：时]\d\d))",
     "compact": rf"(?<![0-9A-Za-z.\-])(?P<y>{_Y4})(?P<m>0[1-9]|1[0-2])(?P<d>0[1-9]|[12]\d|3[01])"
     r"(?![0-9A-Za-z])",
     "ym": rf"(?<![\d.])(?P<y>{_Y4})\s?年\s?(?P<m>{_M})\s?月份?",
@@ -43,14 +43,15 @@ _FORMS: dict[str, str] = {
     "yymd": rf"(?<![\d.])(?P<y>{_Y2})年(?P<m>{_M})月(?P<d>{_D})(?:[日号])?(?!\d)",
     "yym": rf"(?<![\d.])(?<![约近已达史共])(?P<y>{_Y2})年(?P<m>{_M})月份?(?!\d)",
     "yy": r"(?<![\d.])(?P<y>0\d|9\d)年(?![前后来余以之])",
-    "yy.md": rf"(?<![\d.\-])(?<!\d/)(?P<y>{_Y2})(?P<s>[.\-])(?P<m>{_M})(?P=s)(?P<d>{_D})"
+    "yy.md": rf"(?<![\d.\-])(?<!\d/)(?<!pgar )(?<!评分)(?P<y>{_Y2})"
+    rf"(?P<s>[.\-])(?P<m>{_M})(?P=s)(?P<d>{_D})"
     rf"(?![\d.\-/%])",
     "md": rf"(?<![\d.])(?<!\d年)(?<!\d 年)(?P<m>{_M})\s?月\s?(?P<d>{_D})(?:\s?[日号]|"
     rf"(?![\d\s天周岁个次年月.]))",
     "m": rf"(?<![\d.])(?<!\d年)(?:(?<=今年)|(?<=去年)|(?<=前年)|(?<=同年)|(?<=当年))"
     rf"(?P<m>{_M})月份?(?!\d)"
     rf"|(?<![\d.])(?<!\d年)(?P<m2>{_M})月份",
-    "md-": rf"(?<![\d./\-])(?P<m>0?[1-9]|1[0-2])[-/.](?P<d>{_D}){_CLOCK}",
+    "md-": rf"(?<![\d./\-:：])(?P<m>0?[1-9]|1[0-2])[-/.](?P<d>{_D}){_CLOCK}",
     "d": rf"(?:(?<=本月)|(?<=同月)|(?<=当月))(?P<d>{_D})[日号]"
     rf"|(?<![\d.第近约月])(?<!月 )(?P<d2>{_D})日(?=上午|下午|凌晨|清晨|早|晚|晨|入院|出院|"
     rf"\d{{1,2}}[:：时点])",
@@ -60,12 +61,16 @@ _FORMS: dict[str, str] = {
     "zmd": rf"(?<![{NUMERAL}十])(?<![{NUMERAL}]年)(?P<m>{_MZ})月(?P<d>{_DZ})[日号]",
     "mixed": rf"(?P<y>{_YZ})年(?P<m>{_M})月(?P<d>{_D})[日号]?",
     "my/": rf"(?<![\d./\-])(?P<m>0?[1-9]|1[0-2])/(?P<y>{_Y4})(?![\d/%])",
-    "yen": rf"(?<![A-Za-z])(?:(?<=[iI]n )|(?<=since )|(?<=from )|(?<=until )|(?<=of ))(?P<y>{_Y4})"
+    "yen": rf"(?<=[A-Za-z][A-Za-z]\s)(?<!ells )(?<!ount )(?<!lets )(?<!WBC )"
+    r"(?P<y>19[3-9]\d|20[0-3]\d)(?=[,;)]|\.?$|\.\s|\s(?:at|with|by|in|for|after|when|due|and|to|"
+    r"under|without|which|but|he|she)\b)"
+    rf"|(?<![A-Za-z])(?:(?<=[iI]n )|(?<=since )|(?<=from )|(?<=until )|(?<=of ))(?P<y2>{_Y4})"
     rf"(?=[\s,.;)])(?!\.\d)",
     "mo": rf"(?:(?<=[iI]n )|(?<=[sS]ince )|(?<=of )|(?<=until )|(?<=mid )|(?<=late )|(?<=early )|"
     rf"(?<=last ))"
     rf"(?P<m>{_NAME})(?![a-z]|,? \d)",
-    "mdy/": rf"(?<![\d./\-])(?P<m>{_D})(?P<s>[-/])(?P<d>{_D})(?P=s)(?P<y>{_Y4}|\d{{2}})"
+    "mdy/": rf"(?<![\d./\-])(?<!pgar )(?<!评分)(?P<m>{_D})(?P<s>[-/])"
+    rf"(?P<d>{_D})(?P=s)(?P<y>{_Y4}|\d{{2}})"
     rf"(?![\d/%\-])",
     "Mdy": rf"(?<![A-Za-z])(?P<m>{_NAME})\.?\s?(?P<d>{_D})(?:st|nd|rd|th)?(?:,\s?|\s)(?P<y>{_Y4})"
     rf"(?!\d)",
@@ -79,12 +84,13 @@ _FORMS: dict[str, str] = {
     # A bare 4/5 is a strength or a share; a word of time or a day past any scale makes it a date.
     "m/d": r"(?:(?<=[oO]n )|(?<=since )|(?<=from )|(?<=until )|(?<=dated )|(?<=by )|(?<=before )"
     r"|(?i:dates?|DOB|born|birth|admitted|admission|discharged?|follow-?up|visit|surgery|procedure"
-    r"|operation|[DT]:)[^\n.;\d]{0,12}?(?<![\d./\-]))(?<![\d./\-])(?<!pgar )(?<!pgars )"
+    r"|operation|[DT]:)[^\n.;\d]{0,12}?(?<![\d./\-])|(?i:signed)[^\n;\d]{0,40}?(?<![\d./\-]))"
+    r"(?<![\d./\-])(?<!pgar )(?<!pgars )"
     rf"(?P<v>(?P<m>0?[1-9]|1[0-2])/(?P<d>{_D}))(?![\d/%])(?!\s?(?:systolic|diastolic|murmur|"
     rf"streng))"
     r"|(?<![\d./\-（(，])(?<!pgar )(?<!pgars )(?<!PGAR )(?<=[ -~])"
     r"(?P<m2>0?[1-9]|1[0-2])/(?P<d2>[79]|1[1346789]|2\d|31)(?=[ -~])"
-    r"(?![\d/%)])(?!\s?(?:of|nodes?|lymph|positive|cores?|mm|cm|murmur|systolic|quad|streng))",
+    r"(?![\d/%)]|-\d+天)(?!\s?(?:of|nodes?|lymph|positive|cores?|mm|cm|murmur|systolic|quad|streng))",
 }  # fmt: skip
 _COMPILED = {form: re.compile(pattern) for form, pattern in _FORMS.items()}
 _HINTS = re.compile(r"\d|[一二][〇零○九]|月")

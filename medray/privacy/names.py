@@ -28,7 +28,7 @@ from medray.privacy.lexicon import (
     words,
 )
 
-THRESHOLD = 2.5
+THRESHOLD = 2.25
 WEIGHTS = {"role": 3.0, "staff": 2.5, "person": 2.5, "verb": 1.0}
 """What stands before a name; the beginning of a sentence weighs 0.75, of a clause 0.5."""
 
@@ -130,7 +130,8 @@ def _from(text: str, start: int, before: float, is_staff: bool) -> Iterator[Name
     if best is None and surname == 1 and text[start + 1 : start + 2] == " ":
         after, is_title = _after(text, start + 3)
         weight = before + after + _shape(text, start, start + 2, start + 3, after)
-        if weight >= THRESHOLD and (before >= 2.5 or after > 1):
+        is_likely = name_log_odds(text[start], text[start + 2]) > 3 and after >= 1
+        if weight >= THRESHOLD and (before >= 2.5 or after > 1 or is_likely):
             best = Name(start, start + 3, is_staff or is_title, weight)
     if best:
         yield best
@@ -213,6 +214,8 @@ def _shape(text: str, start: int, given_at: int, end: int, after: float) -> floa
         and text[end : end + 1] in cues.CLOSE
     ):
         weight -= 1  # a brand in brackets
+    if text[start - 1 : start] in cues.BARS and text[end : end + 1] in cues.BARS:
+        weight += 0.75  # alone in a cell
     if given_at - start == 2:
         weight += 0.5
     elif text[start] in LOOSE_SURNAMES:

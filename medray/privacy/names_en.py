@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from medray.privacy.lexicon_en import NO_NAMES_EN
 
 _TOKEN = r"(?:(?:van|von|de|der|la|el|al|bin|di|du)[- ])?(?:[A-Z]['’])?(?:Mc|Mac|De|La|Le|Van|O['’])?[A-Z][a-z'’]+(?:-[A-Z][a-z]+)*"  # noqa: E501
-_UPPER = r"[A-Z][A-Z'’\-]{2,}"
+_UPPER = r"(?=[A-Z'’\-]*[AEIOUY])[A-Z][A-Z'’\-]{2,}"  # SNF is nobody
 _INITIAL = r"[A-W]\."  # Dr. X is nobody
 _NOT = (
     r"(?!(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?,? \d)"
@@ -48,7 +48,7 @@ _DEGREE = (
 _PERSON_LABEL = (
     r"\b(?i:patient(?:[’']s)?(?: name)?|name|next of kin|emergency contact|contact|guardian|re|"
     r"regarding|"
-    r"spouse|informant|pt) ?[:=] *"
+    r"spouse|informant|pt|subscriber|member|caller|attn) ?[:=_] *_*"
 )
 _STAFF_LABEL = (
     r"\b(?i:attending(?: physician)?|surgeons?|assistants?|(?:first |co-?)?assistant surgeon|"
@@ -65,7 +65,7 @@ _KIN = (
     r"caregiver|guardian|cousin|"
     r"interpreter|stepfather|stepmother|witness|counsel[l]?or|chaplain|dietitian|pharmacist|"
     r"case manager|social worker|landlord|coworker|aide|sitter|mom|dad|grandma|grandpa|proband|hcp|"
-    r"poa|proxy|contact),?\s(?:named\s|is\s)?"
+    r"poa|proxy|contact|family|parents?|staff|teacher),?\s(?:named\s|is\s|[(])?"
 )
 _VERB = (
     r"\b(?:I (?:saw|met|examined|evaluated)|[Ss]poke (?:with|to)|[Dd]iscussed with|[Cc]ontacted|"
@@ -73,26 +73,32 @@ _VERB = (
     r"[Ww]itnessed by|[Aa]ttended by|[Ss]elf as|"
     r"[Aa]ccompanied by|[Aa]mended per|[Pp]er(?= [A-Z][a-z]+,? [A-Z])|[Ss]upervised by|"
     r"[Hh]anded off to|[Rr]elieved by|[Rr]eported (?:by|to)|[Cc]overed by|[Ee]scorted by|"
+    r"[Ss]igned electronically by|[Ss]igned,?|[Tt]eacher|[Cc]aller|[Aa]ttn:?|"
+    r"[Uu]nder(?= [A-Z][a-z]+,? [A-Z])|"
     r"[Bb]rought (?:in )?by|[Ii]nformed|[Ee]mailed|[Tt]exted|[Mm]et with|[Ll]ives with|"
     r"[Tt]hank you for (?:referring|asking me to see))\s"
 )
 _AFTER = (
     r"(?=(?:,? (?:is|was) an? (?:very |pleasant |otherwise |well-?\w* |delightful |\w+ )?\d)|,? "
     r"(?:is )?an? \d{1,3}[- ]year|"
-    r",? (?:a|an) \d{1,3} ?y|(?: [\[(][A-Z]{0,4}-?\d)|(?: [\[(]?(?:MRN?|MR#|DOB))|, (?:age )?\d{1,"
-    r"3}[- ]?y| (?:presented|presents|was seen|was admitted"
-    r"|returns|returned|lives|resides|states|denies|reports|underwent)\b)"
+    r",? (?:a|an) \d{1,3} ?y|(?: [\[(][A-Z]{0,4}-?\d)|(?: [\[(]?(?:MRN?(?![-N])|MR#|DOB))|"
+    r", (?:age )?\d{1,3}[- ]?y| (?:presented|presents|was seen|was admitted"
+    r"|returns|returned|lives|resides|states|denies|reports|underwent|feels|felt|wants|wanted|looks|"
+    r"complains|tolerated|called|calls|arrived|slept|refused|declined|agrees|agreed|requests)\b)"
 )
 _AFTER_VERB = re.compile(rf"{_VERB}(?P<name>{_NAME})")
+_AFTER_KIN = re.compile(rf"{_KIN}(?P<name>{_NAME})")
+_BEFORE_SIGN = re.compile(rf"(?:^|(?<=[.\n:] )|(?<=\n))(?=\S+ [A-Z])(?P<name>{_NAME}){_AFTER}")
+_NEXT = re.compile(rf"(?:, | and | & |; ?|/)(?P<name>{_NAME})(?=[,;.)\n]| and |$)")
 _PATTERNS: tuple[tuple[re.Pattern[str], bool | None], ...] = (
     (re.compile(rf"{_TITLE}(?P<name>{_NAME}|{_NAME_UPPER})"), None),
     (re.compile(rf"(?P<name>{_NAME}|{_NAME_UPPER}){_DEGREE}"), True),
     (re.compile(rf"{_PERSON_LABEL}(?:{_TITLE})?(?P<name>{_NAME}|{_NAME_UPPER})"), False),
     (re.compile(rf"{_STAFF_LABEL} ?(?:[:=]|\b) *(?:{_TITLE})?(?P<name>{_NAME})"), True),
     (re.compile(rf"{_STAFF_LABEL} ?[:=] *(?:{_TITLE})?(?P<name>{_NAME_UPPER})"), True),
-    (re.compile(rf"{_KIN}(?P<name>{_NAME})"), False),
+    (_AFTER_KIN, False),
     (_AFTER_VERB, False),
-    (re.compile(rf"(?:^|(?<=[.\n:] )|(?<=\n))(?=\S+ [A-Z])(?P<name>{_NAME}){_AFTER}"), False),
+    (_BEFORE_SIGN, False),
 )  # fmt: skip
 
 
@@ -103,5 +109,21 @@ def find_names_en(text: str) -> Iterator[tuple[int, int, bool]]:
             start, end = match.span("name")
             if pattern is _AFTER_VERB and match["name"] in NO_NAMES_EN:
                 continue  # discussed with Cardiology
+            if pattern in (_AFTER_KIN, _BEFORE_SIGN) and _first_word(match["name"]) in NO_NAMES_EN:
+                continue  # family Medicine; Medicare MRN
             is_titled = is_staff is None and _STAFF_TITLE.match(match.group())
             yield start, end, bool(is_titled or is_staff)
+            if is_staff or pattern is _AFTER_KIN:
+                for name in _listed(text, end):
+                    yield *name, bool(is_staff)
+
+
+def _listed(text: str, at: int) -> Iterator[tuple[int, int]]:
+    """Names that follow a found one in a list: Assistants: Ann Hill, Joe Wood."""
+    while (match := _NEXT.match(text, at)) and _first_word(match["name"]) not in NO_NAMES_EN:
+        yield match.span("name")
+        at = match.end()
+
+
+def _first_word(name: str) -> str:
+    return re.split(r"[\s,]", name, maxsplit=1)[0]

@@ -10,7 +10,7 @@ benchmarks/phi_templates/tuning.yaml.
 import re
 from collections.abc import Iterator
 
-from medray.privacy.lexicon_en import GIVEN_EN, NO_NAMES_EN, SURNAMES_EN
+from medray.privacy.lexicon_en import NO_NAMES_EN, given_names, surnames
 
 _WORD = (
     r"(?:(?:van|von|de|der|la|el|al|bin|di|du)[- ])?"
@@ -49,10 +49,10 @@ def _is_name(text: str, match: re.Match[str]) -> bool:
     given, surname = (last, first) if match["comma"] else (first, last)
     given, surname = _plain(given), _plain(surname)
     if match["comma"]:  # Boston, Mary: a list of anything, unless both are names
-        if given in GIVEN_EN:
+        if given in given_names():
             return True
-        return surname in SURNAMES_EN and _stands_alone(text, match)
-    return given in GIVEN_EN or surname in SURNAMES_EN or _stands_alone(text, match)
+        return surname in surnames() and _stands_alone(text, match)
+    return given in given_names() or surname in surnames() or _stands_alone(text, match)
 
 
 def _stands_alone(text: str, match: re.Match[str]) -> bool:
@@ -62,7 +62,7 @@ def _stands_alone(text: str, match: re.Match[str]) -> bool:
 
 
 def _is_word(word: str) -> bool:
-    return any(part in NO_NAMES_EN for part in re.split("[ -]", word)) and word not in GIVEN_EN
+    return any(part in NO_NAMES_EN for part in re.split("[ -]", word)) and word not in given_names()
 
 
 def _plain(word: str) -> str:

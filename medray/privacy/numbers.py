@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 
 NumberClass = Literal["ID", "PHONE", "EMAIL", "MRN"]
 
-_COLON = r"\s*(?:[（(][^）)\n]{1,8}[）)])?\s*[:：为是#]?\s*"
+_COLON = r"\s*(?:[（(][^）)\n]{1,8}[）)])?\s*[:：为是#_]?[\s_]*"
 # A number in groups, as long as the next group is no date, age, bed or clock.
 _VALUE = (
-    r"(?P<{}>[A-Za-z]{{0,5}}[-_]?\d[0-9A-Za-z]*(?:[-/][0-9A-Za-z]+)*"
+    r"(?P<{}>(?!\d{{1,2}}/\d{{1,2}}/\d{{2,4}}(?!\d))[A-Za-z]{{0,5}}[-_]?\d[0-9A-Za-z]*(?:[-/][0-9A-Za-z]+)*"
     r"(?:(?<=\d) \d{{2,8}}(?![\dA-Za-z年月日岁.:：/\-]| ?(?:[年月日岁]|床(?![号位])))){{0,4}})"
     r"(?![0-9A-Za-z])"
 )
@@ -62,7 +62,9 @@ LABELLED_ID = re.compile(
     + _VALUE.format("value"),
 )  # fmt: skip
 ACCOUNT = re.compile(
-    r"(?i:微信|weixin|wechat|wx|qq|Q Q|支付宝|抖音)(?:号码?|账号|帐号|ID|群)?" + _COLON +
+    r"(?i:微信|weixin|wechat|wx|qq|Q Q|支付宝|抖音|skype|telegram|whatsapp|"
+    r"facetime|\bIM (?=handle|ID|name)|\bIM(?=:))"
+    r"(?:号码?|账号|帐号|ID|群|(?i: ?handle| ?id| ?name| ?account| ?user(?:name)?))?" + _COLON +
     r"(?P<value>[A-Za-z][-_A-Za-z0-9]{5,19}|\d{5,12})(?![-_A-Za-z0-9@])"
 )  # fmt: skip
 MOBILE = re.compile(r"(?<![\d.])(?:[(（]?\+?86[)）]?[- ]?)?1[3-9]\d(?:[- ]?\d){8}(?![\d.]\d|\d)")
@@ -99,10 +101,10 @@ _BED = r"(?:[A-Za-z]{1,2}-?|[+加])?\d{1,3}(?:-\d{1,3})?[A-Za-z]?"
 BED = re.compile(
     rf"(?:{_spaced('床号', '床位', '床位号', '病床')}|床)\s*[:：#]\s*"
     rf"(?P<value>{_BED})(?![0-9A-Za-z])"
-    rf"|(?:{_spaced('床号')})\s*(?P<value2>{_BED})(?![0-9A-Za-z])"
+    rf"|(?:{_spaced('床号')})[\s_]*(?P<value2>{_BED})(?![0-9A-Za-z])"
     rf"|(?<![^\s|，,])床 ?(?P<value6>{_BED})(?![0-9A-Za-z.]| ?[张个位次天日周月])"
     rf"|(?<![\d.])(?P<value7>[+加]\d{{1,3}})\s?床"
-    rf"|(?<![\d+A-Za-z.\-加开编置张约])(?P<value3>{_BED})\s?床(?![旁上下边垫单头尾面号位])"
+    rf"|(?<![\d+A-Za-z.\-加开编置张约])(?P<value3>{_BED})\s?床(?![旁下边垫单头尾面号位]|上(?!官))"
     r"|(?P<value4>[一二三四五六七八九十]{1,3})床(?=患者|病人|[，,。：:]|[\u4e00-\u9fff]{2,3}[，,])"
     rf"|(?i:\bbed|\broom|\brm)(?i: ?(?:number|no\.?|#))?\s?[:#]?\s?(?P<value5>{_BED})"
     rf"(?![0-9A-Za-z%])"

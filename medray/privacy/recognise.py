@@ -57,6 +57,9 @@ class Span(NamedTuple):
     label: PhiClass
 
 
+_CAPITALISED = re.compile(r"[A-Z][A-Za-z'’-]+")
+
+
 def find_phi(text: str, known: Mapping[str, PhiClass] | None = None) -> list[Span]:
     """Returns the PHI of a text: sorted, without overlap, surrogates left out.
 
@@ -73,6 +76,11 @@ def find_phi(text: str, known: Mapping[str, PhiClass] | None = None) -> list[Spa
     for span in sorted(found, key=lambda s: (s.start - s.end, s.start)):
         if _take(is_taken, span.start, span.end):
             spans.append(span)
+        elif span.label in ("NAME", "DOCTOR"):
+            # Of Yamamoto, Riverside (General Hospital) the first word is left.
+            for word in _CAPITALISED.finditer(folded, span.start, span.end):
+                if _take(is_taken, *word.span()):
+                    spans.append(Span(*word.span(), span.label))
     for span in [s for s in spans if s.label in ("NAME", "DOCTOR")]:
         match = _NUMBER_AFTER_NAME.match(folded, span.end)
         if match and _take(is_taken, *match.span("value")):

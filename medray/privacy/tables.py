@@ -1,11 +1,11 @@
 """Tables in text. In: text. Out: spans of the cells under a heading that names an identifier.
 
-    姓名|住院号|床号
+    姓名|住院号|床号                 姓名|张某某|住院号|0012345|床号|12
     张某某|0012345|12
 
 A table is a line of which two cells or more are known headings, and the lines below it that have as
-many cells. Cells stand between bars or tabs. Source: not given; the headings are those of ward
-lists and registers.
+many cells; or each heading stands before its value. Cells stand between bars or tabs. Source: not
+given; the headings are those of ward lists and registers.
 """
 
 import re
@@ -34,6 +34,9 @@ _EMPTY = re.compile(r"[-—/\\无\s]*|不详|未知|N/?A", re.IGNORECASE)
 _OVER_89 = re.compile(r"(?:9\d|1[0-3]\d)\s?岁?")
 
 
+_Column = CellClass | Literal[""] | None
+
+
 class _Cell(NamedTuple):
     start: int
     end: int
@@ -44,19 +47,27 @@ def find_cells(text: str) -> Iterator[tuple[int, int, CellClass]]:
     """Yields (start, end, class) of the cells that hold an identifier."""
     if "|" not in text and "\t" not in text:
         return
-    columns: list[CellClass | Literal[""]] = []
+    columns: list[_Column] = []
     for line in re.finditer(r"[^\n]+", text):
         cells = _cells(line)
-        if sum(_heading(cell.text) is not None for cell in cells) >= 2:
-            columns = [_heading(cell.text) or "" for cell in cells]
+        headings: list[_Column] = [_heading(cell.text) for cell in cells]
+        if sum(heading is not None for heading in headings) >= 2:
+            columns = headings
+            if all(heading is None for heading in headings[1::2]):
+                columns = []
+                yield from _values(cells[1::2], headings[::2])
         elif len(cells) == len(columns):
-            for cell, label in zip(cells, columns, strict=True):
-                if not label or _EMPTY.fullmatch(cell.text):
-                    continue
-                if label != "AGE" or _OVER_89.fullmatch(cell.text):
-                    yield cell.start, cell.end, label
+            yield from _values(cells, columns)
         elif any(cell.text for cell in cells):  # an empty row ends no table
             columns = []
+
+
+def _values(cells: list[_Cell], labels: list[_Column]) -> Iterator[tuple[int, int, CellClass]]:
+    for cell, label in zip(cells, labels, strict=False):
+        if not label or _EMPTY.fullmatch(cell.text):
+            continue
+        if label != "AGE" or _OVER_89.fullmatch(cell.text):
+            yield cell.start, cell.end, label
 
 
 def _cells(line: re.Match[str]) -> list[_Cell]:
@@ -73,7 +84,7 @@ def _cells(line: re.Match[str]) -> list[_Cell]:
     return cells[first:last]
 
 
-def _heading(value: str) -> CellClass | Literal[""] | None:
+def _heading(value: str) -> _Column:
     """The class of a column; "" for one without identifiers, None if this is no heading."""
     for pattern, label in _CLASSES:
         if pattern.fullmatch(value):

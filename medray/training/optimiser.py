@@ -4,16 +4,19 @@ import math
 from typing import Any, Literal
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import nn
 
 from medray.common.config import Config
 
 
 class OptimiserConfig(Config):
-    """AdamW under DeepSpeed. Source of the defaults: [EMR-LLM 2.2] unless said."""
+    """AdamW or Muon under DeepSpeed. Source of the defaults: [EMR-LLM 2.2] unless said."""
 
     learning_rate: float = 1e-5
+    muon_learning_rate: float = Field(default=0.0, ge=0)
+    """Above 0, the matrices inside the layers learn by Muon at this rate, and all else by AdamW at
+    `learning_rate`. Source: Jordan et al. 2024; not in the papers, for decoders made here."""
     warmup_steps: int = 1000
     """Linear."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -42,16 +45,24 @@ class OptimiserConfig(Config):
                 f"batch_size {self.batch_size} must be a multiple of "
                 f"micro_batch_size {self.micro_batch_size}"
             )
+        if self.muon_learning_rate and self.gradient_clip:
+            raise ValueError(
+                "with muon_learning_rate, gradient_clip must be 0: DeepSpeed would clip by the "
+                "norm of Muon's orthogonal update, which follows from the matrices' sizes"
+            )
+        if self.muon_learning_rate and (self.zero_stage == 3 or self.offload != "none"):
+            raise ValueError("muon_learning_rate takes zero_stage 0, 1 or 2 and offload none")
         return self
 
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of `step` (from 0): a function of the step, so nothing to save."""
+    def schedule_at(self, step: int) -> float:
+        """The share of its learning rate that each parameter gets at `step` (from 0): a function
+        of the step, so nothing to save."""
         if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
+            return (step + 1) / self.warmup_steps
         if self.schedule == "constant":
-            return self.learning_rate
+            return 1.0
         done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
-        return self.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done))))
+        return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done)))
 
     def accumulation(self, world_size: int) -> int:
         """Forward passes that each worker does for one optimiser step."""
@@ -72,7 +83,7 @@ class OptimiserConfig(Config):
         }
         if self.offload == "cpu":
             zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
-        return {
+        settings: dict[str, Any] = {
             "train_micro_batch_size_per_gpu": self.micro_batch_size,
             "gradient_accumulation_steps": self.accumulation(world_size),
             "gradient_clipping": self.gradient_clip,
@@ -82,10 +93,21 @@ class OptimiserConfig(Config):
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 10**9,
         }
+        if self.muon_learning_rate:
+            settings["optimizer"] = {
+                "type": "Muon",
+                "params": {
+                    "muon_lr": self.muon_learning_rate,
+                    "adam_lr": self.learning_rate,
+                    "betas": self.betas,
+                    "weight_decay": self.weight_decay,
+                },
+            }
+        return settings
 
 
 def initialise(module: nn.Module, config: OptimiserConfig, world_size: int) -> Any:
-    """Returns the DeepSpeed engine around `module`, with AdamW over its trainable weights."""
+    """Returns the DeepSpeed engine around `module`, with an optimiser of its trainable weights."""
     import deepspeed
     import deepspeed.ops
 
@@ -95,22 +117,30 @@ def initialise(module: nn.Module, config: OptimiserConfig, world_size: int) -> A
         compatible: dict[str, bool] = deepspeed.ops.__compatible_ops__  # pyright: ignore
         compatible["deepspeed_shm_comm"] = False
     trainable = [p for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(
-        trainable,
-        lr=config.learning_rate,
-        betas=config.betas,
-        weight_decay=config.weight_decay,
-    )
+    adamw = None
+    if config.muon_learning_rate:
+        if not torch.cuda.is_available():
+            torch.compiler.set_stance("force_eager")  # Muon's few products need no C++ compiler
+    else:
+        adamw = torch.optim.AdamW(
+            trainable,
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
     engine, *_ = deepspeed.initialize(
         model=module,
-        optimizer=optimiser,  # type: ignore[arg-type]
+        optimizer=adamw,  # type: ignore[arg-type]
+        model_parameters=trainable,  # type: ignore[arg-type]
         config=config.deepspeed(world_size),
         dist_init_required=False,
     )
     return engine
 
 
-def set_learning_rate(engine: Any, learning_rate: float) -> None:
-    """Sets the learning rate of every parameter group."""
+def set_learning_rate(engine: Any, config: OptimiserConfig, step: int) -> None:
+    """Sets the learning rate of every parameter group to that of `step` (from 0)."""
+    share = config.schedule_at(step)
     for group in engine.optimizer.param_groups:
-        group["lr"] = learning_rate
+        rate = config.muon_learning_rate if group.get("use_muon") else config.learning_rate
+        group["lr"] = rate * share

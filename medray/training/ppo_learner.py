@@ -119,7 +119,7 @@ class PpoLearner:
     def round(self, step: int) -> dict[str, float]:
         """One round of PPO, from prompts to updated weights."""
         config = self.config
-        set_learning_rate(self.engine, config.learning_rate_at(step))
+        set_learning_rate(self.engine, config, step)
         # 1. roll out, 2. score
         mine = self.sampler.share(step, self.rank, self.world_size)
         texts = [self.prompts[i] for i in mine]

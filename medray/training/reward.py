@@ -168,7 +168,7 @@ def _train(arguments: dict[str, Any]) -> None:
         return {name: tensor.to(engine.device) for name, tensor in inputs.items()}
 
     def train_step(step: int) -> dict[str, float]:
-        set_learning_rate(engine, config.learning_rate_at(step))
+        set_learning_rate(engine, config, step)
         torch.manual_seed(seed_of(config.seed, step, rank))  # BERT's dropout
         engine.train()
         total = torch.zeros(())

@@ -45,7 +45,7 @@ def train_language_model(
     sampler = IndexSampler(len(train), config.batch_size, seed)
 
     def train_step(step: int) -> dict[str, float]:
-        set_learning_rate(engine, config.learning_rate_at(step))
+        set_learning_rate(engine, config, step)
         torch.manual_seed(seed_of(seed, step, rank))  # dropout, where there is any
         engine.train()
         batch = sampler.batch(step)

@@ -13,6 +13,9 @@ from medray.training.ppo_learner import PpoConfig
         (OptimiserConfig, {"batch_size": 6}, "batch_size 6 must be a multiple of micro"),
         (OptimiserConfig, {"zero_stage": 4}, "zero_stage: .*got 4"),
         (OptimiserConfig, {"precision": "fp16"}, "precision: .*got 'fp16'"),
+        (OptimiserConfig, {"muon_learning_rate": 0.01}, "gradient_clip must be 0"),
+        (OptimiserConfig, {"muon_learning_rate": 0.01, "gradient_clip": 0, "zero_stage": 3},
+         "zero_stage 0, 1 or 2"),
         (PpoConfig, {"zero_stage": 3}, r"ppo\.zero_stage must be 0, 1 or 2"),
         (PpoConfig, {"rollouts": 12}, r"ppo\.rollouts must be a multiple of ppo\.batch_size"),
         (PpoConfig, {"lora": {"dropout": 0.1}}, r"ppo\.lora\.dropout must be 0"),
@@ -24,20 +27,20 @@ def test_refused(config, values: dict, message: str) -> None:
 
 
 def test_constant_schedule_by_hand() -> None:
-    config = OptimiserConfig(learning_rate=1.0, warmup_steps=4, total_steps=10)
-    rates = [config.learning_rate_at(step) for step in range(6)]
+    config = OptimiserConfig(warmup_steps=4, total_steps=10)
+    rates = [config.schedule_at(step) for step in range(6)]
     assert rates == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
 def test_cosine_schedule_by_hand() -> None:
-    config = OptimiserConfig(learning_rate=1.0, warmup_steps=2, total_steps=10, schedule="cosine")
+    config = OptimiserConfig(warmup_steps=2, total_steps=10, schedule="cosine")
     # 0.1 + 0.45 (1 + cos π·done): 1 at done 0, 0.55 at ½, 0.1 at 1 and ever after.
-    rates = [config.learning_rate_at(step) for step in (1, 2, 6, 10, 50)]
+    rates = [config.schedule_at(step) for step in (1, 2, 6, 10, 50)]
     assert rates == pytest.approx([1.0, 1.0, 0.55, 0.1, 0.1])
 
 
 def test_without_warmup_the_first_step_has_the_full_rate() -> None:
-    assert OptimiserConfig(learning_rate=0.5, warmup_steps=0).learning_rate_at(0) == 0.5
+    assert OptimiserConfig(warmup_steps=0).schedule_at(0) == 1.0
 
 
 def test_accumulation_keeps_the_global_batch() -> None:

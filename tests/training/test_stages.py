@@ -31,8 +31,9 @@ from medray.training.trainer import WorkersConfig
 pytestmark = pytest.mark.cluster
 CORPUS, INSTRUCTIONS = ("corpus", "tiny"), ("instructions", "tiny")
 PRETRAIN = PretrainConfig(
-    learning_rate=1e-2, warmup_steps=1, batch_size=4, micro_batch_size=2, total_steps=4
-)
+    learning_rate=1e-2, muon_learning_rate=1e-2, gradient_clip=0,
+    warmup_steps=1, batch_size=4, micro_batch_size=2, total_steps=4,
+)  # fmt: skip
 
 
 def two_workers(**values: Any) -> WorkersConfig:
