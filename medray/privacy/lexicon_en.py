@@ -69,10 +69,11 @@ def surnames() -> frozenset[str]:
 
 
 def _names(kind: str, others: str) -> frozenset[str]:
-    found = set(others.split())
+    found: set[str] = set()
     for locale in _LOCALES.split():
         provider = import_module(f"faker.providers.person.{locale}").Provider
         for attribute in vars(provider):
             if attribute.startswith(kind):
                 found.update(getattr(provider, attribute))
-    return frozenset(name for name in found if name.isascii() and name.isalpha())
+    plain = {name for name in found if name.isascii() and name.isalpha() and len(name) > 2}
+    return frozenset(plain.union(others.split()))  # An is a name, but not in a note
