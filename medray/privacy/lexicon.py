@@ -133,6 +133,11 @@ def name_log_odds(surname: str, given: str) -> float:
     return before + sum(odds.given.get(character, 0.0) for character in given)
 
 
+def is_given_pair(given: str) -> bool:
+    """Whether two characters are a given name of several persons: 建国, though a word too."""
+    return given in _dictionary().given_pairs
+
+
 COMPOUND_LOG_ODDS = 5.0
 """Source: not given; that of 孙 and 王 in jieba's dictionary."""
 
@@ -155,6 +160,8 @@ class _Dictionary(NamedTuple):
     """Character → log odds of a surname against any place in a word, in nats."""
     given: dict[str, float]
     """The same of a given name's character."""
+    given_pairs: frozenset[str]
+    """Given names of two characters that several surnames have."""
 
 
 @cache
@@ -166,12 +173,15 @@ def _dictionary() -> _Dictionary:
     uses: Counter[str] = Counter()
     given: Counter[str] = Counter()
     surnames: Counter[str] = Counter()
+    pairs: Counter[str] = Counter()
     path = Path(spec.submodule_search_locations[0]) / "dict.txt"
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             word, count, tag = line.split()
             if len(word) in (2, 3) and not tag.startswith("nr") and int(count) >= 5:
                 found.add(word)
+            if tag.startswith("nr") and len(word) == 3 and word[0] in SURNAMES:
+                pairs[word[1:]] += GIVEN.issuperset(word[1:])
             # The first of three characters of a name is a surname.
             for place, character in enumerate(word):
                 if not tag.startswith("nr"):
@@ -186,6 +196,7 @@ def _dictionary() -> _Dictionary:
         frozenset(c for c, n in given.items() if n >= MIN_NAME_SHARE * (n + uses[c])),
         _log_odds(surnames, uses),
         _log_odds(given, uses),
+        frozenset(pair for pair, n in pairs.items() if n >= 2),
     )
 
 

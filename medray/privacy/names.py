@@ -22,6 +22,7 @@ from medray.privacy.lexicon import (
     MEDICAL_WORDS,
     NOT_IN_NAMES,
     is_given,
+    is_given_pair,
     is_nameish,
     is_surname,
     name_log_odds,
@@ -214,6 +215,8 @@ def _shape(text: str, start: int, given_at: int, end: int, after: float) -> floa
         and text[end : end + 1] in cues.CLOSE
     ):
         weight -= 1  # a brand in brackets
+    if is_given_pair(given):
+        weight += 0.75
     if text[start - 1 : start] in cues.BARS and text[end : end + 1] in cues.BARS:
         weight += 0.75  # alone in a cell
     if given_at - start == 2:

@@ -101,6 +101,7 @@ class OptimiserConfig(Config):
                     "adam_lr": self.learning_rate,
                     "betas": self.betas,
                     "weight_decay": self.weight_decay,
+                    "torch_adam": True,  # DeepSpeed's own is compiled at the first start: 100 s
                 },
             }
         return settings
