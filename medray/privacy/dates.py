@@ -25,14 +25,17 @@ _NAME = (
     "(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|"
     "Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?|"
     "JAN(?:UARY)?|FEB(?:RUARY)?|MAR(?:CH)?|APR(?:IL)?|MAY|JUNE?|JULY?|AUG(?:UST)?|"
-    "SEPT?(?:EMBER)?|OCT(?:OBER)?|NOV(?:EMBER)?|DEC(?:EMBER)?)"
+    "SEPT?(?:EMBER)?|OCT(?:OBER)?|NOV(?:EMBER)?|DEC(?:EMBER)?|"
+    "january|february|april|june|july|august|september|october|november|december)"
 )
 _CLOCK = r"(?=\s?(?:[01]?\d|2[0-3])[:：][0-5]\d)"
 _DOSE = r"(?!\s?(?:mg|ml|mL|g\b|mcg|%|mm|cm|kg|times|units?|tablets?|pm|am|PM|AM|:\d))"
 
 # Form → pattern. Groups: y year, m month, d day; what stands outside them is rebuilt by `_write`.
 _FORMS: dict[str, str] = {
-    "ymd": rf"(?<!\d)(?<!\d\.)(?P<y>{_Y4})(?P<s>[-/.]|\s?年\s?|\s[-/.]\s|[-/.]\s)"
+    # A value may end where the date begins: NSE 522017-3-20.
+    "ymd": rf"(?:(?<!\d)(?<!\d\.)|(?<=\d)(?=20[012]\d-\d{{1,2}}-\d))"
+    rf"(?P<y>{_Y4})(?P<s>[-/.]|\s?年\s?|\s[-/.]\s|[-/.]\s)"
     rf"(?P<m>{_M})(?:[-/.]|\s?月\s?|\s[-/.]\s?)(?P<d>{_D})(?:\s?[日号]|(?!\d)|(?=\d\d[:：时]\d\d))",
     "compact": rf"(?<![0-9A-Za-z.\-])(?P<y>{_Y4})(?P<m>0[1-9]|1[0-2])(?P<d>0[1-9]|[12]\d|3[01])"
     r"(?![0-9A-Za-z])",
@@ -60,10 +63,13 @@ _FORMS: dict[str, str] = {
     "zy": rf"(?P<y>{_YZ})年",
     "zmd": rf"(?<![{NUMERAL}十])(?<![{NUMERAL}]年)(?P<m>{_MZ})月(?P<d>{_DZ})[日号]",
     "mixed": rf"(?P<y>{_YZ})年(?P<m>{_M})月(?P<d>{_D})[日号]?",
-    "my/": rf"(?<![\d./\-])(?P<m>0?[1-9]|1[0-2])/(?P<y>{_Y4})(?![\d/%])",
-    "yen": rf"(?<=[A-Za-z][A-Za-z]\s)(?<!ells )(?<!ount )(?<!lets )(?<!WBC )"
-    r"(?P<y>19[3-9]\d|20[0-3]\d)(?=[,;)]|\.?$|\.\s|\s(?:at|with|by|in|for|after|when|due|and|to|"
-    r"under|without|which|but|he|she)\b)"
+    "my/": rf"(?<![\d./\-])(?P<m>0?[1-9]|1[0-2])/(?P<y>{_Y4})(?![\d/%])"
+    r"|(?<=[iI]n )(?P<m2>0[1-9]|1[0-2])/(?P<y2>[012]\d)(?![\d/%])"
+    r"(?!\s?(?:of|nodes?|lymph|positive|cores?|cases|patients))",
+    "yen": r"(?:(?<=[A-Za-z,;.:)] )|(?<=[A-Za-z] \())(?<!\bat )(?<!ound )(?<!bout )(?<!tely )"
+    r"(?<!otal )(?<!than )(?<!WBC )(?<!ount )(?<!lets )(?<!ells )"
+    r"(?P<y>19[3-9]\d|20[0-3]\d)(?![\w%]|[.,:/\-]\d)(?!\s?(?i:m[lgm]|mcg|milli|cc|units?|IU|U/|"
+    r"k?cal|hours|hrs|h\b|[npu]g|g\b|cm|steps|copies|per|/))"
     rf"|(?<![A-Za-z])(?:(?<=[iI]n )|(?<=since )|(?<=from )|(?<=until )|(?<=of ))(?P<y2>{_Y4})"
     rf"(?=[\s,.;)])(?!\.\d)",
     "mo": rf"(?:(?<=[iI]n )|(?<=[sS]ince )|(?<=of )|(?<=until )|(?<=mid )|(?<=late )|(?<=early )|"
@@ -107,6 +113,18 @@ _SIGNS = {
 }
 
 
+# The number of a list before a date, which would read as a decimal: 1.2019-03-02.
+_LIST_NUMBER = re.compile(
+    r"(?<![\d.])(\d{1,2})\.(?=(?:19|20)\d\d[-./年]\d|[01]?\d月[0-3]?\d[日号]|"
+    r"\d\d\.\d{1,2}\.\d{1,2}(?!\d))"
+)
+# Days that go on after a whole date: 2017-3-31、4-25、5-17.
+_NEXT_DAY = re.compile(
+    rf"[、，,]\s?(?P<v>(?P<m>0?[1-9]|1[0-2])[-./](?P<d>{_D}))"
+    r"(?![\d.\-/%]|\s?(?:天|次|小时|[mM][gGlLmM]|[cC][mM]|g\b|年|个|周|岁|粒|片))"
+)
+
+
 class Date(NamedTuple):
     """A date as written: None for what is not said."""
 
@@ -120,6 +138,7 @@ def find_dates(text: str) -> Iterator[tuple[int, int]]:
     """Yields (start, end) of every date, its last unit (日, 月, 年) included; they may overlap."""
     if not _HINTS.search(text):
         return
+    text = _LIST_NUMBER.sub(r"\1、", text)
     signs = {sign: sign.search(text) for sign in set(_SIGNS.values())}
     for form, pattern in _COMPILED.items():
         if form in _SIGNS and not signs[_SIGNS[form]]:
@@ -127,6 +146,10 @@ def find_dates(text: str) -> Iterator[tuple[int, int]]:
         for match in pattern.finditer(text):
             if _parts(form, match) is not None:
                 yield match.span("v") if match.groupdict().get("v") else match.span()
+                at = match.end() if form == "ymd" else len(text)
+                while following := _NEXT_DAY.match(text, at):
+                    yield following.span("v")
+                    at = following.end()
 
 
 def shift_date(value: str, offset_days: int, visit_date: str = "", before: str = "") -> str:
@@ -134,7 +157,7 @@ def shift_date(value: str, offset_days: int, visit_date: str = "", before: str =
 
     A month moves with its 15th, a year with its 1 July. A date without a year becomes one with a
     year, the last such day up to the visit, so that it is not moved twice. A day alone lies in the
-    month of `before` or, if that day has passed, the next.
+    month of `before` or, if that day has passed, the next; 4-25 in the year after `before`.
 
     Args:
         visit_date: day of the visit, with all three parts.
@@ -152,6 +175,8 @@ def shift_date(value: str, offset_days: int, visit_date: str = "", before: str =
             year, month = last.year, last.month
             if day < last.day:
                 year, month = (year, month + 1) if month < 12 else (year + 1, 1)
+        elif date.form == "md-" and "-" in value and month is not None and last is not None:
+            year = last.year + ((month, day or 1) < (last.month, last.day))
         elif visit is None:
             return "[日期]"
         elif month is None:

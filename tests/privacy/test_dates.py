@@ -72,6 +72,13 @@ def test_a_day_alone_lies_in_the_month_of_the_date_before_it():
     assert shift_date("2日", OFFSET, "2023-01-01") == "2222年12月3日"
 
 
+def test_a_day_in_a_list_lies_in_the_year_after_the_date_before_it():
+    # "2017-12-20、1-5", moved by 200 years and a day; 2017 to 2217 has as many leap days as above.
+    assert shift_date("4-25", OFFSET, "2023-06-10", before="2017-03-31") == "4/26/2217"
+    assert shift_date("1-5", OFFSET, "2023-06-10", before="2017-12-20") == "1/6/2218"
+    assert shift_date("5/17", OFFSET, "2023-06-01", before="2017-03-31") == "5/18/2223"
+
+
 def test_what_tells_no_year_or_no_date_is_masked():
     assert shift_date("5月10日", OFFSET) == "[日期]"
     assert shift_date("soon", OFFSET, "2023-05-17") == "[日期]"

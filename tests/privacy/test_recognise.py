@@ -86,6 +86,12 @@ PLANTED = {
         ("5月17日再次发热", ["5月17日"]),
         ("标本20230517送检", ["20230517"]),
         (
+            "于2017-3-31、4-25、5-17化疗，NSE 522017-6-20复查",
+            ["2017-3-31", "4-25", "5-17", "2017-6-20"],
+        ),
+        ("1.2019-03-02拔管；2.3月5日换药", ["2019-03-02", "3月5日"]),
+        ("born february 15th 1962 , transplant in 12/07, who", ["february 15th 1962", "12/07"]),
+        (
             "s/p cholecystectomy 1992 at an outside facility, quit smoking 1994, no etoh",
             ["1992", "1994"],
         ),
@@ -116,6 +122,8 @@ def test_recall_by_class(label):
         "宜饮食清淡、易消化，注意劳逸结合，注意个人卫生等，常见于青年女性",
         "Ped: Apgars 8/9. Kernig and Babinski neg.",
         "Austin Flint murmur, Grey Turner sign, Insurance: Medicare. Platelets 2000, glucose 95.",
+        "Given 2000 mL of saline at 1945 hours; seen around 1930.",
+        "距肛门5-9cm，每日2、3-4次，淋巴结3/14，腰4-5、5-6椎间盘，in 1/5 lymph nodes",
         "单位：mmol/L 阿普加评分9-10-10 小学文化 银行卡 斯坦福分型，赫赛汀、康莱特，师承主任中医师",
         "项目|结果|单位\n白细胞|9.5|10^9/L\n年龄|56|岁",
         "保险公司审核，制药有限公司生产，本公司",
