@@ -45,8 +45,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(BIN)/medray demo $(if $(filter-out 0,$(KEEP)),--keep) $(addprefix --port ,$(PORT))
 
-test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+test: test-fast
+	$(BIN)/python -m pytest -m "cluster and not slow"
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not cluster and not slow"

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from medray.privacy.addresses import find_addresses
 from medray.privacy.ages import find_ages
-from medray.privacy.dates import find_dates
+from medray.privacy.date_forms import find_dates
 from medray.privacy.hospitals import find_hospitals
 from medray.privacy.names import find_names
 from medray.privacy.names_en import find_names_en

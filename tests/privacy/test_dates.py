@@ -2,7 +2,8 @@ import datetime
 
 import pytest
 
-from medray.privacy.dates import find_dates, parse_date, shift_date
+from medray.privacy.date_forms import find_dates
+from medray.privacy.dates import parse_date, shift_date
 from medray.privacy.surrogates import Surrogates
 
 # From 2023-05-17 to 2223-05-17 there are 200 * 365 days and the leap days of 2024, 2028 ... 2220,
