@@ -33,8 +33,8 @@ Nutrition Therapy Therapist Lab Laboratory Labs Team Staff Nurse Doctor Patient 
 Husband Son Daughter Brother Sister Family Families Grandmother Grandfather Grandson Granddaughter
 Boyfriend Girlfriend Partner Neighbor Friend Teacher Caller Spouse Uncle Aunt Niece Nephew Cousin
 Fiance Fiancee Guardian Roommate Landlord Coworker Stepfather Stepmother Mom Dad Grandma Grandpa
-Counselor Principal Coach Parents Parent Subscriber Member Witness Ph Dx Rx Hx Tx Mountain Flint
-Fisher Turner Gaucher Fabry Disease Diseases Syndrome Sign Test Score Scale Index
+Counselor Principal Coach Parents Parent Subscriber Member Witness Ph Dx Rx Hx Tx
+Gaucher Fabry Disease Diseases Syndrome Sign Test Score Scale Index
 Criteria Catheter Tube Valve Stent Stain Procedure Repair Maneuver Fracture Tumor Cancer Lymphoma
 Class Stage Grade Type Group Coma Pressure Rate Count Level Chest Blood Heart Lung Liver Kidney
 Brain Spine Abdomen Pelvis Head Neck Eyes Ears Nose Throat Skin Left Right Bilateral Upper Lower

@@ -31,6 +31,9 @@ _AFTER = re.compile(
 )
 
 
+_EPONYMS = frozenset({"Austin Flint", "Grey Turner", "Miller Fisher", "Rocky Mountain"})
+
+
 def find_pairs(text: str) -> Iterator[tuple[int, int]]:
     """Yields (start, end) of every pair that is a name; they do not overlap."""
     at = 0
@@ -44,7 +47,7 @@ def find_pairs(text: str) -> Iterator[tuple[int, int]]:
 
 def _is_name(text: str, match: re.Match[str]) -> bool:
     first, last = match["first"], match["last"]
-    if _is_word(first) or _is_word(last):
+    if _is_word(first) or _is_word(last) or f"{first} {last}" in _EPONYMS:
         return False
     given, surname = (last, first) if match["comma"] else (first, last)
     given, surname = _plain(given), _plain(surname)

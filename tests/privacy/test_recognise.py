@@ -26,6 +26,7 @@ PLANTED = {
         ("姓名|床号\n邓春花|12\n于一|13", ["邓春花", "于一"]),
         ("父向丽华死于肝癌，母安建国健在，一弟韩洋体健", ["向丽华", "安建国", "韩洋"]),
         ("夜间12床曾思远躁动，次女郜勇陪护", ["曾思远", "郜勇"]),
+        ("Spoke at length; John Turner and Emily Fisher agreed.", ["John Turner", "Emily Fisher"]),
         ("Family (Oluwaseun Rice and Kim Wood) updated", ["Oluwaseun Rice", "Kim Wood"]),
     ],
     "DOCTOR": [
