@@ -16,11 +16,11 @@ _NUMBER = (
     r"|社|楼|层|弄|房|户|门|巷|街坊)|"
     r"\d{1,5}(?:-\d{1,4}){1,3}|[A-Za-z]\d{0,2}座|(?<=[栋幢座楼元号])\d{2,4}(?!\d)"
 )
-_ADMIN = "省|自治区|特别行政区|市|自治州|自治县|地区|县|区|旗|盟|州|镇|乡|街道"
+_ADMIN = "省|自治区|特别行政区|市|自治州|自治县|地区|县|区|旗|盟|州|镇(?![痛静咳吐])|乡|街道"
 _PLACE = (
     "街道|大道|大街|社区|小区|花园|公寓|家园|家属院|家属楼|宿舍|大厦|广场|新村|新城|名城|名苑|名邸"
     "|胡同|开发区|工业园|"
-    "路|街|道|巷|弄|里|村|庄|屯|寨|苑|湾|府|城|坊|园|庭|居|邸|塘|营|沟|岭|坪|坝|组"
+    "路|街|道|巷|弄|(?<![这那哪夜心])里|村|庄|屯|寨|苑|湾|府|城|坊|园|庭|居|邸|塘|营|沟|岭|坪|坝|组"
 )
 # A unit may end in two signs of place: 大河坝村, 新城区.
 _LINK = rf"[{HAN}]{{1,9}}?(?:{_ADMIN}|{_PLACE}){{1,2}}"
@@ -59,7 +59,8 @@ EMPLOYER = re.compile(
 # A name that stands by itself: |云岭煤矿|, 发票抬头宏达物流公司，.
 FREE_EMPLOYER = re.compile(
     rf"(?<![{HAN}])(?P<value>[{HAN}]{{2,12}}?(?P<firm>{_FIRM}))(?=[^{HAN}]|$|职工|员工|工人|退休|"
-    r"上[班课学]|工作|教师|学生|司机|会计|人事|确认|证明)"
+    r"上[班课学]|工作|教师|学生|司机|会计|人事|确认|证明|出具|派遣|派[来往驻]|组织|开具|担保|同事|"
+    r"食堂|车间|宿舍|门口|附近|负责人)"
 )
 # In a sentence, a word that leads up to it must stand before it: 费用由红星机械厂垫付.
 _LED_FIRM = re.compile(
@@ -83,6 +84,7 @@ TOWN_EN = re.compile(
     rf"(?P<value>[A-Z][a-z]+(?:\s[A-Z][a-z]+){{0,2}}(?:,\s{_STATES}\b)?)"
 )
 _ADMIN_UNIT = re.compile(_ADMIN)
+_NO_PLACE = re.compile("[无否非]|[外本我该各全跨出]省|[外本我该各全跨出进]市|省[内外]|市[内外]")
 _DETAIL = re.compile(_NUMBER)
 
 
@@ -123,6 +125,8 @@ def find_addresses(text: str) -> Iterator[tuple[int, int]]:
 
 def _is_address(value: str, min_units: int) -> bool:
     """A province, town or village with another place below it, or a street with a number."""
+    if _NO_PLACE.match(value):
+        return False  # 无外省旅居史
     units = len(re.findall(rf"[{HAN}]{{1,9}}?(?:{_ADMIN}|{_PLACE})", value))
     has_number = _DETAIL.search(value) is not None
     is_admin = (

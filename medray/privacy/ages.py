@@ -12,7 +12,7 @@ OVER_89, OVER_89_EN = "90岁以上", "over 89"
 _OLD = r"(?:9\d|1[0-3]\d)"
 _OLD_ZH = "(?:九十[一二三四五六七八九]?|一百[零〇]?[一二三四五六七八九]?)"
 _UNIT = r"\s?周?岁(?:以上)?"
-_SIGNS = re.compile(r"岁|年\s*龄|\b(?i:age|year|yr|y/?o)|\d[MFY]\b")
+_SIGNS = re.compile(r"岁|年\s*龄|[男女][|,，\t ]|male\b|\b(?i:age|year|yr|y/?o)|\d[MFY]\b")
 _PATTERNS = (
     re.compile(rf"(?!{OVER_89})(?:(?<![\d.]){_OLD}|{_OLD_ZH}){_UNIT}"),
     re.compile(rf"龄\s*[:：]?\s*{_OLD}(?![\d.%+]|\s?周?岁|\s?(?:天|月|日|次|分|mm|cm|kg))"),
@@ -21,6 +21,8 @@ _PATTERNS = (
         r"(?=[- ]?(?:years?|yrs?)[- ](?:old|of age)|\s?(?:yo|y/o|y\.o\.)\b|[MFY]\b)"
     ),
     re.compile(rf"(?<=\b(?i:age)[: ]){_OLD}(?![\d.%/-]|\s?(?:days?|mm|mg|months?)\b)"),
+    re.compile(rf"(?<=[男女][|,，\t]){_OLD}(?=\s?[|,，\t])|(?<=[男女] ){_OLD}(?= )"),
+    re.compile(rf"(?<=(?i:age/sex)[:：] ){_OLD}(?=/[MF])|(?<=\| ){_OLD}(?= \| (?i:fe)?male)"),
     re.compile(rf"(?<=\b(?i:aged|age:) ){_OLD}(?![\d.%/-]|\s?(?:days?|mm|mg|months?)\b)"),
 )
 _NUMBER = re.compile(rf"(?:{_OLD}|{_OLD_ZH})(?:{_UNIT})?")

@@ -35,19 +35,19 @@ _FORMS: dict[str, str] = {
     # A value may end where the date begins: NSE 522017-3-20.
     "ymd": rf"(?:(?<!\d)(?<!\d\.)|(?<=\d)(?=20[012]\d-\d{{1,2}}-\d))"
     rf"(?P<y>{_Y4})(?P<s>[-/.]|\s?年\s?|\s[-/.]\s|[-/.]\s)"
-    rf"(?P<m>{_M})(?:[-/.]|\s?月\s?|\s[-/.]\s?)(?P<d>{_D})(?:\s?[日号]|(?!\d)|(?=\d\d[:：时]\d\d))",
+    rf"(?P<m>{_M})(?:[-/.]|\s?月\s?|\s[-/.]\s?)(?P<d>{_D})(?:\s?[日号]|(?!\d)|(?=\d\d[:：]\d\d|\d\d?[时点]))",
     "compact": rf"(?<![0-9A-Za-z.\-])(?P<y>{_Y4})(?P<m>0[1-9]|1[0-2])(?P<d>0[1-9]|[12]\d|3[01])"
     r"(?![0-9A-Za-z])",
     "ym": rf"(?<![\d.])(?P<y>{_Y4})\s?年\s?(?P<m>{_M})\s?月份?",
     "ym-": rf"(?<![\d.\-])(?<!\d/)(?P<y>{_Y4})(?P<s>[-/])(?P<m>{_M})(?![\d.%/a-z\-])",
     "ym.": rf"(?<![\d.\-])(?<!\d/)(?P<y>{_Y4})(?P<s>\.)(?P<m>{_M})(?![\d.%A-Za-z×\-])",
     "y": rf"(?<![\d.])(?P<y>{_Y4})(?:\s?年(?!龄)|(?=\s?[-~至—]\s?{_Y4}\s?年))",
-    "yymd": rf"(?<![\d.])(?P<y>{_Y2})年(?P<m>{_M})月(?P<d>{_D})(?:[日号])?(?!\d)",
+    "yymd": rf"(?<![\d.])(?P<y>{_Y2})年(?P<m>{_M})月(?P<d>{_D})(?:[日号]|(?!\d))",
     "yym": rf"(?<![\d.])(?<![约近已达史共])(?P<y>{_Y2})年(?P<m>{_M})月份?(?!\d)",
     "yy": r"(?<![\d.])(?P<y>0\d|9\d)年(?![前后来余以之])",
-    "yy.md": rf"(?<![\d.\-])(?<!\d/)(?<!pgar )(?<!评分)(?P<y>{_Y2})"
-    rf"(?P<s>[.\-])(?P<m>{_M})(?P=s)(?P<d>{_D})"
-    rf"(?![\d.\-/%])",
+    "yy.md": rf"(?:(?<![\d.\-])|(?<=\.\d[-~])|(?<=\.\d\d[-~]))(?<!\d/)(?<!pgar )(?<!评分)"
+    rf"(?P<y>{_Y2})(?P<s>[.\-])(?P<m>{_M})(?P=s)(?P<d>{_D})"
+    rf"(?:(?![\d.\-/%])|(?<=\.\d)(?=\d\d[时点])|(?<=\.\d\d)(?=\d\d?[时点])|(?=\d\d[:：]\d\d)|(?=[-~]\d\d\.\d))",
     "md": rf"(?<![\d.])(?<!\d年)(?<!\d 年)(?P<m>{_M})\s?月\s?(?P<d>{_D})(?:\s?[日号]|"
     rf"(?![\d\s天周岁个次年月.]))",
     "m": rf"(?<![\d.])(?<!\d年)(?:(?<=今年)|(?<=去年)|(?<=前年)|(?<=同年)|(?<=当年))"
@@ -82,20 +82,23 @@ _FORMS: dict[str, str] = {
     "dMy": rf"(?<![\d.])(?P<d>{_D})(?:st|nd|rd|th)?(?P<s>[- ])(?:of )?(?P<m>{_NAME})\.?(?:,? |-)"
     rf"(?P<y>{_Y4})(?!\d)",
     "My": rf"(?<![A-Za-z])(?P<m>{_NAME})\.?,?\s(?:of )?(?P<y>{_Y4})(?!\d)",
-    "Md": rf"(?<![A-Za-z])(?P<m>{_NAME})\.?\s(?P<d>{_D})(?:st|nd|rd|th)?(?!,?\s?\d|\d|"
-    rf"[-/]\d){_DOSE}",
+    "Md": rf"(?<![A-Za-z])(?P<m>{_NAME})\.?\s(?P<d>{_D})(?:st|nd|rd|th)?"
+    r"(?:(?=\s\d?\d[:：]\d\d)|"
+    rf"(?!,?\s?\d|\d|[-/]\d){_DOSE})",
     "dM": rf"(?<![\d.,])(?P<d>{_D})(?:st|nd|rd|th)?(?:[ -]| of )(?P<m>{_NAME})(?![\w]|[-, "
     rf"]{{1,2}}\d)",
     # A bare 4/5 is a strength or a share; a word of time or a day past any scale makes it a date.
     "m/d": r"(?:(?<=[oO]n )|(?<=since )|(?<=from )|(?<=until )|(?<=dated )|(?<=by )|(?<=before )"
-    r"|(?i:dates?|DOB|born|birth|admitted|admission|discharged?|follow-?up|visit|surgery|procedure"
+    r"|(?<=ompared to )|(?<=ompared with )|(?<=omparison: )|(?<=alled )|(?<=eceived )"
+    r"|(?i:dates?|DOB|born|birth|admitted|admission|discharged?|follow-?up|f/u|RTC|returns?|appt|appointment|arrives?|due|seen|clinic|filled|expires?|"
+    r"visit(?!s)|surgery|procedure"
     r"|operation|[DT]:)[^\n.;\d]{0,12}?(?<![\d./\-])|(?i:signed)[^\n;\d]{0,40}?(?<![\d./\-]))"
     r"(?<![\d./\-])(?<!pgar )(?<!pgars )"
     rf"(?P<v>(?P<m>0?[1-9]|1[0-2])/(?P<d>{_D}))(?![\d/%])(?!\s?(?:systolic|diastolic|murmur|"
     rf"streng))"
     r"|(?<![\d./\-（(，])(?<!pgar )(?<!pgars )(?<!PGAR )(?<=[ -~])"
     r"(?P<m2>0?[1-9]|1[0-2])/(?P<d2>[79]|1[1346789]|2\d|31)(?=[ -~])"
-    r"(?![\d/%)]|-\d+天)(?!\s?(?:of|nodes?|lymph|positive|cores?|mm|cm|murmur|systolic|quad|streng))",
+    r"(?![\d/%)]|-\d{1,2}(?![\d/]))(?!\s?(?:of|nodes?|lymph|positive|cores?|mm|cm|murmur|systolic|quad|streng))",
 }  # fmt: skip
 _COMPILED = {form: re.compile(pattern) for form, pattern in _FORMS.items()}
 _HINTS = re.compile(r"\d|[一二][〇零○九]|月")
@@ -119,7 +122,7 @@ _LIST_NUMBER = re.compile(
 )
 # Days that go on after a whole date: 2017-3-31、4-25、5-17.
 _NEXT_DAY = re.compile(
-    rf"[、，,]\s?(?P<v>(?P<m>0?[1-9]|1[0-2])[-./](?P<d>{_D}))"
+    rf"(?:[、，,]\s?|\s?(?:to|through|until)\s|\s?[-–~至]\s?)(?P<v>(?P<m>0?[1-9]|1[0-2])[-./](?P<d>{_D}))"
     r"(?![\d.\-/%]|\s?(?:天|次|小时|[mM][gGlLmM]|[cC][mM]|g\b|年|个|周|岁|粒|片))"
 )
 
@@ -145,7 +148,7 @@ def find_dates(text: str) -> Iterator[tuple[int, int]]:
         for match in pattern.finditer(text):
             if _parts(form, match) is not None:
                 yield match.span("v") if match.groupdict().get("v") else match.span()
-                at = match.end() if form == "ymd" else len(text)
+                at = match.end() if form in ("ymd", "m/d") else len(text)
                 while following := _NEXT_DAY.match(text, at):
                     yield following.span("v")
                     at = following.end()

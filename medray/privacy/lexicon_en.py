@@ -51,7 +51,10 @@ Thanks Thank Dr Drs Mr Mrs Ms Miss Prof Discussed Reviewed Per Please Will Would
 An One Two Three Four Five Six Point Drain Clamp Clamps Retractor Forceps Suture
 Have Has Had Is Was Were Are Be Been Bard However Therefore Also Diet Nursery The This That These
 Those There Then When Where What Which Who How Why If And Or But Not No Yes On In At By For From To
-With Of As After Before During Since Until Upon Started Given Seen Noted
+With Of As After Before During Since Until Upon Started Given Seen Noted Triage Ref Fr Drains
+Referral Transfer Intake Handoff Pager Ext Passenger Driver
+Called Pt Bystander Visitor We Contact Comparison Registration Claim
+Copay Receipt Telephone Midwife
 """
 NO_NAMES_EN = frozenset(_WORDS.split())
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from medray.privacy import name_cues as cues
 from medray.privacy.lexicon import (
     COMPOUND,
+    DRUG_STEM,
     FOLLOWERS,
     FUNCTION_WORDS,
     LOOSE_SURNAMES,
@@ -29,8 +30,8 @@ from medray.privacy.lexicon import (
     words,
 )
 
-THRESHOLD = 2.25
-WEIGHTS = {"role": 3.0, "staff": 2.5, "person": 2.5, "verb": 1.0}
+THRESHOLD = 1.75
+WEIGHTS = {"role": 3.0, "staff": 2.5, "person": 2.5, "unit": 1.0, "verb": 1.0}
 """What stands before a name; the beginning of a sentence weighs 0.75, of a clause 0.5."""
 
 
@@ -60,7 +61,7 @@ def find_names(text: str) -> Iterator[tuple[int, int, bool]]:
 def _candidates(text: str) -> Iterator[Name]:
     for match in cues.LABEL.finditer(text):
         value = cues.LABELLED.match(text, match.end())
-        if value and _is_labelled_name(value.group()):
+        if value and _is_labelled_name(value.group(), match.lastgroup == "staff"):
             yield Name(*value.span(), match.lastgroup == "staff", 9)
     for match in cues.DOTTED.finditer(text):
         yield _dotted(text, *match.span())
@@ -84,7 +85,9 @@ def _free(text: str) -> Iterator[Name]:
     for match in cues.INSIDE.finditer(text):
         start = match.start()
         if text[start - 1 : start + 1] not in words() and text[start] not in FUNCTION_WORDS:
-            ends_word = any(text[start - length : start] in words() for length in (2, 3))
+            ends_word = text[start - 1] == "的" or any(
+                text[start - length : start] in words() for length in (2, 3)
+            )
             for name in _from(text, start, 0.5 if ends_word else -0.5, False):
                 if ends_word or name.end - start > 2:  # 头孢曲松
                     yield name
@@ -106,12 +109,15 @@ def _dotted(text: str, start: int, end: int) -> Name:
     return Name(start, stop if stop - last >= 2 else min(end, last + 2), False, 8)
 
 
-def _is_labelled_name(value: str) -> bool:
+def _is_labelled_name(value: str, is_staff: bool) -> bool:
     if cues.NO_NAME.match(value) or value in MEDICAL_WORDS:
         return False
     if value[:2] in MEDICAL_WORDS and not all(map(is_given, value[1:])):
         return False
-    return value.isascii() or is_surname(value, 0) > 0 or value not in words()
+    if value.isascii() or is_surname(value, 0) > 0:
+        return True
+    # 医生：先停 is what the physician says.
+    return value not in words() and (not is_staff or "·" in value)
 
 
 def _from(text: str, start: int, before: float, is_staff: bool) -> Iterator[Name]:
@@ -121,6 +127,8 @@ def _from(text: str, start: int, before: float, is_staff: bool) -> Iterator[Name
         return
     best: Name | None = None
     for given in (2, 1):
+        if best is not None and is_given_pair(text[start + surname : start + surname + 2]):
+            break  # 刘胜男, not 刘胜, a man
         end = start + surname + given
         after, is_title = _after(text, end)
         weight = before + after + _shape(text, start, start + surname, end, after)
@@ -132,7 +140,8 @@ def _from(text: str, start: int, before: float, is_staff: bool) -> Iterator[Name
         after, is_title = _after(text, start + 3)
         weight = before + after + _shape(text, start, start + 2, start + 3, after)
         is_likely = name_log_odds(text[start], text[start + 2]) > 3 and after >= 1
-        if weight >= THRESHOLD and (before >= 2.5 or after > 1 or is_likely):
+        ends_word = text[start - 1 : start + 1] in words()  # 30分钟 可联系
+        if weight >= THRESHOLD and (before >= 2.5 or after > 1 or is_likely) and not ends_word:
             best = Name(start, start + 3, is_staff or is_title, weight)
     if best:
         yield best
@@ -155,6 +164,8 @@ def _until(text: str, end: int, is_staff: bool, after: float = 2.5) -> Iterator[
         if not surname or not 1 <= length - surname <= 2:
             continue
         given_at = start + surname + (length == 3 and text[start + 1] == " ")
+        if given_at - start > surname and text[start - 1 : start + 1] in words():
+            continue  # 30分钟 可联系家属
         before = (-0.5 if is_staff else -1.0) if text[start - 1 : start + 1] in words() else 0.5
         if start == 0 or text[start - 1] in "科部组室院心" or not _is_han(text[start - 1]):
             before = 1.5
@@ -196,13 +207,27 @@ def _shape(text: str, start: int, given_at: int, end: int, after: float) -> floa
         return -9
     if len(given) == 2 and cues.KIN.fullmatch(given):
         return -9
-    around = (text[start : start + 3], text[start - 1 : start + 2], text[start - 1 : start + 1])
+    if DRUG_STEM.search(text, start, end + 2):
+        return -9
+    around = (
+        text[start:end],
+        text[start : start + 3],
+        text[start - 1 : start + 2],
+        text[start - 1 : start + 1],
+    )
+    if text[start - 2 : start] in cues.STAFF_ENDS:
+        around = around[:2]  # 医师傅爱民 holds no 师傅
     if not MEDICAL_WORDS.isdisjoint(around) or cues.AFTER_EPONYM.match(text, end):
         return -9
+    if text[start - 1 : start] in cues.COURSES.get(text[start], ()):
+        return -9  # 术程顺利, 接触史约8年
+    if text[start] == "周" and text[start - 1 : start] in _COUNTS:
+        return -9  # 孕8周大小
     usual = sum(map(is_given, given))
     weight = {0: -1.0, len(given): 1.0}.get(usual, 0.0) + (0.5 if len(given) == 2 else 0)
-    if text[start : start + 2] in words() and given_at - start == 1:
-        weight -= 3 if end - start == 2 or text[start : start + 2] in MEDICAL_WORDS else 1
+    pair = text[start : start + 2]
+    if (pair in words() or pair in MEDICAL_WORDS) and given_at - start == 1:
+        weight -= 3 if end - start == 2 or pair in MEDICAL_WORDS else 1
     if text[start:end] in words() and end - start == 3:
         weight -= 1 if usual == len(given) else 3
     # 王丽宣教: the last character belongs to the next word, unless that reads on from the name.
@@ -219,6 +244,8 @@ def _shape(text: str, start: int, given_at: int, end: int, after: float) -> floa
         weight += 0.75
     if text[start - 1 : start] in cues.BARS and text[end : end + 1] in cues.BARS:
         weight += 0.75  # alone in a cell
+    elif cues.LINE_START.search(text, max(0, start - 3), start) and cues.LINE_END.match(text, end):
+        weight += 0.5  # a signature
     if given_at - start == 2:
         weight += 0.5
     elif text[start] in LOOSE_SURNAMES:
@@ -226,7 +253,7 @@ def _shape(text: str, start: int, given_at: int, end: int, after: float) -> floa
         weight -= 0.25 if usual == 2 else 0.5
         weight -= (0.3 if after == 2 else 0.6) * (given in words())
         if text[start] in FUNCTION_WORDS:
-            weight -= (0.5 if after >= 1 else 1.5) + (given in words())
+            weight -= (0.5 if after >= 1 else 1.5) + 1.5 * (given in words())
             if (
                 given[-1] in cues.PLACES
                 or given[0] in "一二三四五六七八九十两几数半"
@@ -234,6 +261,9 @@ def _shape(text: str, start: int, given_at: int, end: int, after: float) -> floa
             ):
                 return -9
     return weight
+
+
+_COUNTS = frozenset("0123456789一二三四五六七八九十两几每数半+")
 
 
 def _is_han(character: str) -> bool:

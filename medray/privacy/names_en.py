@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from medray.privacy.lexicon_en import NO_NAMES_EN
 
-_TOKEN = r"(?:(?:van|von|de|der|la|el|al|bin|di|du)[- ])?(?:[A-Z]['’])?(?:Mc|Mac|De|La|Le|Van|O['’])?[A-Z][a-z'’]+(?:-[A-Z][a-z]+)*"  # noqa: E501
+_TOKEN = r"(?:(?:van|von|de|der|la|el|al|bin|di|du)[- ])?(?:[A-Z]['’])?(?:Mc|Mac|De|La|Le|Van|O['’])?[A-Z][a-z'’]+(?:-[A-Z][a-z]+)*(?![A-Za-z])"  # noqa: E501
 _UPPER = r"(?=[A-Z'’\-]*[AEIOUY])[A-Z][A-Z'’\-]{2,}"  # SNF is nobody
 _INITIAL = r"[A-W]\."  # Dr. X is nobody
 _NOT = (
@@ -41,7 +41,7 @@ _NAME_UPPER = rf"{_NOT}(?:{_UPPER}(?:,?\s{_UPPER}){{0,2}}(?:\s[A-Z]\.?(?=\s|$))?
 _TITLE = r"\b(?:Drs?|DR|Doctor|Mr|Mrs|Ms|MR|MRS|MS|Miss|Mx|Prof|Professor|Nurse|Sister|Rev)\.?\s"
 _STAFF_TITLE = re.compile(r"\b(?:Dr|DR|Doctor|Prof|Nurse)")
 _DEGREE = (
-    r"(?=,?\s?(?:M\.?D\.?|D\.?O\.?|R\.?N\.?|PA-?C?|NP|CRNP|APRN|Ph\.?D\.?|D\.?P\.?M\.?|"
+    r"(?=(?:,\s?|\s)(?:M\.?D\.?|D\.?O\.?|R\.?N\.?|PA-?C?|NP|CRNP|APRN|Ph\.?D\.?|D\.?P\.?M\.?|"
     r"DDS|FACS|MBBS|LPN|CNM|PharmD|DPT|PT|OTR?|MSW|LI?CSW|SLP|CCC-SLP|RDN?|RRT|CNA|CRNA|CNS|PsyD|"
     r"EMT(?:-P)?|BSN|MPH|MBA|CCM|CGC)(?![A-Za-z]))"
 )
@@ -64,7 +64,8 @@ _KIN = (
     r"granddaughter|grandmother|grandfather|neighbor|roommate|girlfriend|boyfriend|fianc[eé]e?|"
     r"caregiver|guardian|cousin|"
     r"interpreter|stepfather|stepmother|witness|counsel[l]?or|chaplain|dietitian|pharmacist|"
-    r"case manager|social worker|landlord|coworker|aide|sitter|mom|dad|grandma|grandpa|proband|hcp|"
+    r"passenger|driver|pedestrian|bystander|case manager|social worker|landlord|coworker|aide|"
+    r"sitter|midwife|fob|officer|mom|dad|grandma|grandpa|proband|hcp|"
     r"poa|proxy|contact|family|parents?|staff|teacher),?\s(?:named\s|is\s|[(])?"
 )
 _VERB = (
@@ -75,7 +76,8 @@ _VERB = (
     r"[Hh]anded off to|[Rr]elieved by|[Rr]eported (?:by|to)|[Cc]overed by|[Ee]scorted by|"
     r"[Ss]igned electronically by|[Ss]igned,?|[Tt]eacher|[Cc]aller|[Aa]ttn:?|"
     r"[Uu]nder(?= [A-Z][a-z]+,? [A-Z])|"
-    r"[Bb]rought (?:in )?by|[Ii]nformed|[Ee]mailed|[Tt]exted|[Mm]et with|[Ll]ives with|"
+    r"[Pp]t(?= [A-Z][a-z]+,? [A-Z][a-z])|[Bb]rought (?:in )?by|"
+    r"[Ii]nformed|[Ee]mailed|[Tt]exted|[Mm]et with|[Ll]ives with|"
     r"[Tt]hank you for (?:referring|asking me to see))\s"
 )
 _AFTER = (
@@ -109,6 +111,8 @@ def find_names_en(text: str) -> Iterator[tuple[int, int, bool]]:
             start, end = match.span("name")
             if pattern is _AFTER_VERB and match["name"] in NO_NAMES_EN:
                 continue  # discussed with Cardiology
+            if is_staff and match["name"].title() in NO_NAMES_EN:
+                continue  # Triage RN: ...
             if pattern in (_AFTER_KIN, _BEFORE_SIGN) and _first_word(match["name"]) in NO_NAMES_EN:
                 continue  # family Medicine; Medicare MRN
             is_titled = is_staff is None and _STAFF_TITLE.match(match.group())

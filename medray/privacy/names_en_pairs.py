@@ -31,7 +31,9 @@ _AFTER = re.compile(
 )
 
 
-_EPONYMS = frozenset({"Austin Flint", "Grey Turner", "Miller Fisher", "Rocky Mountain"})
+_EPONYMS = frozenset(
+    {"Ann Arbor", "Austin Flint", "Grey Turner", "Miller Fisher", "Rocky Mountain"}
+)
 
 
 def find_pairs(text: str) -> Iterator[tuple[int, int]]:

@@ -14,6 +14,7 @@ from medray.privacy.addresses import find_addresses
 from medray.privacy.ages import find_ages
 from medray.privacy.date_forms import find_dates
 from medray.privacy.hospitals import find_hospitals
+from medray.privacy.keyed import find_keyed
 from medray.privacy.names import find_names
 from medray.privacy.names_en import find_names_en
 from medray.privacy.names_en_pairs import find_pairs
@@ -58,6 +59,7 @@ class Span(NamedTuple):
 
 
 _CAPITALISED = re.compile(r"[A-Z][A-Za-z'’-]+")
+_HAN = re.compile(r"[\u4e00-\u9fff]{3,}")
 
 
 def find_phi(text: str, known: Mapping[str, PhiClass] | None = None) -> list[Span]:
@@ -76,16 +78,31 @@ def find_phi(text: str, known: Mapping[str, PhiClass] | None = None) -> list[Spa
     for span in sorted(found, key=lambda s: (s.start - s.end, s.start)):
         if _take(is_taken, span.start, span.end):
             spans.append(span)
-        elif span.label in ("NAME", "DOCTOR"):
-            # Of Yamamoto, Riverside (General Hospital) the first word is left.
-            for word in _CAPITALISED.finditer(folded, span.start, span.end):
-                if _take(is_taken, *word.span()):
-                    spans.append(Span(*word.span(), span.label))
+        else:
+            spans += _free_parts(folded, span, is_taken)
     for span in [s for s in spans if s.label in ("NAME", "DOCTOR")]:
         match = _NUMBER_AFTER_NAME.match(folded, span.end)
         if match and _take(is_taken, *match.span("value")):
             spans.append(Span(*match.span("value"), "MRN"))
     return sorted(spans)
+
+
+def _free_parts(text: str, span: Span, is_taken: bytearray) -> Iterator[Span]:
+    """What a longer find leaves of a name or a place: Yamamoto of "Yamamoto, Riverside Hospital",
+    职工医院 of 云岭公司职工医院."""
+    pattern = {"NAME": _CAPITALISED, "DOCTOR": _CAPITALISED, "HOSPITAL": _HAN, "ADDRESS": _HAN}
+    if span.label not in pattern:
+        return
+    at = span.start
+    while at < span.end:
+        taken = is_taken[at]
+        end = at
+        while end < span.end and is_taken[end] == taken:
+            end += 1
+        for part in pattern[span.label].finditer(text, at, end) if not taken else ():
+            if _take(is_taken, *part.span()):
+                yield Span(*part.span(), span.label)
+        at = end
 
 
 def _take(is_taken: bytearray, start: int, end: int) -> bool:
@@ -128,6 +145,7 @@ def _patterns(text: str) -> Iterator[Span]:
     for start, end in find_dates(text):
         yield Span(start, end, "DATE")
     yield from (Span(*cell) for cell in find_cells(text))
+    yield from (Span(*value) for value in find_keyed(text))
     for start, end, is_doctor in find_names(text):
         yield Span(start, end, "DOCTOR" if is_doctor else "NAME")
     if _LATIN.search(text):
