@@ -71,6 +71,9 @@ ACCOUNT = re.compile(
     r"(?i: ?handle| ?id| ?name| ?account| ?user(?:name)?))?"
     + _COLON + r"[（(]?"
     + r"(?P<value>[A-Za-z][-_A-Za-z0-9]{5,19}|\d{5,12})(?![-_A-Za-z0-9@])"
+    # A handle proves itself by its form, or by digits at its end not far behind the word.
+    r"|(?<![A-Za-z0-9])(?P<value2>wxid_[A-Za-z0-9]{6,})"
+    r"|(?:微信|QQ)[^\n。；;]{0,12}[:：“\"]\s?(?P<value3>[A-Za-z]{3,}_?\d{3,}[A-Za-z0-9_]*)(?![-_A-Za-z0-9@])"
 )  # fmt: skip
 MOBILE = re.compile(r"(?<![\d.])(?:[(（]?\+?86[)）]?[- ]?)?1[3-9]\d(?:[- ]?\d){8}(?![\d.]\d|\d)")
 _AREA = r"(?:010|02\d|0[3-9]\d{2})"
