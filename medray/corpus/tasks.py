@@ -28,6 +28,17 @@ def in_tasks(work: Callable[..., Any], calls: Iterable[tuple], max_tasks: int) -
             ray.cancel(reference)
 
 
+def in_order(results: Iterable[tuple[int, Any]]) -> Iterator[Any]:
+    """Yields results by their places 0, 1, 2 ...; one that comes early waits in memory."""
+    early: dict[int, Any] = {}
+    place = 0
+    for found, result in results:
+        early[found] = result
+        while place in early:
+            yield early.pop(place)
+            place += 1
+
+
 def max_tasks_of_cluster() -> int:
     """One a CPU."""
     import ray

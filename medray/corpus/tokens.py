@@ -1,4 +1,4 @@
-"""Token blocks from documents, with Ray Data. In: documents/, a tokenizer. Out: blocks/, metrics.
+"""Token blocks from documents, in Ray tasks. In: documents/, a tokenizer. Out: blocks/, metrics.
 
 Every document ends with the end-of-text token. General text is packed among the training blocks by
 the share that is replayed, and held out in a file of its own, heldout_general.
@@ -6,9 +6,8 @@ Source: [EMR-LLM 1.2] continued pretraining; DESIGN.md 1 (tokenise, pack). Diffe
 in blocks without padding to a batch's longest.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -26,6 +25,7 @@ from medray.corpus.blocks import unigram_nats, write_blocks
 from medray.corpus.clean import render
 from medray.corpus.replay import replay, replayed_tokens
 from medray.corpus.stages import Outcome
+from medray.corpus.tasks import in_order, in_tasks, max_tasks_of_cluster
 from medray.corpus.tokenizer import plain_encoder
 
 if TYPE_CHECKING:
@@ -50,14 +50,18 @@ def tokenise(batch: pa.Table, encoder: Any, eos: int) -> pa.Table:
     ).append_column("chars", pa.array([len(text) for text in texts], pa.int64()))  # fmt: skip
 
 
-def tokenise_documents(batch: pa.Table, sources: set[str], encoder: Any, eos: int) -> pa.Table:
-    """Shards of documents/ → tokens and chars of those of `sources`, and what they are of."""
+def tokenise_documents(
+    place: int, path: Path, first: int, sources: frozenset[str], encoder: Any, eos: int
+) -> tuple[int, pa.Table]:
+    """Worker: TASK_DOCUMENTS rows of a shard from `first` on → tokens and chars of those of
+    `sources`, and what they are of."""
+    batch = pq.read_table(path).slice(first, TASK_DOCUMENTS)
     documents = [Document.model_validate(r) for r in batch.to_pylist() if r["source"] in sources]
     rows = [
         d.model_dump(include={"doc_id", "source", "split", "kind", "general"}) | {"text": render(d)}
         for d in documents
     ]
-    return tokenise(pa.Table.from_pylist(rows, schema=TEXTS), encoder, eos)
+    return place, tokenise(pa.Table.from_pylist(rows, schema=TEXTS), encoder, eos)
 
 
 def write_token_blocks(
@@ -75,23 +79,24 @@ def write_token_blocks(
     Raises:
         DataError: if the training split holds no document.
     """
-    import ray.data
+    import ray
 
     eos = cast(int, tokenizer.eos_token_id)
     pad = eos if tokenizer.pad_token_id is None else cast(int, tokenizer.pad_token_id)
-    paths = [str(path) for path in sorted(documents.glob("*.parquet"))]
-    dataset = ray.data.read_parquet(paths, override_num_blocks=len(paths)).map_batches(
-        partial(tokenise_documents, sources=sources, encoder=plain_encoder(tokenizer), eos=eos),
-        batch_size=TASK_DOCUMENTS,
-        batch_format="pyarrow",
-    )
-    dataset.context.execution_options.preserve_order = True
+    pieces = [
+        (path.resolve(), first)
+        for path in sorted(documents.glob("*.parquet"))
+        for first in range(0, pq.read_metadata(path).num_rows, TASK_DOCUMENTS)
+    ]
+    shared = ray.put(plain_encoder(tokenizer))
+    calls = ((n, *piece, frozenset(sources), shared, eos) for n, piece in enumerate(pieces))
+    tables = in_order(in_tasks(tokenise_documents, calls, max_tasks_of_cluster()))
     partial_target = target.with_name(f".{target.name}")
     remove(partial_target)
     partial_target.mkdir()
     tally = Tally(len(tokenizer))
     spooled = {name: partial_target / f".{name}.arrow" for name in FILES}
-    documents_in = _spool(dataset, spooled, tally, count_rows(documents))
+    documents_in = _spool(tables, spooled, tally, count_rows(documents))
     if not tally.num_documents("train"):
         raise DataError("no document is in the training split; add a source with pretrain: true "
                         "or lower dev_fraction")  # fmt: skip
@@ -188,7 +193,7 @@ class Tally:
         return pa.Table.from_pylist(self._heldout, schema=schema)
 
 
-def _spool(dataset: Any, paths: dict[str, Path], tally: Tally, total: int) -> int:
+def _spool(tables: Iterable[pa.Table], paths: dict[str, Path], tally: Tally, total: int) -> int:
     """Writes every document's tokens to one of FILES; returns how many documents."""
     documents = 0
     schema = pa.schema([("tokens", pa.list_(pa.int32()))])
@@ -200,7 +205,7 @@ def _spool(dataset: Any, paths: dict[str, Path], tally: Tally, total: int) -> in
             name: stack.enter_context(pa.ipc.new_stream(str(path), schema))
             for name, path in paths.items()
         }
-        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for table in tables:
             tokens = table.column("tokens").combine_chunks()
             rows = table.drop_columns(["tokens"]).to_pylist()
             for i, row in enumerate(rows):
