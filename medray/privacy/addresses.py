@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from medray.privacy.lexicon import HAN
+from medray.privacy.lexicon_en import NO_NAMES_EN
 from medray.privacy.place_leads import GENERIC, after_lead
 
 _NUMBER = (
@@ -120,7 +121,9 @@ def find_addresses(text: str) -> Iterator[tuple[int, int]]:
         return
     for pattern in (ADDRESS_EN, TOWN_EN):
         for match in pattern.finditer(text):
-            yield match.span(match.lastgroup or 0)
+            start, end = match.span(match.lastgroup or 0)
+            if text[start:end].split()[0] not in NO_NAMES_EN:  # born in Hospital
+                yield start, end
 
 
 def _is_address(value: str, min_units: int) -> bool:

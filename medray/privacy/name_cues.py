@@ -146,7 +146,7 @@ INSIDE = re.compile(rf"(?<=[{HAN}0-9])(?=[{SURNAMES}]|{COMPOUND})")
 # A drug or a disease that bears a name or sounds like one: 霍奇金淋巴瘤, 米诺环素.
 AFTER_EPONYM = re.compile(
     "病(?![情历案程史因重危房人区友床室])|征(?![求询得])|综合征|现象|淋巴|肉芽|[肉细]胞|细胞|霉?素|[星坦唑啶汀]|抗[体原]"
-    "|蛋白|试验|反应|[棒钉板钳](?![在到])|氏|[肿瘤]|菌|病毒|手法|分期|分型|评分|分级|评估|量表|指数|窝|貌|[切置]|杆|球菌|螺旋|囊肿|骨折|疝|孔|韧带|三角"
+    "|蛋白|试验|反应|[棒钉板钳](?![在到])|氏|[肿瘤]|菌|病毒|手法|分期|分型|评分|分级|评估|量表|指数|窝|貌|[切置]|杆|球菌|螺旋|囊肿|颗粒|胶囊|口服液|注射液|滴丸|糖浆|软膏|骨折|疝|孔|韧带|三角"
 )
 AFTER_TITLE = re.compile(rf"\s?(?:{TITLES})")
 AFTER_PERSON = re.compile(f"{_STRONG_AFTER}|{_PERSON_AFTER}|{POLITE}")
@@ -169,7 +169,7 @@ OPEN, CLOSE = frozenset("（("), frozenset("）)")
 STAFF_ENDS = frozenset({"医师", "药师", "护师", "技师", "律师", "教师", "厨师", "工程师"})
 COURSES = {
     "程": frozenset("过术病疗全流课进日工路历0123456789一二三四五六"),
-    "段": frozenset("TRQ肠节阶片椎中远近末上下各时路"),
+    "段": frozenset("TRQ平肠节阶片椎中远近末上下各时路"),
     "史": frozenset("触族往病人育经烟酒敏术血治药动活用诊旅"),
 }
 """Surname → what stands before it where it ends a word: 病程, 接触史."""

@@ -130,7 +130,8 @@ BED = re.compile(
     rf"|(?<=[IC]CU)(?P<value15>{_BED})\s?床(?!位)"
     rf"|(?<=[母其原新转])床(?P<value14>{_BED})(?![0-9A-Za-z.]|\s?[张个位次天])"
     r"|(?P<value4>[一二三四五六七八九十]{1,3})床(?=患者|病人|[，,。：:]|[\u4e00-\u9fff]{2,3}[，,])"
-    rf"|(?i:\bbed|\broom|\brm)(?i: ?(?:number|no\.?|#))?\s?[:#]?\s?(?P<value5>{_BED})"
+    rf"|(?i:\bbed|(?<!operating )\broom|\brm)(?i: ?(?:number|no\.?|#))?\s?[:#]?\s?"
+    rf"(?P<value5>{_BED})"
     rf"(?![0-9A-Za-z%])"
 )  # fmt: skip
 # A long bare number is no measurement, unless a unit or a power follows; one of six digits may be.
