@@ -17,6 +17,9 @@ from medray.corpus.medical.filter import NOT_MEDICAL
 from medray.corpus.prepared import DOCUMENT_SCHEMA, prepared_batches
 from medray.corpus.stages import Outcome
 
+GROUP_ROWS = 2_000
+"""Documents of a row group: what a task reads at a time."""
+
 
 def write_documents(target: Path) -> Outcome:
     """Writes both directories below `target`; documents/ appears when it is whole.
@@ -37,7 +40,8 @@ def write_documents(target: Path) -> Outcome:
 
     def flush() -> None:
         nonlocal part
-        pq.write_table(pa.concat_tables(kept), directory / f"part-{part:05d}.parquet")
+        path = directory / f"part-{part:05d}.parquet"
+        pq.write_table(pa.concat_tables(kept), path, row_group_size=GROUP_ROWS)
         part += 1
         kept.clear()
 

@@ -31,7 +31,6 @@ from medray.corpus.tokenizer import plain_encoder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-TASK_DOCUMENTS = 2_000
 TEXTS = pa.schema(
     [(name, pa.string()) for name in ("doc_id", "source", "split", "kind", "text")]
     + [("general", pa.bool_())]
@@ -51,11 +50,11 @@ def tokenise(batch: pa.Table, encoder: Any, eos: int) -> pa.Table:
 
 
 def tokenise_documents(
-    place: int, path: Path, first: int, sources: frozenset[str], encoder: Any, eos: int
+    place: int, path: Path, group: int, sources: frozenset[str], encoder: Any, eos: int
 ) -> tuple[int, pa.Table]:
-    """Worker: TASK_DOCUMENTS rows of a shard from `first` on → tokens and chars of those of
-    `sources`, and what they are of."""
-    batch = pq.read_table(path).slice(first, TASK_DOCUMENTS)
+    """Worker: a row group of a shard → tokens and chars of the documents of `sources`, and what
+    they are of."""
+    batch = pq.ParquetFile(path).read_row_group(group)
     documents = [Document.model_validate(r) for r in batch.to_pylist() if r["source"] in sources]
     rows = [
         d.model_dump(include={"doc_id", "source", "split", "kind", "general"}) | {"text": render(d)}
@@ -84,9 +83,9 @@ def write_token_blocks(
     eos = cast(int, tokenizer.eos_token_id)
     pad = eos if tokenizer.pad_token_id is None else cast(int, tokenizer.pad_token_id)
     pieces = [
-        (path.resolve(), first)
+        (path.resolve(), group)
         for path in sorted(documents.glob("*.parquet"))
-        for first in range(0, pq.read_metadata(path).num_rows, TASK_DOCUMENTS)
+        for group in range(pq.read_metadata(path).num_row_groups)
     ]
     shared = ray.put(plain_encoder(tokenizer))
     calls = ((n, *piece, frozenset(sources), shared, eos) for n, piece in enumerate(pieces))
