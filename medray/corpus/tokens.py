@@ -95,12 +95,14 @@ def write_token_blocks(
     partial_target.mkdir()
     tally = Tally(len(tokenizer))
     spooled = {name: partial_target / f".{name}.arrow" for name in FILES}
-    documents_in = _spool(tables, spooled, tally, count_rows(documents))
+    counts = {"tokenise": Counts(rows_in=count_rows(documents))}
+    taken = counts["tokenise"].rows_out = _spool(tables, spooled, tally)
+    if others := counts["tokenise"].rows_in - taken:
+        counts["tokenise"].reject("not_for_pretraining", others)
     if not tally.num_documents("train"):
         raise DataError("no document is in the training split; add a source with pretrain: true "
                         "or lower dev_fraction")  # fmt: skip
     metrics: dict[str, Any] = {"vocab_size": len(tokenizer), **tally.metrics()}
-    counts = {"tokenise": Counts(rows_in=documents_in, rows_out=documents_in)}
     taken_D = tally.replayed(replay_fraction)
     texts = {
         "train": chain(
@@ -192,13 +194,13 @@ class Tally:
         return pa.Table.from_pylist(self._heldout, schema=schema)
 
 
-def _spool(tables: Iterable[pa.Table], paths: dict[str, Path], tally: Tally, total: int) -> int:
+def _spool(tables: Iterable[pa.Table], paths: dict[str, Path], tally: Tally) -> int:
     """Writes every document's tokens to one of FILES; returns how many documents."""
     documents = 0
     schema = pa.schema([("tokens", pa.list_(pa.int32()))])
     with (
         ExitStack() as stack,
-        tqdm(desc="tokenise", total=total, unit=" documents") as progress,
+        tqdm(desc="tokenise", unit=" documents") as progress,
     ):
         sinks = {
             name: stack.enter_context(pa.ipc.new_stream(str(path), schema))
