@@ -18,6 +18,7 @@ from medray.common.manifest import Artefact, Counts
 from medray.common.sources import check_source
 from medray.instructions.audit import make_quality
 from medray.instructions.config import InstructionsConfig
+from medray.instructions.labelled import load_wordings
 from medray.instructions.masking import Masker
 from medray.instructions.outputs import (
     make_exam,
@@ -96,6 +97,9 @@ def check_sources(config: InstructionsConfig, data: Path) -> None:
         ConfigError: if an indicator file is missing or malformed.
     """
     for source in config.sources:
+        if source.task and source.task not in load_wordings():
+            known = ", ".join(load_wordings())
+            raise DataError(f"source {source.name}: no task {source.task}; there are {known}")
         check_source(source, data, ROW_TYPES[source.kind], read_task)
     if any(source.kind == "quality_label" for source in config.sources):
         load_sub_tasks(config.quality.indicators)

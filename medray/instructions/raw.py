@@ -15,7 +15,7 @@ from medray.common.sources import Source
 
 TaskKind = Literal[
     "triple", "exam", "dialogue", "consultation", "score", "preference",
-    "scenario", "question", "grounded", "quality_label", "instruction",
+    "scenario", "question", "grounded", "quality_label", "instruction", "labelled",
 ]  # fmt: skip
 Given = Literal["train", "dev"]
 Text = Field(min_length=1)
@@ -47,6 +47,10 @@ class TaskSource(Source):
     relations: dict[str, str] = Field(default_factory=dict)
     """For triples of one entity a line, with a list of tails a key (CMeKG, xywy, 39Health): key →
     relation. `fields` names the head; a tail that is a text is cut at 、 ， , ； ; and |."""
+    task: str = ""
+    """For labelled texts: the task, a name in labelled.yaml (named_entities, icd_coding, ...)."""
+    choices: tuple[str, ...] = ()
+    """For labelled texts: the labels that there are, for wordings that name them."""
     answers: AnswerTable | None = None
     """For consultations: where the answers stand. Each question gets one of its answers, chosen by
     the seed. Source: [ClinicalGPT 2.1] cMedQA2."""
@@ -55,6 +59,8 @@ class TaskSource(Source):
     def _fits_kind(self) -> Self:
         if self.relations and self.kind != "triple":
             raise ValueError("relations belong to a source of kind triple")
+        if (self.kind == "labelled") != bool(self.task):
+            raise ValueError("a source of kind labelled needs a task, and no other kind has one")
         if self.answers and self.kind != "consultation":
             raise ValueError("answers belong to a source of kind consultation")
         if self.answers:
@@ -236,6 +242,15 @@ class Generic(RawRow):
     split: Given | None = None
 
 
+class Labelled(RawRow):
+    """A text and what is to be said of it, each in a shape that `labelled.as_text` knows."""
+
+    id: str = Text
+    text: Any
+    label: Any
+    split: Given | None = None
+
+
 ROW_TYPES: dict[TaskKind, type[RawRow]] = {
     "triple": Triple,
     "exam": Exam,
@@ -248,4 +263,5 @@ ROW_TYPES: dict[TaskKind, type[RawRow]] = {
     "grounded": Grounded,
     "quality_label": QualityLabels,
     "instruction": Generic,
+    "labelled": Labelled,
 }

@@ -53,8 +53,12 @@ class TaskReader:
         """
         for source in self.sources:
             if source.kind in kinds:
-                assert issubclass(ROW_TYPES[source.kind], row_type)
-                yield from self._read(source, ROW_TYPES[source.kind])  # pyright: ignore
+                yield from self.rows_of(source, row_type)
+
+    def rows_of(self, source: TaskSource, row_type: type[RawType]) -> Iterator[RawType]:
+        """Yields the rows of one source, as `rows`."""
+        assert issubclass(ROW_TYPES[source.kind], row_type)
+        return self._read(source, ROW_TYPES[source.kind])  # pyright: ignore
 
     def split(self, given: Split | None, key: str) -> Split:
         """The row's own split, else one by the hash of `key`."""

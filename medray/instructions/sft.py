@@ -15,10 +15,11 @@ from medray.instructions.examples import Skipped, Task
 from medray.instructions.exams import exam
 from medray.instructions.grounded import grounded
 from medray.instructions.knowledge_graph import knowledge_graph, load_templates
+from medray.instructions.labelled import labelled
 from medray.instructions.outputs import exam_questions
 from medray.instructions.partial import partial_copies
 from medray.instructions.quality import load_sub_tasks, on_one_record, quality
-from medray.instructions.raw import Consultation, Dialogue, Generic, Grounded, Triple
+from medray.instructions.raw import Consultation, Dialogue, Generic, Grounded, Labelled, Triple
 from medray.instructions.records import FINDINGS, diagnosis, differential, treatment
 from medray.instructions.screen.run import read_reviewed, screened
 from medray.instructions.settle import Share
@@ -112,6 +113,19 @@ def _instruction(step: Step) -> Iterator[Instruction]:
     return step.each("instruction", step.reader.rows(Generic, "instruction"), make)
 
 
+def _labelled(step: Step) -> Iterator[Instruction]:
+    limits = step.config.max_prompt_chars, step.config.max_answer_chars
+    step.counts["labelled"] = Counts()
+    for source in step.config.sources:
+        if source.kind != "labelled":
+            continue
+        for row in step.reader.rows_of(source, Labelled):
+            split = step.reader.split(row.split, str(row.text))
+            made = labelled(row, source.task, source.choices, split, step.mask, *limits)
+            if (example := step.count("labelled", made)) is not None:
+                yield example
+
+
 def _grounded(step: Step) -> Iterator[Instruction]:
     def make(row: Grounded) -> Instruction | Skipped:
         return grounded(row, step.reader.split(row.split, row.question), step.mask)
@@ -166,4 +180,5 @@ FROM_SOURCES: dict[Task, Callable[[Step], Iterator[Instruction]]] = {
     "grounded": _grounded,
     "quality": _quality,
     "instruction": _instruction,
+    "labelled": _labelled,
 }

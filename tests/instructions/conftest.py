@@ -106,6 +106,9 @@ TASK_FILES: dict[str, list[dict[str, Any]]] = {
         {"id": f"i{k}", "instruction": f"高血压{k}级怎么办", "input": "", "output": "限盐。"}
         for k in range(10)
     ],
+    "labelled": [
+        {"id": f"c{k}", "text": f"{k}型糖尿病", "label": [f"E1{k}.900"]} for k in range(8)
+    ] + [{"id": "c8", "text": "高血压病", "label": []}],
 }  # fmt: skip
 
 
@@ -140,6 +143,7 @@ def config_of() -> Callable[..., InstructionsConfig]:
 
     def make(**settings: Any) -> InstructionsConfig:
         sources = [{"name": kind, "kind": kind, "path": f"{kind}.jsonl.gz"} for kind in TASK_FILES]
+        sources = [s | ({"task": "icd_coding"} if s["kind"] == "labelled" else {}) for s in sources]
         values = {"sources": sources, "quality": {"dev_fraction": 0.4}, **settings}
         return InstructionsConfig.model_validate(values)
 

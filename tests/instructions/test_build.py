@@ -41,6 +41,8 @@ def test_every_row_is_accounted_for(built: Artefact) -> None:
     assert built.counts["diagnosis"].rows_out == 60
     assert built.counts["knowledge_graph"].rejected == {"no_template": 1}
     assert built.counts["questions"].rejected == {"gold_not_in_corpus": 1}
+    assert built.counts["labelled"].rows_out == 8
+    assert built.counts["labelled"].rejected == {"empty_text": 1}
     assert built.counts["quality"].rows_in == 60  # 20 records of 3 sub-tasks
     outputs = [name for name in built.counts if name.startswith("write/")]
     for name in outputs:
