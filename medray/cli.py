@@ -85,6 +85,14 @@ def build_parser() -> argparse.ArgumentParser:
     add_profile_option(forget)
     forget.set_defaults(command=forget_patient)
 
+    growth = commands.add_parser("grow", help="grow instructions from seeds through a model's API")
+    growth.add_argument("--seeds", type=Path, required=True, help="JSON Lines: instruction, output")
+    growth.add_argument("--out", type=Path, required=True, help="where they go; a rerun goes on")
+    growth.add_argument("--url", default=f"{SERVER}/v1", help=f"OpenAI-compatible ({SERVER}/v1)")
+    growth.add_argument("--model", default="medray", help="the model's name there (medray)")
+    growth.usage = with_overrides(growth)
+    growth.set_defaults(command=grow_instructions)
+
     corpus = commands.add_parser("corpus", help="look at a corpus")
     report = corpus.add_subparsers(metavar="COMMAND", required=True).add_parser(
         "report", help="one HTML page: rows through the funnel, texts, identifiers, examples"
@@ -171,6 +179,17 @@ def serve_models(args: argparse.Namespace) -> int:
     )  # fmt: skip
     _say("stop with Ctrl-C\n")
     up.run_until_interrupt(running)
+    return 0
+
+
+def grow_instructions(args: argparse.Namespace) -> int:
+    """Grows instructions and prints how many were let in, and why others were not."""
+    from medray.common.config import apply_overrides
+    from medray.instructions.grow import GrowConfig, grow
+
+    config = GrowConfig.parse(apply_overrides({}, args.overrides), "the command line")
+    totals = grow(config, args.seeds, args.out, args.url, args.model)
+    sys.stdout.write(f"{args.out}: {totals}\n")
     return 0
 
 
