@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from medray.common.config import Config
+from medray.instructions.alignment import AlignmentConfig
 from medray.instructions.examples import Task
 from medray.instructions.feedback import PromptsConfig, ScoresConfig
 from medray.instructions.knowledge_graph import KnowledgeGraphConfig
@@ -58,6 +59,8 @@ class InstructionsConfig(Config):
     """The job stops when more of a source's lines than this are malformed."""
     partial_records: PartialConfig = PartialConfig()
     """Further training rows of the diagnosis."""
+    alignment: AlignmentConfig = AlignmentConfig()
+    """Rows asked once more, in other ways."""
     screen: ScreenConfig = ScreenConfig()
     """What is looked for in sft/ before it is trained on."""
     knowledge_graph: KnowledgeGraphConfig = KnowledgeGraphConfig()

@@ -10,7 +10,7 @@ from medray.common.records import Message, Section
 
 Task = Literal[
     "diagnosis", "treatment", "differential", "consultation", "dialogue",
-    "knowledge_graph", "exam", "grounded", "quality", "instruction", "labelled",
+    "knowledge_graph", "exam", "grounded", "quality", "instruction", "labelled", "alignment",
 ]  # fmt: skip
 SENTENCE_ENDS = "。；！？;!?\n"
 

@@ -39,7 +39,7 @@ def make_scores(step: Step) -> None:
     def rows() -> Iterator[ScoredResponse]:
         yield from step.each("scores", step.reader.rows(Score, "score"), score)
         if config.from_preferences:
-            pairs = _pairs(step, "scores_of_preferences")
+            pairs = preference_pairs(step, "scores_of_preferences")
             with Spool(step.directory) as spool:
                 yield from win_rates(pairs, spool)
 
@@ -54,7 +54,7 @@ def make_scores(step: Step) -> None:
 def make_preferences(step: Step) -> None:
     """preferences/: pairs, the better response first."""
     step.write(
-        "preferences", PreferencePair, _pairs(step, "preferences"),
+        "preferences", PreferencePair, preference_pairs(step, "preferences"),
         lambda row: row.prompt, lambda row: Share(row.split),
     )  # fmt: skip
 
@@ -107,7 +107,9 @@ def exam_questions(step: Step, operator: str) -> Iterator[ExamQuestion]:
     return step.each(operator, step.reader.rows(Exam, "exam"), question)
 
 
-def _pairs(step: Step, operator: str) -> Iterator[PreferencePair]:
+def preference_pairs(step: Step, operator: str) -> Iterator[PreferencePair]:
+    """Checked pairs."""
+
     def pair(row: Preference) -> PreferencePair | Skipped:
         split = step.reader.split(row.split, row.scenario)
         return preference_pair(row, split, step.mask, step.config.max_answer_chars)

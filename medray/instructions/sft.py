@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from medray.common.manifest import Counts
 from medray.common.records import Document, Instruction
 from medray.common.spool import Spool, hash_key
+from medray.instructions.aligned import aligned
+from medray.instructions.alignment import is_chosen, multi_task_based
 from medray.instructions.audit import audit_pairs, record_documents
 from medray.instructions.conversations import consultation, dialogue, instruction
 from medray.instructions.examples import Skipped, Task
@@ -44,7 +46,8 @@ def make_sft(step: Step) -> None:
     def prompt(row: Instruction) -> str:
         return "\n".join(message.content for message in row.messages[:-1])
 
-    step.write("sft", Instruction, _screened(step, rows()), prompt, share)
+    screened_rows = _screened(step, rows())
+    step.write("sft", Instruction, aligned(step, screened_rows), prompt, share)
 
 
 def _screened(step: Step, rows: Iterator[Instruction]) -> Iterator[Instruction]:
@@ -73,10 +76,20 @@ def _records(step: Step) -> Iterator[Instruction]:
     for task in makes:
         step.counts[task] = Counts()
     step.counts["partial_records"] = Counts()
+    share = step.config.alignment.multi_task
+    if share:
+        step.counts["alignment_multi_task"] = Counts()
     for record in record_documents(step, audit=False) if makes else ():
+        on_findings: list[Instruction] = []
         for task, make in makes.items():
             made = step.count(task, make(record))
             if made is not None:
+                yield made
+                if task != "treatment":  # whose prompt names the diagnosis
+                    on_findings.append(made)
+        if record.split == "train" and is_chosen(share, "multi_task", record.doc_id):
+            together = multi_task_based(on_findings, limits[0])
+            if (made := step.count("alignment_multi_task", together)) is not None:
                 yield made
         if "diagnosis" in makes and record.split == "train":
             partials = partial_copies(record, FINDINGS, step.config.partial_records)
