@@ -5,17 +5,20 @@
 Source: [EMR-LLM 1.3], [ClinicalGPT 2.2, 3.1].
 """
 
+from functools import reduce
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medray.common.manifest import Artefact
 from medray.common.records import Instruction
 from medray.common.rows import read_rows
 from medray.common.storage import Storage
 from medray.training.chats import pack_instructions
+from medray.training.curriculum import CurriculumConfig, StagedSampler, rows_of_stage
 from medray.training.language_model import LoraConfig, add_lora, load_decoder
 from medray.training.optimiser import OptimiserConfig
+from medray.training.packed import PackedBlocks
 from medray.training.supervised import headline, train_language_model
 from medray.training.trainer import WorkersConfig, fit
 
@@ -32,9 +35,22 @@ class SftConfig(OptimiserConfig):
     max_rows: int | None = Field(default=None, ge=1)
     """Training examples to draw from, the first of the shuffled artefact; None: all. For runs of
     so few steps that to tokenise all takes longer than to learn."""
+    curriculum: CurriculumConfig | None = None
+    """Stages in place of one mixture; `total_steps` must then be 0, for the stages' epochs say how
+    many there are."""
     num_heldout: int = 2000
     """Held-out examples that the loss is measured on."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _check_sft(self) -> "SftConfig":
+        if (self.curriculum is None) != (self.total_steps > 0):
+            raise ValueError(
+                "sft takes its number of steps from total_steps or, with total_steps 0, from the "
+                f"epochs of its curriculum; got total_steps {self.total_steps} and "
+                f"{'no' if self.curriculum is None else 'a'} curriculum"
+            )
+        return self
 
 
 def fine_tune(
@@ -66,15 +82,36 @@ def _train(arguments: dict[str, Any]) -> None:
     rows = list(read_rows(directory, Instruction))
     train = [row for row in rows if row.split == "train"][: config.max_rows]
     heldout = [row for row in rows if row.split == "dev"][: config.num_heldout]
+    sampler = None
+    if config.curriculum is None:
+        blocks = pack_instructions(train, tokenizer, config.block_tokens, "train")
+    else:
+        stages = config.curriculum.all_stages
+        packed = [
+            pack_instructions(
+                rows_of_stage(stage, train), tokenizer, config.block_tokens, stage.name
+            )
+            for stage in stages
+        ]
+        blocks = reduce(PackedBlocks.join, packed)
+        sampler = StagedSampler(
+            [len(part) for part in packed],
+            [stage.epochs for stage in stages],
+            config.batch_size,
+            config.seed,
+        )
+        # How many rows make a block is known only now; the schedule needs the steps.
+        config = config.model_copy(update={"total_steps": sampler.total_steps})
     train_language_model(
         "sft",
         model,
         tokenizer,
-        pack_instructions(train, tokenizer, config.block_tokens, "train"),
+        blocks,
         pack_instructions(heldout, tokenizer, config.block_tokens, "held-out"),
         config,
         arguments["workers"],
         config.seed,
         {"title": "Fine-tuned decoder", "base": f"{arguments['base'][0]}/{arguments['base'][1]}"},
         arguments["progress"],
+        sampler,
     )

@@ -36,13 +36,15 @@ def train_language_model(
     seed: int,
     card: dict[str, str],
     progress: Any,
+    sampler: IndexSampler | None = None,
 ) -> None:
-    """The body of a worker: builds the stage and runs it. `model` may wear LoRA."""
+    """The body of a worker: builds the stage and runs it. `model` may wear LoRA. `sampler` orders
+    the training blocks; None shuffles all of them in each epoch."""
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     is_lora = hasattr(model, "merge_and_unload")
     engine = initialise(LanguageModelLoss(model), config, world_size)
-    sampler = IndexSampler(len(train), config.batch_size, seed)
+    sampler = sampler or IndexSampler(len(train), config.batch_size, seed)
 
     def train_step(step: int) -> dict[str, float]:
         set_learning_rate(engine, config, step)

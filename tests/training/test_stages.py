@@ -1,5 +1,6 @@
 """The stages on real Ray Train workers: a killed worker leaves no trace, models load and learn."""
 
+import math
 import os
 import signal
 import threading
@@ -17,8 +18,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from medray.common.config import Config
 from medray.common.manifest import Artefact, sha256_file
 from medray.common.metrics import MetricsLog
+from medray.common.records import Instruction
+from medray.common.rows import read_rows
 from medray.common.storage import Storage
 from medray.retrieval.tokenizer import train_tokenizer
+from medray.training.chats import pack_instructions
+from medray.training.curriculum import CurriculumConfig, StageConfig, rows_of_stage
 from medray.training.language_model import DecoderConfig, LoraConfig
 from medray.training.ppo import train_ppo
 from medray.training.ppo_learner import PpoConfig
@@ -273,3 +278,26 @@ def test_a_killed_worker_leaves_no_trace_in_any_stage(
     with one_worker_killed(storage.partial(step, "killed") / "train"):
         artefact = run(storage, "killed", checkpoint_steps=1)
     check_same(artefact.dir, straight)
+
+
+def test_fine_tuning_goes_through_its_curriculum(storage: Storage, pretrained: Path) -> None:
+    stage, joint = (
+        StageConfig(name="first", tasks={"t": 1}, epochs=3),
+        StageConfig(tasks={"*": 2}, epochs=2),
+    )
+    curriculum = CurriculumConfig(stages=(stage,), joint=joint)
+    config = SFT.model_copy(update={"total_steps": 0, "curriculum": curriculum})
+    artefact = open_artefact(storage, "sft", "curriculum", config)
+    fine_tune(config, two_workers(), ("pretrain", "straight"), INSTRUCTIONS, artefact)
+    tokenizer = AutoTokenizer.from_pretrained(pretrained / "model")
+    rows = [
+        row
+        for row in read_rows(storage.fetch(*INSTRUCTIONS) / "sft", Instruction)
+        if row.split == "train"
+    ]
+    samples = sum(
+        stage.epochs * len(pack_instructions(rows_of_stage(stage, rows), tokenizer, 64, "train"))
+        for stage in curriculum.all_stages
+    )
+    assert artefact.metrics["steps"] == math.ceil(samples / SFT.batch_size)
+    assert artefact.metrics["loss_after"] < artefact.metrics["loss_before"]
