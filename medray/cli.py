@@ -185,7 +185,7 @@ def serve_models(args: argparse.Namespace) -> int:
 def grow_instructions(args: argparse.Namespace) -> int:
     """Grows instructions and prints how many were let in, and why others were not."""
     from medray.common.config import apply_overrides
-    from medray.instructions.grow import GrowConfig, grow
+    from medray.instructions.growth.grow import GrowConfig, grow
 
     config = GrowConfig.parse(apply_overrides({}, args.overrides), "the command line")
     totals = grow(config, args.seeds, args.out, args.url, args.model)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from medray.common.errors import DataError, ServiceError
-from medray.instructions.grow import GrowConfig, Grown, grow
-from medray.instructions.novelty import NoveltyConfig, choose, fault
+from medray.instructions.growth.grow import GrowConfig, Grown, grow
+from medray.instructions.growth.novelty import NoveltyConfig, choose, fault
 
 SEEDS = [
     {"instruction": f"说明{name}的常见病因", "input": "", "output": f"{name}多由感染引起。"}

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from medray.common.config import Config
 from medray.common.errors import DataError, ServiceError
-from medray.instructions.novelty import NoveltyConfig, choose
+from medray.instructions.growth.novelty import NoveltyConfig, choose
 
 logger = logging.getLogger(__name__)
 KEY_ENV = "MEDRAY_GROW_KEY"
