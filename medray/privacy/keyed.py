@@ -17,14 +17,13 @@ _VALUES = (
     re.compile(r"\"(?P<key>[A-Za-z_.-]{2,30})\"\s{0,2}:\s{0,2}\"(?P<value>[^\"\n]{1,60})\""),
     re.compile(r"<(?P<key>[A-Za-z_.:-]{2,30})(?: [^<>\n]{0,80})?>(?P<value>[^<>\n]{1,60})</"),
     re.compile(
-        r"(?<![A-Za-z_?&])(?P<key>[A-Za-z_]{2,30})=[\"']?(?P<value>[^=\"';&,|<>\s][^=\"';&,|<>\n]{0,40}?)"
-        r"(?=[\"';&,|<>\n]|\s|$)"
+        r"(?<![A-Za-z_?&])(?P<key>[A-Za-z_]{2,30})=[\"']?(?P<value>[^=\"';&,|<>，。；：\s][^=\"';&,|<>，。；：\n]{0,40}?)"
+        r"(?=[\"';&,|<>，。；：\n]|\s|$)"
     ),
     re.compile(r"(?m)^(?P<key>[A-Za-z_]{2,30})(?:\([^)\n]{0,20}\))?\t(?P<value>[^\t\n]{1,60})$"),
 )
 # The words of a key → the class of its value. The first that fits counts.
-_KEYS: tuple[tuple[re.Pattern[str], KeyedClass | None], ...] = (
-    (re.compile(r"(?:item|test|drug|med|dept|disease|diag\w*|file|user|class|event) name"), None),
+_KEYS: tuple[tuple[re.Pattern[str], KeyedClass], ...] = (
     (re.compile(r"(?:hosp\w*|org\w*|facility|clinic|medins)(?: name)?"), "HOSPITAL"),
     (
         re.compile(
@@ -34,8 +33,15 @@ _KEYS: tuple[tuple[re.Pattern[str], KeyedClass | None], ...] = (
         ),
         "DOCTOR",
     ),
-    (re.compile(r"(?:.* )?(?:name|contact|guardian|next of kin|nok|relative)"), "NAME"),
-    (re.compile(r"(?:.* )?(?:tel|phone|mobile|telecom|cell)(?: no| number)?"), "PHONE"),
+    (
+        re.compile(
+            r"(?:(?:pat\w*|psn|person|full|first|last|given|family|contact|guardian|mother|father|"
+            r"spouse|child|baby|real|legal|insured|member|relative|applicant|owner|holder) )*name|"
+            r"(?:emergency )?contact|guardian|next of kin|nok|relative"
+        ),
+        "NAME",
+    ),
+    (re.compile(r"(?:.* )?(?:tel|phone|mobile|telecom)(?: no| number)?"), "PHONE"),
     (re.compile(r"(?:.* )?(?:addr|address)|employer|work unit|emp name"), "ADDRESS"),
     (re.compile(r"(?:id card|card|cert|idcard|ssn|passport|insur\w*)(?: no| num| number)?"), "ID"),
     (re.compile(r"(?:.* )?(?:bed|mrn|admission no|inpatient no)(?: no| num| number)?"), "MRN"),

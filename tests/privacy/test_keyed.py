@@ -21,8 +21,12 @@ from medray.privacy.keyed import find_keyed
             [("张伟", "NAME"), ("青河县医院", "HOSPITAL")],
         ),
         ("name=张伟;tel=13800138000", [("张伟", "NAME"), ("13800138000", "PHONE")]),
-        ('{"drugName": "阿司匹林", "itemName": "血常规", "diagName": "肺炎", "result": "9.5"}', []),
+        (
+            '{"brandName": "拜新同", "drugName": "阿司匹林", "itemName": "血常规", "k": "9"}',
+            [],
+        ),
         ("https://example.org/a?name=b 体温=38.5 K=3.9", []),
+        ("average copies per cell=2.1，结论:无扩增", []),
     ],
 )
 def test_the_values_of_telling_keys(text, expected):
