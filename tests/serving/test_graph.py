@@ -1,7 +1,9 @@
 """The real graph on local Ray: HTTP, the openai client, tiny models, Milvus Lite."""
 
 import base64
+import contextlib
 import json
+import random
 import socket
 import time
 import urllib.error
@@ -25,14 +27,22 @@ CONFIGS = Path(__file__).parents[2] / "serve_configs"
 MAX_IN_FLIGHT = 3
 
 
+def free_port() -> int:
+    """A free port below those that the system hands out: one of these may be taken by a process of
+    Ray before the server binds it."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("100 ports are taken")
+
+
 @pytest.fixture(scope="module")
 def url(ray_cluster, hospital) -> Iterator[str]:
     """The application of serve_configs/laptop.yaml over the tiny storage root."""
     from ray import serve
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     overrides = [
         f"storage_root={hospital.root}", "slots=1", f"gateway.max_in_flight={MAX_IN_FLIGHT}",
         "gateway.answer.top_k=3", "gateway.answer.min_score=-1",
