@@ -133,7 +133,8 @@ def grow(config: GrowConfig, seeds: Path, out: Path, url: str, model: str) -> di
                     f"{url} failed at request {number} ({type(error).__name__}); {len(grown.rows)} "
                     f"rows are in {out}, the same command goes on"
                 ) from None
-            text = reply.choices[0].message.content or ""
+            # Some endpoints answer what they filter with no choice, or one without text.
+            text = (reply.choices[0].message.content or "") if reply.choices else ""
             # An endpoint that does not count is taken at a token a character.
             tokens = reply.usage.total_tokens if reply.usage else len(prompt) + len(text)
             room = config.max_rows - len(grown.rows)

@@ -51,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, {
             "id": "1", "object": "chat.completion", "created": 0, "model": body["model"],
             "choices": [{"index": 0, "finish_reason": "stop",
-                         "message": {"role": "assistant", "content": reply}}],
+                         "message": {"role": "assistant", "content": reply}}] if reply else [],
             "usage": {"prompt_tokens": 60, "completion_tokens": 40, "total_tokens": 100},
         })  # fmt: skip
 
@@ -135,6 +135,13 @@ def test_a_model_that_repeats_itself_ends_the_run(endpoint, seeds, tmp_path) -> 
     config = GrowConfig(max_rows=50, max_fruitless=4)
     totals = grow(config, seeds, tmp_path / "grown.jsonl", endpoint.url, "m")
     assert totals == {"accepted": 1, "similar": 4}
+
+
+def test_an_answer_without_a_choice_brings_nothing(endpoint, seeds, tmp_path) -> None:
+    endpoint.replies = ["", line(TASKS[0])]
+    out = tmp_path / "grown.jsonl"
+    assert grow(GrowConfig(max_rows=1), seeds, out, endpoint.url, "m") == {"accepted": 1}
+    assert [row["id"] for row in rows(out)] == ["grown-1-0"]
 
 
 @pytest.mark.parametrize(
