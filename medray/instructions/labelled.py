@@ -59,20 +59,21 @@ def labelled(
     text, label = as_text(row.text, is_chinese), as_text(row.label, is_chinese)
     if not text or not label:
         return Skipped("empty_text")
+    row_id = row.id or hash_key(text, label)[:16]
     named = load_wordings()[task]
     wordings = [
         wording
         for wording in (named.zh if is_chinese else named.en)
         if choices or "{choices}" not in wording
     ]
-    chosen = min(wordings, key=lambda wording: hash_key(row.id, wording))
+    chosen = min(wordings, key=lambda wording: hash_key(row_id, wording))
     listed = ("、" if is_chinese else ", ").join(choices)
     prompt = mask(chosen.replace("{choices}", listed).replace("{text}", text))
     if len(prompt) > max_prompt_chars:
         return Skipped("prompt_too_long")
     answer = clip(mask(label), max_answer_chars)
     return Instruction(
-        id=f"{task}-{row.id}",
+        id=f"{task}-{row_id}",
         task="labelled",
         messages=exchange(prompt, answer),
         split=split,

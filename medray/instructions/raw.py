@@ -245,7 +245,8 @@ class Generic(RawRow):
 class Labelled(RawRow):
     """A text and what is to be said of it, each in a shape that `labelled.as_text` knows."""
 
-    id: str = Text
+    id: str = ""
+    """Empty: a hash of the text and the label, for lists of terms and codes have no id."""
     text: Any
     label: Any
     split: Given | None = None

@@ -11,6 +11,7 @@ from medray.instructions.build import InstructionsConfig, check_sources
 from medray.instructions.examples import Skipped
 from medray.instructions.labelled import as_text, labelled, load_wordings
 from medray.instructions.raw import Labelled, TaskSource
+from medray.instructions.reading import TaskReader
 
 TASKS = {
     "named_entities", "trial_screening", "term_normalisation", "text_classification",
@@ -71,6 +72,17 @@ def test_an_example_has_the_language_of_its_text_and_hides_names() -> None:
     english = made("icd_coding", "type 2 diabetes", ["E11.9", "I10"])
     assert english.answer == "E11.9, I10"
     assert english.messages[0].content.isascii()
+
+
+def test_a_table_without_ids_is_read(tmp_path) -> None:
+    (tmp_path / "a.csv").write_text("诊断,编码\n肺炎,J18.900\n贫血,D64.900\n", encoding="utf-8")
+    values = {"name": "s", "kind": "labelled", "task": "icd_coding", "path": "a.csv"}
+    source = TaskSource.parse({**values, "fields": {"text": "诊断", "label": "编码"}}, "profile")
+    reader = TaskReader([source], tmp_path, tmp_path / "q", dev_fraction=0, max_rejected_fraction=0)
+    found = [(row.text, row.label) for row in reader.rows_of(source, Labelled)]
+    assert found == [("肺炎", "J18.900"), ("贫血", "D64.900")]
+    ids = {made("icd_coding", *pair, row_id="").id for pair in found}
+    assert len(ids) == 2 and "icd_coding-" not in ids
 
 
 def test_choices_are_named_only_where_there_are_some() -> None:
