@@ -1,12 +1,14 @@
-"""Packed blocks. In: tokens of documents. Out: `<name>.npy`, `<name>_segments.npy`.
+"""Packed blocks. In: tokens of documents. Out: `<name>.npy`, `<name>_segments.npy` and, where
+documents are kept apart by group, `<name>_groups.json`.
 
 Shapes: N blocks, T tokens of a block, int32. Segments number the documents of a block from 1 and
 are 0 on padding; attention must not cross from one to another. A document longer than T is cut
 into pieces of T. Memory: lengths only; tokens pass through a scratch file.
 """
 
+import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +17,42 @@ from medray.common.packing import pack_best_fit
 
 
 def write_blocks(
-    directory: Path, name: str, documents: Iterable[np.ndarray], block_tokens: int, pad: int
+    directory: Path,
+    name: str,
+    documents: Iterable[np.ndarray],
+    block_tokens: int,
+    pad: int,
+    groups: Sequence[str] = (),
 ) -> tuple[int, int]:
-    """Packs documents' tokens (int32, end-of-text included); returns (blocks, tokens)."""
+    """Packs documents' tokens (int32, end-of-text included); returns (blocks, tokens).
+
+    Args:
+        groups: each document's group, if documents of two groups shall not share a block; then
+            groups.json says how many blocks each group has, in their order.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     scratch = directory / f".{name}.tokens"
     lengths: list[int] = []
+    pieces: dict[str, list[int]] = {group: [] for group in sorted(set(groups) or {""})}
     with scratch.open("wb") as file:
-        for tokens in documents:
+        for n, tokens in enumerate(documents):
             file.write(np.ascontiguousarray(tokens, dtype=np.int32).tobytes())
-            lengths += piece_lengths(len(tokens), block_tokens)
+            found = piece_lengths(len(tokens), block_tokens)
+            group = groups[n] if groups else ""
+            pieces[group] += range(len(lengths), len(lengths) + len(found))
+            lengths += found
     total = sum(lengths)
     stream = np.memmap(scratch, np.int32, "r") if total else np.zeros(0, np.int32)
     starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    blocks = pack_best_fit(lengths, block_tokens)
+    blocks: list[list[int]] = []
+    sizes: dict[str, int] = {}
+    for group, mine in pieces.items():
+        packed = pack_best_fit([lengths[i] for i in mine], block_tokens)
+        blocks += [[mine[k] for k in members] for members in packed]
+        sizes[group] = len(packed)
+    if groups:
+        text = json.dumps(sizes, ensure_ascii=False, indent=1)
+        (directory / f"{name}_groups.json").write_text(text, encoding="utf-8")
     shape = (len(blocks), block_tokens)
     tokens_NT = _create(directory / f"{name}.npy", shape)
     segments_NT = _create(directory / f"{name}_segments.npy", shape)

@@ -117,8 +117,11 @@ def write_token_blocks(
         if used < len(taken_D):
             counts["replay"].reject("not_replayed", len(taken_D) - used)
         metrics["replayed_tokens"] = int(taken_D.sum())
+    sources_of = {"heldout": tally.heldout_sources()}  # their losses are told apart
     for name, tokens in texts.items():
-        num_blocks, num_tokens = write_blocks(partial_target, name, tokens, block_tokens, pad)
+        num_blocks, num_tokens = write_blocks(
+            partial_target, name, tokens, block_tokens, pad, sources_of.get(name, ())
+        )
         metrics[f"{name}_blocks"] = num_blocks
         metrics[f"{name}_fill"] = round(num_tokens / max(1, num_blocks * block_tokens), 4)
     for path in spooled.values():
@@ -184,6 +187,10 @@ class Tally:
                 self._counts_V["train", group], self._counts_V["dev", group]
             )
         return metrics
+
+    def heldout_sources(self) -> list[str]:
+        """The source of each held-out document that is not general, in their order."""
+        return [row["source"] for row in self._heldout if not row["general"]]
 
     def heldout_table(self) -> pa.Table:
         """doc_id, source, kind, general and num_tokens of every held-out document."""

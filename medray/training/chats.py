@@ -7,8 +7,9 @@ tokenises its share of the rows, and all get all. Source: [EMR-LLM 1.3].
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch.distributed as dist
@@ -20,36 +21,74 @@ from medray.common.records import Instruction, Message
 from medray.training.packed import PackedBlocks, Tokens
 
 logger = logging.getLogger(__name__)
+Reduction = Literal["token", "example"]
 
 
-def pack_instructions(
-    rows: Iterable[Instruction], tokenizer: PreTrainedTokenizerBase, block_tokens: int, what: str
-) -> PackedBlocks:
-    """Tokenises and packs; examples longer than a block are left out and counted.
+class Packer(NamedTuple):
+    """How instructions become blocks."""
 
-    Every worker of the process group, if there is one, calls this with the same rows.
-    Raises:
-        DataError: on every worker, if no row fits or the chat template cannot be used.
-    """
-    places: list[int] = []
-    chats: dict[str, tuple[int, Instruction]] = {}  # a weight above 1 repeats rows
-    for row in rows:
-        chat = row.model_dump_json(include={"messages", "shared_chars"})
-        places.append(chats.setdefault(chat, (len(chats), row))[0])
-    distinct = _tokenise_together([row for _, row in chats.values()], tokenizer)
-    fitting = [distinct[i] for i in places if len(distinct[i].ids) <= block_tokens]
-    counts = Counts(rows_in=len(places), rows_out=len(fitting))
-    if counts.rows_in > counts.rows_out:
-        counts.reject("too_long", counts.rows_in - counts.rows_out)
-    if not fitting:
-        raise DataError(
-            f"no {what} instruction fits into {block_tokens} tokens ({counts.rows_in} read); "
-            "raise sft.block_tokens or look at the instructions artefact"
-        )
-    logger.info("%s instructions: %s", what, counts)
-    pad: Any = tokenizer.pad_token_id
-    eos: Any = tokenizer.eos_token_id
-    return PackedBlocks.pack(fitting, block_tokens, eos if pad is None else pad)
+    tokenizer: PreTrainedTokenizerBase
+    block_tokens: int
+    reduction: Reduction = "token"
+    """"token" weighs every answer token alike [EMR-LLM 1.3], "example" every example: its answer
+    tokens share a weight of 1 [ClinicalGPT 2.2]."""
+
+    def pack(self, rows: Iterable[Instruction], what: str) -> PackedBlocks:
+        """Tokenises and packs; examples longer than a block are left out and counted.
+
+        Every worker of the process group, if there is one, calls this with the same rows.
+        Raises:
+            DataError: on every worker, if no row fits or the chat template cannot be used.
+        """
+        return self._blocks(self._fitting(rows, what), what)
+
+    def pack_by_task(self, rows: Iterable[Instruction], what: str) -> dict[str, PackedBlocks]:
+        """The blocks of each task; a task of which no row fits is left out.
+
+        Raises:
+            DataError: as `pack`, if no row of any task fits.
+        """
+        tasks: dict[str, list[Instruction]] = defaultdict(list)
+        for row in rows:
+            tasks[row.task].append(row)
+        fitting = {task: self._fitting(tasks[task], f"{what} {task}") for task in sorted(tasks)}
+        if not any(fitting.values()):
+            self._blocks([], what)
+        return {task: self._blocks(found, task) for task, found in fitting.items() if found}
+
+    def _fitting(self, rows: Iterable[Instruction], what: str) -> list[Tokens]:
+        places: list[int] = []
+        chats: dict[str, tuple[int, Instruction]] = {}  # a weight above 1 repeats rows
+        for row in rows:
+            chat = row.model_dump_json(include={"messages", "shared_chars"})
+            places.append(chats.setdefault(chat, (len(chats), row))[0])
+        distinct = _tokenise_together([row for _, row in chats.values()], self.tokenizer)
+        if self.reduction == "example":
+            distinct = [share_weight(tokens) for tokens in distinct]
+        fitting = [distinct[i] for i in places if len(distinct[i].ids) <= self.block_tokens]
+        counts = Counts(rows_in=len(places), rows_out=len(fitting))
+        if counts.rows_in > counts.rows_out:
+            counts.reject("too_long", counts.rows_in - counts.rows_out)
+        logger.info("%s instructions: %s", what, counts)
+        return fitting
+
+    def _blocks(self, sequences: list[Tokens], what: str) -> PackedBlocks:
+        if not sequences:
+            raise DataError(
+                f"no {what} instruction fits into {self.block_tokens} tokens; "
+                "raise sft.block_tokens or look at the instructions artefact"
+            )
+        pad: Any = self.tokenizer.pad_token_id
+        eos: Any = self.tokenizer.eos_token_id
+        return PackedBlocks.pack(sequences, self.block_tokens, eos if pad is None else pad)
+
+
+def share_weight(tokens: Tokens) -> Tokens:
+    """The same sequence, the answer tokens of each branch sharing a weight of 1."""
+    weights = np.asarray(tokens.weights, np.float32)
+    branches = np.broadcast_to(tokens.branches, weights.shape)
+    sums = np.bincount(branches, weights)
+    return tokens._replace(weights=weights / np.maximum(sums, 1)[branches])
 
 
 def tokenise_rows(rows: Sequence[Instruction], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
@@ -88,7 +127,7 @@ def _branch(chats: list[Tokens]) -> Tokens:
     return Tokens(
         np.concatenate([first[:num_shared], *(chat.ids[num_shared:] for chat in chats)]),
         np.concatenate(
-            [chats[0].is_answer[:num_shared], *(chat.is_answer[num_shared:] for chat in chats)]
+            [chats[0].weights[:num_shared], *(chat.weights[num_shared:] for chat in chats)]
         ),
         np.repeat(np.arange(len(chats) + 1, dtype=np.int32), [num_shared, *tails]),
     )

@@ -115,6 +115,14 @@ class StagedSampler(IndexSampler):
         """The stage that the first sample of `step` belongs to."""
         return self._stage_of(step * self.batch_size)
 
+    def milestones(self, names: Sequence[str]) -> dict[int, str]:
+        """Steps with which a stage but the last is over, and the names of those that are."""
+        over: dict[int, str] = {}
+        for name, end in zip(names[:-1], self.ends[:-1], strict=True):
+            step = math.ceil(end / self.batch_size)
+            over[step] = f"{over[step]}+{name}" if step in over else name
+        return over
+
     def _at(self, position: int) -> int:
         start, first, sampler = self._stages[self._stage_of(position)]
         return first + sampler.batch(position - start)[0]

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.models.qwen3 import Qwen3ForCausalLM
 
 from medray.common.config import Config
+from medray.common.errors import ConfigError
 from medray.generation.directory import check_model_directory
 from medray.training.induction import set_induction_heads
 from medray.training.losses import token_nll_sum
@@ -39,6 +40,8 @@ class LoraConfig(Config):
     alpha: int = 32
     dropout: float = 0.0
     target_modules: list[str] | str = "all-linear"
+    dora: bool = False
+    """Learn each column's length apart from its direction (DoRA, Liu et al. 2024)."""
 
 
 def load_tokenizer(config: DecoderConfig, trained: Path) -> PreTrainedTokenizerBase:
@@ -94,20 +97,33 @@ def load_decoder(directory: Path) -> tuple[Any, PreTrainedTokenizerBase]:
 
 
 def add_lora(model: Any, config: LoraConfig, seed: int) -> Any:
-    """Returns `model` with new adapters, everything else frozen."""
+    """Returns `model` with new adapters, everything else frozen.
+
+    Raises:
+        ConfigError: for DoRA on a matrix with a row of zeros, whose direction is not defined.
+    """
     import peft
 
     torch.manual_seed(seed)
-    return peft.get_peft_model(
+    adapted = peft.get_peft_model(
         model,
         peft.LoraConfig(
             r=config.rank,
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
             target_modules=config.target_modules,
+            use_dora=config.dora,
             task_type="CAUSAL_LM",
         ),
     )
+    for name, parameter in adapted.named_parameters():
+        if "lora_magnitude_vector" in name and not parameter.all():
+            layer = name.partition(".lora_magnitude_vector")[0].removeprefix("base_model.model.")
+            raise ConfigError(
+                f"lora.dora cannot adapt {layer}, which has rows of zeros; set lora.dora to false "
+                "or leave the layer out of lora.target_modules"
+            )
+    return adapted
 
 
 def base_of(model: Any) -> Any:

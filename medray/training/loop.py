@@ -9,8 +9,8 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ray.train import Checkpoint
 
 from medray.common.errors import MedrayError
 from medray.common.metrics import MetricsLog
+from medray.training.forgetting import STAGE
 
 logger = logging.getLogger(__name__)
 STATE = "state"  # DeepSpeed's tag inside a checkpoint
@@ -42,6 +43,8 @@ class Stage:
     """Writes a Hugging Face directory; called on every worker, writes on the first."""
     partial_state: bool = False
     """True if frozen weights stay out of checkpoints (LoRA)."""
+    milestones: Mapping[int, str] = field(default_factory=dict)
+    """Step → name: after it held-out figures are measured too (the end of a curriculum's stage)."""
     get_state: Callable[[], dict[str, Any]] = dict
     """Further state of the stage (the KL coefficient)."""
     set_state: Callable[[dict[str, Any]], None] = lambda state: None
@@ -79,6 +82,10 @@ def run_stage(stage: Stage, *, checkpoint_steps: int, log_steps: int, progress: 
                 shown = _show(progress, shown, step, stage.total_steps, metrics)
                 if step % log_steps == 0 or step == stage.total_steps:
                     logger.info("%s %d/%d %s", stage.name, step, stage.total_steps, metrics)
+            if name := stage.milestones.get(step):
+                reached = stage.evaluate()
+                if is_first:
+                    log.write(step, {f"{STAGE}{name}/{key}": x for key, x in reached.items()})
             if step % checkpoint_steps == 0 and step < stage.total_steps:
                 _report(stage, step, before, log, metrics)
         after = stage.evaluate()

@@ -6,8 +6,10 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import nn
+from transformers import PreTrainedModel
 
 from medray.common.config import Config
+from medray.common.errors import ConfigError
 
 
 class OptimiserConfig(Config):
@@ -19,8 +21,12 @@ class OptimiserConfig(Config):
     `learning_rate`. Source: Jordan et al. 2024; not in the papers, for decoders made here."""
     warmup_steps: int = 1000
     """Linear."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """After the warm-up. Source: not given; cosine decays to a tenth."""
+    schedule: Literal["constant", "cosine", "wsd"] = "constant"
+    """After the warm-up. Source: not given; cosine decays to a tenth; wsd (MiniCPM, Hu et al. 2024,
+    4) stays and falls to nothing over the last `decay_fraction` of the steps, so that a run can be
+    prolonged from any checkpoint before."""
+    decay_fraction: float = Field(default=0.1, gt=0, le=1)
+    """Of `total_steps`, for wsd."""
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     """Source: not given."""
@@ -34,6 +40,9 @@ class OptimiserConfig(Config):
     offload: Literal["none", "cpu"] = "none"
     """Where optimiser states live."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    activation_checkpointing: bool = False
+    """Keep only each layer's input for the backward pass and compute the rest again: less memory
+    for a third more time, the same gradients."""
     bucket_elements: int = 2_000_000
     """Elements that one all-reduce carries; large buckets stall deterministic CPU runs."""
     total_steps: int = 100_000
@@ -61,6 +70,8 @@ class OptimiserConfig(Config):
             return (step + 1) / self.warmup_steps
         if self.schedule == "constant":
             return 1.0
+        if self.schedule == "wsd":
+            return min(1.0, (self.total_steps - step) / (self.decay_fraction * self.total_steps))
         done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
         return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done)))
 
@@ -118,6 +129,8 @@ def initialise(module: nn.Module, config: OptimiserConfig, world_size: int) -> A
         compatible: dict[str, bool] = deepspeed.ops.__compatible_ops__  # pyright: ignore
         compatible["deepspeed_shm_comm"] = False
     trainable = [p for p in module.parameters() if p.requires_grad]
+    if config.activation_checkpointing:
+        checkpoint_activations(module)
     adamw = None
     if config.muon_learning_rate:
         if not torch.cuda.is_available():
@@ -137,6 +150,22 @@ def initialise(module: nn.Module, config: OptimiserConfig, world_size: int) -> A
         dist_init_required=False,
     )
     return engine
+
+
+def checkpoint_activations(module: nn.Module) -> None:
+    """Makes the transformers model inside `module` compute its layers again in the backward pass.
+
+    Raises:
+        ConfigError: if the architecture cannot.
+    """
+    model = next(m for m in module.modules() if isinstance(m, PreTrainedModel))
+    if not model.supports_gradient_checkpointing:
+        raise ConfigError(
+            f"{type(model).__name__} cannot checkpoint activations; set activation_checkpointing "
+            "to false and lower micro_batch_size instead"
+        )
+    # Not re-entrant: frozen word vectors give the first layer an input without gradient.
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
 
 def set_learning_rate(engine: Any, config: OptimiserConfig, step: int) -> None:

@@ -6,6 +6,7 @@ from 1 (0 is padding), and attention never crosses from one to another. A sequen
 branch sees the shared part and itself, at the positions it would have if it were alone.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,8 +24,8 @@ class Tokens(NamedTuple):
 
     ids: Sequence[int] | np.ndarray
     """[T]"""
-    is_answer: Sequence[bool] | np.ndarray
-    """[T], True where the loss falls."""
+    weights: Sequence[float] | np.ndarray
+    """[T], each token's weight in the loss, 0 where it does not fall."""
     branches: np.ndarray | int = 0
     """[T], or 0 for a sequence without any."""
 
@@ -52,6 +53,22 @@ class PackedBlocks:
         return cls(tokens_NT, segments_NT, np.broadcast_to(np.float32(1), tokens_NT.shape))
 
     @classmethod
+    def open_groups(cls, directory: Path, name: str) -> "dict[str, PackedBlocks]":
+        """The blocks of each group of documents; all by their name if groups are not told apart."""
+        whole = cls.open(directory, name)
+        path = directory / f"{name}_groups.json"
+        if not path.exists():
+            return {name: whole}
+        groups: dict[str, PackedBlocks] = {}
+        first = 0
+        for group, size in json.loads(path.read_text(encoding="utf-8")).items():
+            part = slice(first, first := first + size)
+            groups[group] = cls(
+                whole.tokens_NT[part], whole.segments_NT[part], whole.weights_NT[part]
+            )
+        return groups
+
+    @classmethod
     def pack(
         cls,
         sequences: Sequence[Tokens],
@@ -67,11 +84,11 @@ class PackedBlocks:
         for n, members in enumerate(blocks):
             at = 0
             for segment, i in enumerate(members, 1):
-                ids, is_answer, branches = sequences[i]
+                ids, weights, branches = sequences[i]
                 end = at + len(ids)
                 tokens_NT[n, at:end] = ids
                 segments_NT[n, at:end] = segment
-                weights_NT[n, at:end] = is_answer
+                weights_NT[n, at:end] = weights
                 branches_NT[n, at:end] = branches
                 at = end
         return cls(tokens_NT, segments_NT, weights_NT, branches_NT)

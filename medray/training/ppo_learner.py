@@ -20,6 +20,7 @@ from medray.common.errors import DataError
 from medray.common.records import Scenario
 from medray.generation.engine import HFEngine, Sampling
 from medray.training import losses
+from medray.training.guards import GuardConfig, length_guard, repetition_guard
 from medray.training.language_model import LoraConfig, add_lora
 from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
 from medray.training.policy import Experience, PolicyWithValue, lay_out
@@ -61,6 +62,7 @@ class PpoConfig(OptimiserConfig):
     kl_estimator: Literal["k1", "k3"] = "k1"
     reward_clip: float = 5.0
     """Scores are normalised by the spread at the start and clipped to ± this."""
+    guards: GuardConfig = GuardConfig()
     lora: LoraConfig = LoraConfig()
     max_new_tokens: int = 256
     temperature: float = 1.0
@@ -78,6 +80,9 @@ class PpoConfig(OptimiserConfig):
         if self.rollouts % self.batch_size:
             raise ValueError("ppo.rollouts must be a multiple of ppo.batch_size")
         return self
+
+
+STATE = ("beta", "score_mean", "score_sd", "first_length")
 
 
 class PpoLearner:
@@ -115,6 +120,7 @@ class PpoLearner:
         self.beta = config.kl_coefficient
         self.score_mean: float | None = None  # set by the first evaluation
         self.score_sd = 1.0
+        self.first_length = 0.0
 
     def round(self, step: int) -> dict[str, float]:
         """One round of PPO, from prompts to updated weights."""
@@ -216,6 +222,7 @@ class PpoLearner:
         spread = math.sqrt(max(0.0, squares / num - mean**2))
         if self.score_mean is None:
             self.score_mean, self.score_sd = mean, spread or 1.0
+            self.first_length = tokens / num
         return {
             "reward": mean,
             "reward_sd": spread,
@@ -226,12 +233,12 @@ class PpoLearner:
 
     def get_state(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the engine."""
-        return {"beta": self.beta, "score_mean": self.score_mean, "score_sd": self.score_sd}
+        return {name: getattr(self, name) for name in STATE}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes back what `get_state` gave."""
-        self.beta = state["beta"]
-        self.score_mean, self.score_sd = state["score_mean"], state["score_sd"]
+        for name in STATE:
+            setattr(self, name, state[name])
 
     def _estimate_kl(self, experience: Experience) -> torch.Tensor:
         estimate = losses.kl_k1 if self.config.kl_estimator == "k1" else losses.kl_k3
@@ -247,7 +254,7 @@ class PpoLearner:
         last_B = mask_BA.sum(-1).long() - 1
         rewards_BA[torch.arange(len(last_B)), last_B] += normal_B.clamp(
             -config.reward_clip, config.reward_clip
-        )
+        ) + self._guard(experience)
         experience.advantages_BA, experience.returns_BA = losses.gae(
             rewards_BA, experience.values_BA, mask_BA, gamma=config.gamma, lam=config.lam
         )
@@ -259,6 +266,21 @@ class PpoLearner:
             experience.advantages_BA = losses.whiten(
                 advantages_BA, mask_BA, mean.float(), variance.float()
             )
+
+    def _guard(self, experience: Experience) -> torch.Tensor:
+        """What length and repetition add to the normalised scores. [B]"""
+        config, lengths_B = self.config.guards, experience.mask_BA.sum(-1)
+        sums = torch.stack([lengths_B.sum(), (lengths_B**2).sum(), torch.tensor(len(experience))])
+        total, squares, num = all_reduce_sum(sums.double(), self.engine).tolist()
+        spread = math.sqrt(max(0.0, squares / num - (total / num) ** 2))
+        answers = [
+            tokens_T[places_A[mask_A > 0]].tolist()
+            for tokens_T, places_A, mask_A in zip(
+                experience.tokens_BT, experience.places_BA, experience.mask_BA, strict=True
+            )
+        ]
+        length_B = length_guard(lengths_B, total / num, spread, self.first_length, config)
+        return length_B + repetition_guard(answers, config)
 
     def _update(self, batch: Experience, update: int) -> torch.Tensor:
         """Optimiser step number `update`; returns (policy loss, value loss, clip fraction)."""

@@ -9,6 +9,7 @@ Source: [EMR-LLM 1.2, 2.2]; Instruction Pre-Training (Cheng et al. 2024); prompt
 (Huerta-Enochian and Ko 2024).
 """
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -17,7 +18,8 @@ from medray.common.manifest import Artefact
 from medray.common.records import Instruction
 from medray.common.rows import read_rows
 from medray.common.storage import Storage
-from medray.training.chats import pack_instructions
+from medray.training.chats import Packer
+from medray.training.forgetting import write_forgetting
 from medray.training.language_model import DecoderConfig, build_decoder, load_tokenizer
 from medray.training.optimiser import OptimiserConfig
 from medray.training.packed import PackedBlocks
@@ -52,7 +54,8 @@ def pretrain(
         "corpus": corpus,
         "instructions": instructions,
     }
-    artefact.metrics |= headline(fit(_train, arguments, workers, artefact))
+    rows = fit(_train, arguments, workers, artefact)
+    artefact.metrics |= headline(rows) | write_forgetting(rows, artefact.dir)
 
 
 def _train(arguments: dict[str, Any]) -> None:
@@ -65,7 +68,7 @@ def _train(arguments: dict[str, Any]) -> None:
     if config.with_instructions:
         directory = storage.fetch(*arguments["instructions"]) / "sft"
         rows = (row for row in read_rows(directory, Instruction) if row.split == "train")
-        read = pack_instructions(rows, tokenizer, train.block_tokens, "train")
+        read = Packer(tokenizer, train.block_tokens).pack(rows, "train")
         train = train.join(read.whole(config.answer_weight))
     model = build_decoder(decoder, tokenizer, train, config.seed)
     train_language_model(
@@ -73,10 +76,25 @@ def _train(arguments: dict[str, Any]) -> None:
         model,
         tokenizer,
         train,
-        PackedBlocks.open(corpus / "blocks", "heldout"),
+        read_heldout(corpus / "blocks"),
         config,
         arguments["workers"],
         config.seed,
         {"title": "Pretrained decoder", "base": decoder.path or "new, Qwen3"},
         arguments["progress"],
+        aside=GENERAL,
     )
+
+
+GENERAL = "general text"
+"""What is kept aside against forgetting: its held-out loss is shown, and no part of `loss`."""
+
+
+def read_heldout(blocks: Path) -> dict[str, PackedBlocks]:
+    """Held-out blocks of each source, and of general text as GENERAL."""
+    heldout = PackedBlocks.open_groups(blocks, "heldout")
+    if (blocks / "heldout_general.npy").exists():
+        general = PackedBlocks.open(blocks, "heldout_general")
+        if len(general):
+            heldout[GENERAL] = general
+    return heldout

@@ -19,7 +19,7 @@ from torch import Tensor
 from medray.common.config import Config
 from medray.common.records import Instruction
 from medray.common.rows import read_rows
-from medray.training.chats import pack_instructions
+from medray.training.chats import Packer
 from medray.training.language_model import LanguageModelLoss
 from medray.training.sampler import IndexSampler
 from medray.training.supervised import to_device
@@ -49,7 +49,7 @@ class Replay:
         """
         rows = (row for row in read_rows(instructions / "sft", Instruction) if row.split == "train")
         chosen = islice(rows, config.max_rows)
-        self._blocks = pack_instructions(chosen, tokenizer, config.block_tokens, "replayed")
+        self._blocks = Packer(tokenizer, config.block_tokens).pack(chosen, "replayed")
         self._config = config
         self._loss = LanguageModelLoss(policy)
         self._sampler = IndexSampler(len(self._blocks), config.batch_size, seed)

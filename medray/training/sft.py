@@ -14,8 +14,9 @@ from medray.common.manifest import Artefact
 from medray.common.records import Instruction
 from medray.common.rows import read_rows
 from medray.common.storage import Storage
-from medray.training.chats import pack_instructions
+from medray.training.chats import Packer, Reduction
 from medray.training.curriculum import CurriculumConfig, StagedSampler, rows_of_stage
+from medray.training.forgetting import write_forgetting
 from medray.training.language_model import LoraConfig, add_lora, load_decoder
 from medray.training.optimiser import OptimiserConfig
 from medray.training.packed import PackedBlocks
@@ -32,6 +33,8 @@ class SftConfig(OptimiserConfig):
     """None fine-tunes every weight."""
     block_tokens: int = 1024
     """Longest example [ClinicalGPT 3.1]; also the size of a packed block."""
+    reduction: Reduction = "token"
+    """What weighs alike in the loss: answer tokens [EMR-LLM 1.3] or examples [ClinicalGPT 2.2]."""
     max_rows: int | None = Field(default=None, ge=1)
     """Training examples to draw from, the first of the shuffled artefact; None: all. For runs of
     so few steps that to tokenise all takes longer than to learn."""
@@ -68,7 +71,8 @@ def fine_tune(
         "base": base,
         "instructions": instructions,
     }
-    artefact.metrics |= headline(fit(_train, arguments, workers, artefact))
+    rows = fit(_train, arguments, workers, artefact)
+    artefact.metrics |= headline(rows) | write_forgetting(rows, artefact.dir)
 
 
 def _train(arguments: dict[str, Any]) -> None:
@@ -82,17 +86,13 @@ def _train(arguments: dict[str, Any]) -> None:
     rows = list(read_rows(directory, Instruction))
     train = [row for row in rows if row.split == "train"][: config.max_rows]
     heldout = [row for row in rows if row.split == "dev"][: config.num_heldout]
-    sampler = None
+    packer = Packer(tokenizer, config.block_tokens, config.reduction)
+    sampler, milestones = None, {}
     if config.curriculum is None:
-        blocks = pack_instructions(train, tokenizer, config.block_tokens, "train")
+        blocks = packer.pack(train, "train")
     else:
         stages = config.curriculum.all_stages
-        packed = [
-            pack_instructions(
-                rows_of_stage(stage, train), tokenizer, config.block_tokens, stage.name
-            )
-            for stage in stages
-        ]
+        packed = [packer.pack(rows_of_stage(stage, train), stage.name) for stage in stages]
         blocks = reduce(PackedBlocks.join, packed)
         sampler = StagedSampler(
             [len(part) for part in packed],
@@ -100,6 +100,7 @@ def _train(arguments: dict[str, Any]) -> None:
             config.batch_size,
             config.seed,
         )
+        milestones = sampler.milestones([stage.name for stage in stages])
         # How many rows make a block is known only now; the schedule needs the steps.
         config = config.model_copy(update={"total_steps": sampler.total_steps})
     train_language_model(
@@ -107,11 +108,12 @@ def _train(arguments: dict[str, Any]) -> None:
         model,
         tokenizer,
         blocks,
-        pack_instructions(heldout, tokenizer, config.block_tokens, "held-out"),
+        packer.pack_by_task(heldout, "held-out"),
         config,
         arguments["workers"],
         config.seed,
         {"title": "Fine-tuned decoder", "base": f"{arguments['base'][0]}/{arguments['base'][1]}"},
         arguments["progress"],
         sampler,
+        milestones,
     )

@@ -7,7 +7,7 @@ so that it does not depend on how the batch is spread over workers and micro-bat
 Source: [EMR-LLM 1.2, 1.3]. Differs from [ClinicalGPT 3.1], whose mean is per example.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch.distributed as dist
 from transformers import PreTrainedTokenizerBase
 
 from medray.training.export import export_model
+from medray.training.forgetting import BY
 from medray.training.language_model import LanguageModelLoss
 from medray.training.loop import Stage, run_stage
 from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
@@ -30,16 +31,25 @@ def train_language_model(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     train: PackedBlocks,
-    heldout: PackedBlocks,
+    heldout: Mapping[str, PackedBlocks],
     config: OptimiserConfig,
     workers: WorkersConfig,
     seed: int,
     card: dict[str, str],
     progress: Any,
     sampler: IndexSampler | None = None,
+    milestones: Mapping[int, str] | None = None,
+    aside: str = "",
 ) -> None:
-    """The body of a worker: builds the stage and runs it. `model` may wear LoRA. `sampler` orders
-    the training blocks; None shuffles all of them in each epoch."""
+    """The body of a worker: builds the stage and runs it.
+
+    Args:
+        model: may wear LoRA.
+        heldout: held-out blocks by what they are of (source, task); `loss` is over all of them but
+            those named `aside`.
+        sampler: orders the training blocks; None shuffles all of them in each epoch.
+        milestones: steps after which held-out losses are also measured, and their names.
+    """
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     is_lora = hasattr(model, "merge_and_unload")
@@ -64,22 +74,38 @@ def train_language_model(
         mean = all_reduce_sum(loss_sum, engine) / weight
         return {"train/loss": float(mean), "train/tokens": float(train.num_labels(batch))}
 
-    @torch.no_grad()
     def evaluate() -> dict[str, float]:
         engine.eval()
-        mine = range(rank, len(heldout), world_size)
+        sums = {name: held_out_sums(blocks) for name, blocks in heldout.items()}
+        counted = [values for name, values in sums.items() if name != aside]
+        loss_sum, num_tokens = (sum(values) for values in zip(*counted, strict=True))
+        figures = {"loss": loss_sum / max(1.0, num_tokens), "tokens": num_tokens}
+        if len(sums) > 1:
+            figures |= {f"{BY}{name}": loss / max(1.0, n) for name, (loss, n) in sums.items()}
+        return figures
+
+    @torch.no_grad()
+    def held_out_sums(blocks: PackedBlocks) -> tuple[float, float]:
+        """(loss, weight of its tokens), each summed over `blocks`."""
         total = torch.zeros(2)
-        for micro in chunks(list(mine), config.micro_batch_size):
-            loss = engine.module(**to_device(heldout.collate(micro), engine))
-            total += torch.tensor([float(loss), heldout.weight(micro)])
-        loss_sum, num_tokens = all_reduce_sum(total, engine).tolist()
-        return {"loss": loss_sum / max(1.0, num_tokens), "tokens": num_tokens}
+        for micro in chunks(range(rank, len(blocks), world_size), config.micro_batch_size):
+            loss = engine.module(**to_device(blocks.collate(micro), engine))
+            total += torch.tensor([float(loss), blocks.weight(micro)])
+        loss_sum, weight = all_reduce_sum(total, engine).tolist()
+        return loss_sum, weight
 
     def export(directory: Path) -> None:
         export_model(engine, model, tokenizer, directory, card)
 
     stage = Stage(
-        name, engine, config.total_steps, train_step, evaluate, export, partial_state=is_lora
+        name,
+        engine,
+        config.total_steps,
+        train_step,
+        evaluate,
+        export,
+        partial_state=is_lora,
+        milestones=milestones or {},
     )
     run_stage(
         stage,

@@ -82,7 +82,7 @@ def storage(tmp_path_factory, tokenizer) -> Storage:
     splits = [(k, disease, "dev" if k % 3 == 0 else "train") for k, disease in enumerate(DISEASES)]
     chats = [
         Instruction(
-            id=f"{k}", task="t", split=split,
+            id=f"{k}", task="t" if k < 3 else "u", split=split,
             messages=[Message(role="user", content=f"{ORGANS[k]}不适，是什么病？"),
                       Message(role="assistant", content=f"{disease}。")],
         )

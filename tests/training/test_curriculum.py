@@ -63,6 +63,13 @@ def test_stages_follow_each_other_whole() -> None:
     assert [sampler.stage_at(step) for step in range(3)] == [0, 0, 2]
 
 
+def test_a_stage_is_over_with_the_step_that_holds_its_last_block() -> None:
+    # Ends at samples 6, 7 and 12, 4 a step: the first two both with step 2; the last is the end.
+    sampler = StagedSampler([3, 2, 5], [2, 0.5, 1], batch_size=4, seed=1)
+    assert sampler.milestones(["format", "tasks", "joint"]) == {2: "format+tasks"}
+    assert StagedSampler([4, 4], [1, 1], 4, seed=1).milestones(["a", "b"]) == {1: "a"}
+
+
 def test_the_last_stage_fills_the_last_batch() -> None:
     sampler = StagedSampler([2, 3], [1, 1], batch_size=4, seed=0)
     assert sampler.total_steps == math.ceil(5 / 4) == 2

@@ -8,10 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from medray.common.errors import DataError
+from medray.common.errors import ConfigError, DataError
 from medray.common.records import Instruction, Message
+from medray.corpus.blocks import write_blocks
 from medray.generation.chat import EOS_TOKEN
-from medray.training.chats import pack_instructions, tokenise_chats, tokenise_rows
+from medray.training.chats import Packer, tokenise_chats, tokenise_rows
 from medray.training.export import merge_adapters, model_card
 from medray.training.language_model import LanguageModelLoss, LoraConfig, add_lora, build_decoder
 from medray.training.packed import IGNORE, PackedBlocks, Tokens
@@ -103,18 +104,24 @@ def questions(shared: str) -> Instruction:
     return Instruction(id="i", task="t", messages=messages, split="train", shared_chars=len(shared))
 
 
+def asked_alone(shared: str) -> list[Instruction]:
+    """The same questions, each in a row of its own."""
+    return [
+        Instruction(
+            id="i", task="t", split="train",
+            messages=[Message(role="user", content=shared + question),
+                      Message(role="assistant", content=answer)],
+        )
+        for question, answer in QUESTIONS.items()
+    ]  # fmt: skip
+
+
 def test_questions_on_one_text_are_learnt_as_if_each_were_asked_alone(
     model: Any, tokenizer: Any
 ) -> None:
     shared = "病历：肺炎患者，呼吸不适3天。\n"
     (joined,) = tokenise_rows([questions(shared)], tokenizer)
-    alone = tokenise_chats(
-        [
-            [Message(role="user", content=shared + q), Message(role="assistant", content=a)]
-            for q, a in QUESTIONS.items()
-        ],
-        tokenizer,
-    )
+    alone = tokenise_chats([row.messages for row in asked_alone(shared)], tokenizer)
     branches = np.asarray(joined.branches)
     shared_ids = np.asarray(joined.ids)[branches == 0]
     assert tokenizer.decode(shared_ids).endswith("3天。\n质控：")
@@ -224,11 +231,60 @@ def test_long_examples_are_left_out(tokenizer: Any, caplog: pytest.LogCaptureFix
         return Instruction(id="i", task="t", messages=messages, split="train")
 
     with caplog.at_level("INFO"):
-        blocks = pack_instructions([chat("肺"), chat("肺" * 99)], tokenizer, 48, "train")
+        blocks = Packer(tokenizer, 48).pack([chat("肺"), chat("肺" * 99)], "train")
     assert len(blocks) == 1
     assert "'too_long': 1" in caplog.text
-    with pytest.raises(DataError, match=r"no train instruction fits into 48 tokens \(1 read\)"):
-        pack_instructions([chat("肺" * 99)], tokenizer, 48, "train")
+    with pytest.raises(DataError, match="no train instruction fits into 48 tokens"):
+        Packer(tokenizer, 48).pack([chat("肺" * 99)], "train")
+
+
+def test_examples_of_any_length_may_weigh_alike(model: Any, tokenizer: Any) -> None:
+    """Against the mean over examples of the mean over their answer tokens [ClinicalGPT 2.2]."""
+
+    def chat(answer: str) -> Instruction:
+        messages = [Message(role="user", content="一"), Message(role="assistant", content=answer)]
+        return Instruction(id="i", task="t", messages=messages, split="train")
+
+    rows = [chat("肺炎。"), chat("房颤患者，循环不适3天。"), questions("病历：肺炎。\n")]
+    loss = LanguageModelLoss(model)
+    with torch.no_grad():
+        blocks = Packer(tokenizer, 128, "example").pack(rows, "train")
+        whole = sum(loss(**blocks.collate([i])).item() for i in range(len(blocks)))
+        means = []
+        for row in [*rows[:2], *asked_alone("病历：肺炎。\n")]:
+            one = Packer(tokenizer, 128).pack([row], "one")
+            means.append(loss(**one.collate([0])).item() / one.weight([0]))
+    # Two chats, and three questions on one text.
+    assert blocks.weight(range(len(blocks))) == pytest.approx(5)
+    assert whole == pytest.approx(sum(means), abs=1e-4)
+
+
+def test_held_out_examples_are_packed_by_task(tokenizer: Any) -> None:
+    def chat(task: str, answer: str) -> Instruction:
+        messages = [Message(role="user", content="一"), Message(role="assistant", content=answer)]
+        return Instruction(id="i", task=task, messages=messages, split="dev")
+
+    packer = Packer(tokenizer, 48)
+    rows = [chat("b", "肺"), chat("a", "肺炎"), chat("b", "肺炎"), chat("long", "肺" * 99)]
+    blocks = packer.pack_by_task(rows, "held-out")
+    assert list(blocks) == ["a", "b"]
+    both = packer.pack([row for row in rows if row.task == "b"], "b")
+    assert (blocks["b"].tokens_NT == both.tokens_NT).all()
+    with pytest.raises(DataError, match="no held-out instruction fits into 48 tokens"):
+        packer.pack_by_task(rows[3:], "held-out")
+
+
+def test_blocks_of_each_source_are_read_apart(tmp_path) -> None:
+    documents = [np.array(ids, np.int32) for ids in ([5, 6, 7], [8, 9], [10, 11, 12, 13, 14])]
+    write_blocks(tmp_path, "heldout", documents, 4, pad=0, groups=["emr", "papers", "emr"])
+    groups = PackedBlocks.open_groups(tmp_path, "heldout")
+    assert list(groups) == ["emr", "papers"]
+    # The first and the third document, the latter in pieces of 4 and 1; then the second.
+    assert groups["emr"].tokens_NT.tolist() == [[10, 11, 12, 13], [5, 6, 7, 14]]
+    assert groups["papers"].tokens_NT.tolist() == [[8, 9, 0, 0]]
+    assert groups["papers"].segments_NT.tolist() == [[1, 1, 0, 0]]
+    write_blocks(tmp_path, "train", documents, 4, pad=0)
+    assert list(PackedBlocks.open_groups(tmp_path, "train")) == ["train"]
 
 
 def test_the_start_attends_to_the_token_before_and_copies(decoder, tokenizer) -> None:
@@ -280,6 +336,24 @@ def test_merging_gives_the_adapters_logits_and_leaves_the_model(model: Any) -> N
         assert torch.equal(lora(tokens).logits, adapted)
     assert all(torch.equal(tensor, before[name]) for name, tensor in lora.state_dict().items())
     assert not any("lora" in name for name in merged.state_dict())
+
+
+def test_dora_starts_as_the_base_and_merges(model: Any) -> None:
+    tokens = torch.arange(3, 13)[None]
+    with pytest.raises(ConfigError, match=r"cannot adapt model\.layers\.0\.self_attn\.q_proj"):
+        add_lora(copy.deepcopy(model), LoraConfig(dora=True), seed=0)  # made with rows of zeros
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        plain = model(tokens).logits
+        dora = add_lora(model, LoraConfig(rank=4, alpha=8, dora=True), seed=0).eval()
+        torch.testing.assert_close(dora(tokens).logits, plain, atol=1e-5, rtol=1e-5)
+        for name, parameter in dora.named_parameters():
+            if "lora_B" in name or "magnitude" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        adapted = dora(tokens).logits
+        assert (adapted - plain).abs().max() > 1e-2
+        torch.testing.assert_close(merge_adapters(dora)(tokens).logits, adapted, atol=1e-4, rtol=0)
 
 
 def test_a_model_without_adapters_is_merged_already(model: Any) -> None:

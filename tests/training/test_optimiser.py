@@ -1,10 +1,20 @@
 """Settings of the optimiser: what is refused, and the schedule by hand."""
 
 import pytest
+import torch
+from transformers import Qwen3Config
+from transformers.models.qwen3 import Qwen3ForCausalLM
 
 from medray.common.errors import ConfigError
-from medray.training.optimiser import OptimiserConfig
+from medray.training.language_model import LanguageModelLoss, LoraConfig, add_lora, base_of
+from medray.training.optimiser import OptimiserConfig, checkpoint_activations
+from medray.training.packed import PackedBlocks, Tokens
 from medray.training.ppo_learner import PpoConfig
+
+SHAPE = Qwen3Config(
+    vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+    num_key_value_heads=2, head_dim=8, intermediate_size=16,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -37,6 +47,35 @@ def test_cosine_schedule_by_hand() -> None:
     # 0.1 + 0.45 (1 + cos π·done): 1 at done 0, 0.55 at ½, 0.1 at 1 and ever after.
     rates = [config.schedule_at(step) for step in (1, 2, 6, 10, 50)]
     assert rates == pytest.approx([1.0, 1.0, 0.55, 0.1, 0.1])
+
+
+def test_wsd_schedule_by_hand() -> None:
+    config = OptimiserConfig(
+        warmup_steps=2, total_steps=20, schedule="wsd", decay_fraction=0.25, batch_size=4
+    )
+    # Falls over the last 5 steps: 1 at step 15, then 4/5, 3/5, 2/5, 1/5.
+    rates = [config.schedule_at(step) for step in (0, 2, 15, 16, 17, 18, 19)]
+    assert rates == pytest.approx([0.5, 1, 1, 0.8, 0.6, 0.4, 0.2])
+
+
+def test_checkpointed_activations_give_the_same_gradients() -> None:
+    def gradients(checkpointed: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        module = LanguageModelLoss(add_lora(Qwen3ForCausalLM(SHAPE), LoraConfig(), seed=0)).train()
+        calls: list[int] = []
+        base_of(module.model).model.layers[0].self_attn.register_forward_hook(
+            lambda *_: calls.append(1)
+        )
+        if checkpointed:
+            checkpoint_activations(module)
+        module(
+            **PackedBlocks.pack([Tokens(range(3, 19), [True] * 16)], 16, 0).collate([0])
+        ).backward()
+        assert len(calls) == 1 + checkpointed
+        return [p.grad for p in module.parameters() if p.grad is not None]
+
+    plain, again = gradients(False), gradients(True)
+    assert plain and all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
 
 
 def test_without_warmup_the_first_step_has_the_full_rate() -> None:

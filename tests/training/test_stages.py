@@ -1,5 +1,6 @@
 """The stages on real Ray Train workers: a killed worker leaves no trace, models load and learn."""
 
+import json
 import math
 import os
 import signal
@@ -22,7 +23,7 @@ from medray.common.records import Instruction
 from medray.common.rows import read_rows
 from medray.common.storage import Storage
 from medray.retrieval.tokenizer import train_tokenizer
-from medray.training.chats import pack_instructions
+from medray.training.chats import Packer
 from medray.training.curriculum import CurriculumConfig, StageConfig, rows_of_stage
 from medray.training.language_model import DecoderConfig, LoraConfig
 from medray.training.ppo import train_ppo
@@ -296,8 +297,14 @@ def test_fine_tuning_goes_through_its_curriculum(storage: Storage, pretrained: P
         if row.split == "train"
     ]
     samples = sum(
-        stage.epochs * len(pack_instructions(rows_of_stage(stage, rows), tokenizer, 64, "train"))
+        stage.epochs * len(Packer(tokenizer, 64).pack(rows_of_stage(stage, rows), "train"))
         for stage in curriculum.all_stages
     )
     assert artefact.metrics["steps"] == math.ceil(samples / SFT.batch_size)
+    # Held-out losses of both tasks at the start, after the first stage and at the end.
+    found = json.loads((artefact.dir / "forgetting.json").read_text(encoding="utf-8"))
+    assert {moment: set(row) for moment, row in found["loss"].items()} == {
+        moment: {"t", "u"} for moment in ("before", "first", "after")
+    }
+    assert artefact.metrics["max_forgetting"] == max(found["forgetting"].values())
     assert artefact.metrics["loss_after"] < artefact.metrics["loss_before"]
