@@ -12,7 +12,10 @@ OVER_89, OVER_89_EN = "90岁以上", "over 89"
 _OLD = r"(?:9\d|1[0-3]\d)"
 _OLD_ZH = "(?:九十[一二三四五六七八九]?|一百[零〇]?[一二三四五六七八九]?)"
 _UNIT = r"\s?周?岁(?:以上)?"
-_SIGNS = re.compile(r"岁|年\s*龄|[男女][|,，\t ]|male\b|\b(?i:age|year|yr|y/?o)|\d[MFY]\b")
+_JSON = ('"age":', '"age": ', '"age":"', '"age": "')
+_SIGNS = re.compile(
+    r"岁|年\s*龄|[男女][|,，\t ]|male\b|\b(?i:age|year|yr|y/?o)|\d[MFY]\b|[a-z], \d\d,"
+)
 _PATTERNS = (
     re.compile(rf"(?!{OVER_89})(?:(?<![\d.]){_OLD}|{_OLD_ZH}){_UNIT}"),
     re.compile(rf"龄\s*[:：]?\s*{_OLD}(?![\d.%+]|\s?周?岁|\s?(?:天|月|日|次|分|mm|cm|kg))"),
@@ -22,7 +25,13 @@ _PATTERNS = (
     ),
     re.compile(rf"(?<=\b(?i:age)[: ]){_OLD}(?![\d.%/-]|\s?(?:days?|mm|mg|months?)\b)"),
     re.compile(rf"(?<=[男女][|,，\t]){_OLD}(?=\s?[|,，\t])|(?<=[男女] ){_OLD}(?= )"),
-    re.compile(rf"(?<=(?i:age/sex)[:：] ){_OLD}(?=/[MF])|(?<=\| ){_OLD}(?= \| (?i:fe)?male)"),
+    re.compile(
+        rf"(?<![(\d./-]){_OLD}(?=[ -](?i:fe)?(?i:male)\b(?! (?:and|patients|subjects|cases)))"
+        rf"|(?<=[a-z], ){_OLD}(?=, [a-z])"
+    ),
+    re.compile("|".join(rf"(?<={lead}){_OLD}(?=[\",}}\s])" for lead in _JSON)),
+    re.compile(rf"(?<=(?i:age/sex)[:：] ){_OLD}(?=/(?:[MF]\b|(?i:fe)?(?i:male)))"),
+    re.compile(rf"(?<=\| ){_OLD}(?= \| (?i:fe)?male)"),
     re.compile(rf"(?<=\b(?i:aged|age:) ){_OLD}(?![\d.%/-]|\s?(?:days?|mm|mg|months?)\b)"),
 )
 _NUMBER = re.compile(rf"(?:{_OLD}|{_OLD_ZH})(?:{_UNIT})?")

@@ -35,11 +35,12 @@ _FORMS: dict[str, str] = {
     # A value may end where the date begins: NSE 522017-3-20.
     "ymd": rf"(?:(?<!\d)(?<!\d\.)|(?<=\d)(?=20[012]\d-\d{{1,2}}-\d))"
     rf"(?P<y>{_Y4})(?P<s>[-/.]|年-|\s?年\s?|\s[-/.]\s|[-/.]\s)"
-    rf"(?P<m>{_M})(?:[-/.]|\s?月\s?|\s[-/.]\s?)(?P<d>{_D})(?:\s?[日号]|(?!\d)|(?=\d\d[:：]\d\d|\d\d?[时点]))",
+    rf"(?P<m>{_M})(?:[-/.]|\s?月\s?|\s[-/.]\s?)(?P<d>{_D})(?:\s?[日号]|(?!\d)|(?=\d\d?[:：]\d\d|\d\d?[时点]|24h))",
     "compact": rf"(?<![0-9A-Za-z.\-])(?P<y>{_Y4})(?P<m>0[1-9]|1[0-2])(?P<d>0[1-9]|[12]\d|3[01])"
-    r"(?![0-9A-Za-z])",
+    r"(?:(?![0-9A-Za-z])|(?=24h))",
     "ym": rf"(?<!\d)(?<!\d\.)(?P<y>{_Y4})\s?年\s?(?P<m>{_M})\s?月份?",
-    "ym-": rf"(?<![\d.\-])(?<!\d/)(?P<y>{_Y4})(?P<s>[-/])(?P<m>{_M})(?![\d.%/a-z\-])",
+    "ym-": rf"(?<![\d.\-])(?<!\d/)(?P<y>{_Y4})(?P<s>[-/])(?P<m>{_M})"
+    r"(?:(?![\d.%/a-z\-])|(?=\d\d[:：]\d\d))",
     "ym.": rf"(?<![\d.\-])(?<!\d/)(?P<y>{_Y4})(?P<s>\.)(?P<m>{_M})(?![\d.%A-Za-z×\-])",
     "y": rf"(?<!\d)(?<!\d\.)(?P<y>{_Y4})(?:\s?年(?!龄)|(?=\s?[-~至—]\s?{_Y4}\s?年))",
     "yymd": rf"(?<![\d.])(?P<y>{_Y2})年(?P<m>{_M})月(?P<d>{_D})(?:[日号]|(?!\d))",
@@ -47,7 +48,7 @@ _FORMS: dict[str, str] = {
     "yy": r"(?<![\d.])(?P<y>0\d|9\d)年(?![前后来余以之])",
     "yy.md": rf"(?:(?<![\d.\-])|(?<=\.\d[-~])|(?<=\.\d\d[-~]))(?<!\d/)(?<!pgar )(?<!评分)"
     rf"(?P<y>{_Y2})(?P<s>[.\-])(?P<m>{_M})(?P=s)(?P<d>{_D})"
-    rf"(?:(?![\d.\-/%])|(?<=\.\d)(?=\d\d[时点])|(?<=\.\d\d)(?=\d\d?[时点])|(?=\d\d[:：]\d\d)|(?=[-~]\d\d\.\d))",
+    rf"(?:(?![\d.\-/%])|(?<=\.\d)(?=\d\d[时点])|(?<=\.\d\d)(?=\d\d?[时点])|(?=\d\d[:：]\d\d)|(?=[-~]\d\d\.\d)|(?=24h))",
     "md": rf"(?<!\d)(?<!\d\.)(?<!\d年)(?<!\d 年)(?P<m>{_M})\s?月\s?(?P<d>{_D})(?:\s?[日号]|"
     rf"(?![\d\s天周岁个次年月.]))",
     "m": rf"(?<![\d.])(?<!\d年)(?:(?<=今年)|(?<=去年)|(?<=前年)|(?<=同年)|(?<=当年))"
@@ -84,7 +85,7 @@ _FORMS: dict[str, str] = {
     "My": rf"(?<![A-Za-z])(?P<m>{_NAME})\.?,?\s(?:of )?(?P<y>{_Y4})(?!\d)",
     "Md": rf"(?<![A-Za-z])(?P<m>{_NAME})\.?\s(?P<d>{_D})(?:st|nd|rd|th)?"
     r"(?:(?=\s\d?\d[:：]\d\d)|"
-    rf"(?!,?\s?\d|\d|[-/]\d){_DOSE})",
+    rf"(?!\d|,?\s?\d(?!\d?h\b)|[-/]\d){_DOSE})",
     "dM": rf"(?<![\d.,])(?P<d>{_D})(?:st|nd|rd|th)?(?:[ -]| of )(?P<m>{_NAME})(?![\w]|[-, "
     rf"]{{1,2}}\d)",
     # A bare 4/5 is a strength or a share; a word of time or a day past any scale makes it a date.
@@ -92,7 +93,9 @@ _FORMS: dict[str, str] = {
     r"|(?<=ompared to )|(?<=ompared with )|(?<=omparison: )|(?<=alled )|(?<=eceived )"
     r"|(?i:dates?|DOB|born|birth|admitted|admission|discharged?|follow-?up|f/u|RTC|returns?|appt|appointment|arrives?|due|seen|clinic|filled|expires?|"
     r"visit(?!s)|surgery|procedure"
-    r"|operation|[DT]:)[^\n.;\d]{0,12}?(?<![\d./\-])|(?i:signed)[^\n;\d]{0,40}?(?<![\d./\-]))"
+    r"|operation|[DT]:)[^\n.;\d]{0,12}?(?<![\d./\-])|(?i:signed)[^\n;\d]{0,40}?(?<![\d./\-])"
+    r"|(?m:^)(?=\d{1,2}/\d{1,2}(?:[:,]| -| \d{4}\b| \d{1,2}:\d\d))"
+    r"|(?i:call|note|rounds?|consult|addendum)[ ,:-]{1,3})"
     r"(?<![\d./\-])(?<!pgar )(?<!pgars )"
     rf"(?P<v>(?P<m>0?[1-9]|1[0-2])/(?P<d>{_D}))(?![\d/%])(?!\s?(?:systolic|diastolic|murmur|"
     rf"streng))"
@@ -117,7 +120,7 @@ _SIGNS = {
 
 # The number of a list before a date, which would read as a decimal: 1.2019-03-02.
 _LIST_NUMBER = re.compile(
-    r"(?<![\d.])(\d{1,2})\.(?=(?:19|20)\d\d[-./年]\d|[01]?\d月[0-3]?\d[日号]|"
+    r"(?<![\d.])(\d{1,2})\.(?=(?:19|20)\d\d(?:[-./年]\d|\s?年|\d{4}(?!\d))|[01]?\d月[0-3]?\d[日号]|"
     r"\d\d\.\d{1,2}\.\d{1,2}(?!\d))"
 )
 # Days that go on after a whole date: 2017-3-31、4-25、5-17.

@@ -168,9 +168,10 @@ LINE_END = re.compile(r"[ \t]*\n|[ \t]{2}|[ \t]*$")
 OPEN, CLOSE = frozenset("（("), frozenset("）)")
 STAFF_ENDS = frozenset({"医师", "药师", "护师", "技师", "律师", "教师", "厨师", "工程师"})
 COURSES = {
+    "师": frozenset("医药护技律教厨程养疗复治询验牧导"),
     "程": frozenset("过术病疗全流课进日工路历0123456789一二三四五六"),
     "段": frozenset("TRQ平肠节阶片椎中远近末上下各时路"),
     "史": frozenset("触族往病人育经烟酒敏术血治药动活用诊旅"),
 }
-"""Surname → what stands before it where it ends a word: 病程, 接触史."""
+"""Surname → what stands before it where it ends a word: 病程, 接触史, 营养师."""
 PLACES = frozenset("中里间上下内外旁边晨节期初末底处地")  # 于家中, 于夜间

@@ -114,7 +114,9 @@ def _is_labelled_name(value: str, is_staff: bool) -> bool:
         return False
     if value[:2] in MEDICAL_WORDS and not all(map(is_given, value[1:])):
         return False
-    if value.isascii() or is_surname(value, 0) > 0:
+    if value.isascii():
+        return len(value) > 4 or not value.isupper()  # 麻醉医师：ASA Ⅱ级
+    if is_surname(value, 0) > 0:
         return True
     # 医生：先停 is what the physician says.
     return value not in words() and (not is_staff or "·" in value)

@@ -56,7 +56,7 @@ _STAFF_LABEL = (
     r"dictated by|transcribed by|signed by|electronically signed by|reviewed by|seen by|pcp|"
     r"primary care physician|physician|provider|resident|"
     r"anesthesiologist|anesthetist|radiologist|pathologist|interpreted by|read by|author|nurse|"
-    r"therapist|cardiologist|performed by|cosigned by|requested by)"
+    r"therapist|cardiologist|performed by|cosigned by|requested by|ordered by)"
 )
 _KIN = (
     r"\b(?i:wife|husband|spouse|son|daughter|brother|sister|mother|father|partner|friend|niece|"
@@ -115,6 +115,8 @@ def find_names_en(text: str) -> Iterator[tuple[int, int, bool]]:
                 continue  # Triage RN: ...
             if pattern in (_AFTER_KIN, _BEFORE_SIGN) and _first_word(match["name"]) in NO_NAMES_EN:
                 continue  # family Medicine; Medicare MRN
+            if is_staff is None and match.group().startswith("MR") and text[end : end + 1] == ":":
+                continue  # moderate MR. Recs: ...
             is_titled = is_staff is None and _STAFF_TITLE.match(match.group())
             yield start, end, bool(is_titled or is_staff)
             if is_staff or pattern is _AFTER_KIN:
