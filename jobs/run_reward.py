@@ -1,4 +1,4 @@
-"""The reward model from expert scores. In: encoder, instructions. Out: reward/<key>/model."""
+"""The reward model. In: encoder or sft, instructions. Out: reward/<key>/model."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from medray.training.reward import train_reward
 
 
 def run(job: Job) -> Path:
-    """Regression on the [CLS] of BERT."""
+    """Regression on scores or ranking of pairs, as the profile says."""
     profile = job.profile
     return job.make(
         "reward",
         lambda artefact: train_reward(
             profile.reward,
             profile.workers,
-            job.artefact("encoder"),
+            job.artefact(profile.reward.parent),
             job.artefact("instructions"),
             artefact,
         ),

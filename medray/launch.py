@@ -109,8 +109,12 @@ class Job:
             torch.set_num_threads(min(threads, os.cpu_count() or 1))
 
     def parents(self, step: str) -> list[str]:
-        """The steps that `step` is made from; with outside data there is no sample hospital."""
-        return [parent for parent in PARENTS[step] if parent != "sample" or self.data is None]
+        """The steps that `step` is made from; with outside data there is no sample hospital, and a
+        reward model that ranks starts from the fine-tuned decoder."""
+        names = PARENTS[step]
+        if step == "reward":
+            names = (self.profile.reward.parent, *names[1:])
+        return [parent for parent in names if parent != "sample" or self.data is None]
 
     def uses_data(self, step: str) -> bool:
         """True if the step reads the outside data directly."""

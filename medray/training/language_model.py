@@ -1,7 +1,7 @@
 """Decoders: build a small one, load any Hugging Face one, put LoRA on it, and its loss."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -96,8 +96,10 @@ def load_decoder(directory: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     return model, AutoTokenizer.from_pretrained(directory)
 
 
-def add_lora(model: Any, config: LoraConfig, seed: int) -> Any:
-    """Returns `model` with new adapters, everything else frozen.
+def add_lora(
+    model: Any, config: LoraConfig, seed: int, task: Literal["CAUSAL_LM", "SEQ_CLS"] = "CAUSAL_LM"
+) -> Any:
+    """Returns `model` with new adapters, everything else frozen but the head of SEQ_CLS.
 
     Raises:
         ConfigError: for DoRA on a matrix with a row of zeros, whose direction is not defined.
@@ -113,7 +115,7 @@ def add_lora(model: Any, config: LoraConfig, seed: int) -> Any:
             lora_dropout=config.dropout,
             target_modules=config.target_modules,
             use_dora=config.dora,
-            task_type="CAUSAL_LM",
+            task_type=task,
         ),
     )
     for name, parameter in adapted.named_parameters():

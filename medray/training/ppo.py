@@ -15,7 +15,7 @@ from medray.training.export import export_model
 from medray.training.language_model import load_decoder
 from medray.training.loop import Stage, run_stage
 from medray.training.ppo_learner import PpoConfig, PpoLearner
-from medray.training.reward import RewardModel
+from medray.training.reward_model import RewardModel
 from medray.training.trainer import WorkersConfig, fit
 
 

@@ -25,7 +25,7 @@ from medray.training.language_model import LoraConfig, add_lora
 from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
 from medray.training.policy import Experience, PolicyWithValue, lay_out
 from medray.training.replay import Replay, ReplayConfig
-from medray.training.reward import RewardModel
+from medray.training.reward_model import RewardModel
 from medray.training.sampler import IndexSampler, seed_of
 from medray.training.supervised import all_reduce_sum, chunks
 

@@ -1,86 +1,67 @@
-"""The reward model: BERT, [CLS] → a score, mean squared error to the expert's score.
+"""The reward model: from experts' scores, or from pairs of which the better response is known.
 
-    L = (f(BERT([scenario; response])_[CLS]) − y)²
+    regression   L = (f([scenario; response]) − y)²           BERT's [CLS]      [EMR-LLM 1.4, 2.2]
+    ranking      L = −log σ(r(I, R_w) − r(I, R_l))            a decoder's last  [ClinicalGPT 2.3]
 
-In: encoder (model/), instructions (scores). Out: model/. Source: [EMR-LLM 1.4, 2.2].
+In: encoder or sft (model/), instructions (scores or preferences). Out: model/.
 """
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import ray.train
 import torch
 import torch.distributed as dist
+from pydantic import model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from medray.common.errors import DataError
 from medray.common.manifest import Artefact
-from medray.common.records import ScoredResponse
+from medray.common.records import PreferencePair, ScoredResponse
 from medray.common.rows import read_rows
 from medray.common.storage import Storage
 from medray.generation.directory import check_model_directory
 from medray.training.export import export_model
+from medray.training.language_model import LoraConfig, add_lora
 from medray.training.loop import Stage, run_stage
 from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
+from medray.training.reward_figures import ranking_figures, regression_figures
+from medray.training.reward_model import encode
 from medray.training.sampler import IndexSampler, seed_of
 from medray.training.supervised import all_reduce_sum, chunks
 from medray.training.trainer import WorkersConfig, fit
 
 logger = logging.getLogger(__name__)
+Example = ScoredResponse | PreferencePair
 
 
 class RewardConfig(OptimiserConfig):
-    """Settings of the reward model; learning rate 1e-5 [EMR-LLM 2.2]."""
+    """Settings of the reward model; learning rate 1e-5 [EMR-LLM 2.2], for ranking 2e-5
+    [ClinicalGPT 3.1]."""
 
+    objective: Literal["regression", "ranking"] = "regression"
     base: str = ""
-    """A BERT directory. Empty: the encoder of run_encoder."""
+    """A Hugging Face directory. Empty: the encoder of run_encoder for regression, the fine-tuned
+    decoder for ranking, as published."""
+    lora: LoraConfig | None = None
+    """None trains every weight."""
     max_tokens: int = 512
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _check_reward(self) -> "RewardConfig":
+        if self.lora is not None and self.muon_learning_rate:
+            raise ValueError("reward.muon_learning_rate learns whole matrices; set reward.lora off")
+        return self
 
-class RewardModel:
-    """Scores responses to scenarios, 0–1 as the experts' scores were scaled."""
-
-    def __init__(self, directory: Path | str, max_tokens: int = 512, batch_size: int = 64) -> None:
-        check_model_directory(Path(directory))
-        self.model = AutoModelForSequenceClassification.from_pretrained(directory).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(directory)
-        self.max_tokens, self.batch_size = max_tokens, batch_size
-
-    @torch.no_grad()
-    def score(self, scenarios: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """One score per pair, in order."""
-        scores: list[float] = []
-        for batch in chunks(range(len(scenarios)), self.batch_size):
-            inputs = encode_pairs(
-                self.tokenizer,
-                [scenarios[i] for i in batch],
-                [responses[i] for i in batch],
-                self.max_tokens,
-            )
-            inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
-            scores += self.model(**inputs).logits[:, 0].float().tolist()
-        return scores
-
-
-def encode_pairs(
-    tokenizer: Any, scenarios: Sequence[str], responses: Sequence[str], max_tokens: int
-) -> dict[str, Tensor]:
-    """`[CLS] scenario [SEP] response [SEP]`, the scenario cut first where it is too long."""
-    return dict(
-        tokenizer(
-            list(scenarios),
-            list(responses),
-            truncation="longest_first",
-            max_length=max_tokens,
-            padding=True,
-            return_tensors="pt",
-        )
-    )
+    @property
+    def parent(self) -> str:
+        """The step whose model it starts from."""
+        return "encoder" if self.objective == "regression" else "sft"
 
 
 class _SquaredError(nn.Module):
@@ -96,30 +77,48 @@ class _SquaredError(nn.Module):
         return ((predictions_B - targets) ** 2).sum(), predictions_B
 
 
+class _Ranking(nn.Module):
+    """The same for pairs: the chosen responses stand first, then the rejected in their order."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """(sum of −log σ(r_w − r_l), margins r_w − r_l [B])."""
+        chosen_B, rejected_B = self.model(**inputs).logits[:, 0].float().chunk(2)
+        margins_B = chosen_B - rejected_B
+        return -F.logsigmoid(margins_B).sum(), margins_B
+
+
 def train_reward(
     config: RewardConfig,
     workers: WorkersConfig,
-    encoder: tuple[str, str],
+    base: tuple[str, str],
     instructions: tuple[str, str],
     artefact: Artefact,
 ) -> None:
-    """Trains; the model comes to `artefact`. The pairs are the (step, key) of artefacts."""
+    """Trains; the model comes to `artefact`. The pairs are the (step, key) of artefacts; `base` is
+    of the step that `config.parent` names."""
     arguments = {
         "config": config,
         "workers": workers,
         "storage": artefact.storage.config,
-        "encoder": encoder,
+        "base": base,
         "instructions": instructions,
     }
     rows = fit(_train, arguments, workers, artefact)
     before = next(row for row in rows if "before/loss" in row)
     after = next(row for row in reversed(rows) if "after/loss" in row)
-    artefact.metrics |= {f"{name}_before": before[f"before/{name}"] for name in HELDOUT}
-    artefact.metrics |= {f"{name}_after": after[f"after/{name}"] for name in HELDOUT}
-    if not artefact.metrics["spread_after"] >= MIN_SPREAD:
+    for name in (key.removeprefix("after/") for key in after if key.startswith("after/")):
+        artefact.metrics |= {
+            f"{name}_before": before[f"before/{name}"],
+            f"{name}_after": after[f"after/{name}"],
+        }
+    if artefact.metrics["spread_after"] < MIN_SPREAD[config.objective]:
         logger.warning(
-            "reward: scores of held-out answers hardly differ (%.3f of the experts' spread), so "
-            "PPO has nothing to learn from; lower reward.learning_rate or give more scores",
+            "reward: scores of held-out answers hardly differ (spread %.3f), so PPO has nothing to "
+            "learn from; lower reward.learning_rate or give more scores",
             artefact.metrics["spread_after"],
         )
     steps = [row for row in rows if "train/loss" in row]
@@ -127,10 +126,9 @@ def train_reward(
     artefact.metrics["seconds"] = round(sum(row["time/step_s"] for row in steps), 1)
 
 
-HELDOUT = ("loss", "correlation", "spread")
-MIN_SPREAD = 0.05
-"""Below it a model has learned the mean score and no more. Source: not given; models that learned
-had 0.1 to 0.4 on the sample hospital, one that collapsed 0.001."""
+MIN_SPREAD = {"regression": 0.05, "ranking": 0.01}
+"""Below it a model has learned the mean score and no more. Source: not given; regressions that
+learned had 0.1 to 0.4 of the experts' spread on the sample hospital, one that collapsed 0.001."""
 
 
 def _train(arguments: dict[str, Any]) -> None:
@@ -139,32 +137,29 @@ def _train(arguments: dict[str, Any]) -> None:
     storage = Storage(arguments["storage"])
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    base = Path(config.base) if config.base else storage.fetch(*arguments["encoder"]) / "model"
-    check_model_directory(base)
-    rows = list(read_rows(storage.fetch(*arguments["instructions"]) / "scores", ScoredResponse))
-    train = [row for row in rows if row.split == "train"]
-    heldout = [row for row in rows if row.split == "dev"]
-    if not train or not heldout:
-        raise DataError(
-            f"the reward model needs scored responses in both splits, found {len(train)} train and "
-            f"{len(heldout)} dev; look at the scores of the instructions artefact"
-        )
-    torch.manual_seed(config.seed)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=1, problem_type="regression", dtype=torch.float32
-    )
-    engine = initialise(_SquaredError(model), config, world_size)
+    base = Path(config.base) if config.base else storage.fetch(*arguments["base"]) / "model"
+    train, heldout = _read(storage.fetch(*arguments["instructions"]), config)
+    model, tokenizer = load_scorer(base, config)
+    module = _SquaredError(model) if config.objective == "regression" else _Ranking(model)
+    engine = initialise(module, config, world_size)
     sampler = IndexSampler(len(train), config.batch_size, config.seed)
 
-    def batch(items: Sequence[ScoredResponse]) -> dict[str, Tensor]:
-        inputs = encode_pairs(
-            tokenizer,
-            [row.scenario for row in items],
-            [row.response for row in items],
-            config.max_tokens,
-        )
-        inputs["targets"] = torch.tensor([row.score for row in items])
+    def batch(items: Sequence[Any]) -> dict[str, Tensor]:
+        if config.objective == "regression":
+            inputs = encode(
+                tokenizer,
+                [row.scenario for row in items],
+                [row.response for row in items],
+                config.max_tokens,
+            )
+            inputs["targets"] = torch.tensor([row.score for row in items])
+        else:
+            inputs = encode(
+                tokenizer,
+                [row.prompt for row in items] * 2,
+                [row.chosen for row in items] + [row.rejected for row in items],
+                config.max_tokens,
+            )
         return {name: tensor.to(engine.device) for name, tensor in inputs.items()}
 
     def train_step(step: int) -> dict[str, float]:
@@ -183,29 +178,68 @@ def _train(arguments: dict[str, Any]) -> None:
     def evaluate() -> dict[str, float]:
         engine.eval()
         mine = heldout[rank::world_size]
-        predictions: list[float] = []
+        outputs: list[float] = []
         for micro in chunks(range(len(mine)), 4 * config.micro_batch_size):
-            predictions += engine.module(**batch([mine[i] for i in micro]))[1].tolist()
+            outputs += engine.module(**batch([mine[i] for i in micro]))[1].tolist()
         gathered: list[Any] = [None] * world_size
-        dist.all_gather_object(gathered, (predictions, [row.score for row in mine]))
-        guess = np.concatenate([part[0] for part in gathered])
-        truth = np.concatenate([part[1] for part in gathered])
-        spread = guess.std() * truth.std()
-        return {
-            "loss": float(((guess - truth) ** 2).mean()),
-            # Pearson's r; a constant prediction explains nothing.
-            "correlation": float(np.cov(guess, truth, bias=True)[0, 1] / spread) if spread else 0.0,
-            "spread": float(guess.std() / truth.std()) if truth.std() else 0.0,
-        }
+        scores = [row.score for row in mine if isinstance(row, ScoredResponse)]
+        dist.all_gather_object(gathered, (outputs, scores))
+        guesses = [value for part, _ in gathered for value in part]
+        if config.objective == "ranking":
+            return ranking_figures(guesses)
+        return regression_figures(guesses, [value for _, part in gathered for value in part])
 
-    card = {"title": "Reward model", "base": config.base or "/".join(arguments["encoder"])}
+    card = {"title": "Reward model", "base": config.base or "/".join(arguments["base"])}
 
     def export(directory: Path) -> None:
         export_model(engine, model, tokenizer, directory, card)
 
     run_stage(
-        Stage("reward", engine, config.total_steps, train_step, evaluate, export),
+        Stage(
+            "reward",
+            engine,
+            config.total_steps,
+            train_step,
+            evaluate,
+            export,
+            partial_state=config.lora is not None,
+        ),
         checkpoint_steps=workers.checkpoint_steps,
         log_steps=workers.log_steps,
         progress=arguments["progress"],
     )
+
+
+def load_scorer(base: Path, config: RewardConfig) -> tuple[Any, Any]:
+    """A model with a new head of one output, and its tokenizer."""
+    check_model_directory(base)
+    torch.manual_seed(config.seed)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model: Any = AutoModelForSequenceClassification.from_pretrained(
+        base,
+        num_labels=1,
+        problem_type="regression",
+        dtype=torch.float32,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    if config.lora is not None:
+        model = add_lora(model, config.lora, config.seed, task="SEQ_CLS")
+    return model, tokenizer
+
+
+def _read(instructions: Path, config: RewardConfig) -> tuple[list[Any], list[Any]]:
+    """Training and held-out examples."""
+    if config.objective == "regression":
+        what, rows = "scored responses", list(read_rows(instructions / "scores", ScoredResponse))
+    else:
+        what, rows = "pairs", list(read_rows(instructions / "preferences", PreferencePair))
+    train = [row for row in rows if row.split == "train"]
+    heldout = [row for row in rows if row.split == "dev"]
+    if not train or not heldout:
+        raise DataError(
+            f"the reward model needs {what} in both splits, found {len(train)} train and "
+            f"{len(heldout)} dev; look at the counts of the instructions artefact"
+        )
+    return train, heldout

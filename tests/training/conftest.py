@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medray.common.manifest import Artefact
-from medray.common.records import Instruction, Message, Scenario, ScoredResponse
+from medray.common.records import Instruction, Message, PreferencePair, Scenario, ScoredResponse
 from medray.common.rows import write_rows
 from medray.common.storage import Storage, StorageConfig
 from medray.corpus.tokenizer import TokenizerConfig, train_tokenizer
@@ -99,6 +99,17 @@ def storage(tmp_path_factory, tokenizer) -> Storage:
             for k, disease, split in splits
         ],
     )
+    write_rows(
+        made.dir / "preferences",
+        PreferencePair,
+        [
+            PreferencePair(
+                id=f"{k}", prompt=f"{ORGANS[k]}不适", chosen=f"是{disease}。", rejected="不知道",
+                split=split,
+            )
+            for k, disease, split in splits
+        ],
+    )  # fmt: skip
     write_rows(
         made.dir / "prompts",
         Scenario,

@@ -10,7 +10,8 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from medray.common.errors import CheckpointError
 from medray.retrieval.tokenizer import train_tokenizer
 from medray.training.policy import Experience, PolicyWithValue, lay_out
-from medray.training.reward import RewardModel, encode_pairs
+from medray.training.reward import RewardConfig, load_scorer
+from medray.training.reward_model import RewardModel, encode, encode_pairs
 
 PROMPTS = [[5, 6, 7], [8], [9, 10]]
 ANSWERS = [[11, 12], [13, 14, 15, 16], [17]]
@@ -101,6 +102,25 @@ def test_scores_do_not_depend_on_the_batch(bert: Path) -> None:
     assert together == pytest.approx(alone, abs=1e-5)
     assert len(set(together)) == 3
     assert RewardModel(bert).score([], []) == []
+
+
+def test_a_decoder_reads_a_chat_and_is_scored_at_its_end(model_dir: Path) -> None:
+    config = RewardConfig(objective="ranking", max_tokens=40)
+    scorer, tokenizer = load_scorer(model_dir, config)
+    inputs = encode(tokenizer, ["呼吸不适", "咳"], ["是肺炎。", "好"], 40)
+    assert tokenizer.decode(inputs["input_ids"][0]).endswith("是肺炎。<|im_end|>")
+    assert inputs["attention_mask"][1, -1] == 0  # padded on the right
+    scorer.eval()
+    with torch.no_grad():
+        together = scorer(**inputs).logits[:, 0]
+        alone = [
+            scorer(**encode(tokenizer, [s], [r], 40)).logits[0, 0].item()
+            for s, r in [("呼吸不适", "是肺炎。"), ("咳", "好")]
+        ]
+    assert together.tolist() == pytest.approx(alone, abs=1e-5)
+    # Too long: the scenario's beginning goes, the response stays whole.
+    (ids,) = encode(tokenizer, ["咳" * 99], ["是肺炎。"], 40)["input_ids"]
+    assert len(ids) == 40 and tokenizer.decode(ids).endswith("是肺炎。<|im_end|>")
 
 
 def test_a_directory_without_a_model(tmp_path: Path) -> None:

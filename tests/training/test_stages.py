@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from medray.common.config import Config
 from medray.common.manifest import Artefact, sha256_file
 from medray.common.metrics import MetricsLog
-from medray.common.records import Instruction
+from medray.common.records import Instruction, PreferencePair
 from medray.common.rows import read_rows
 from medray.common.storage import Storage
 from medray.retrieval.tokenizer import train_tokenizer
@@ -31,6 +31,7 @@ from medray.training.ppo_learner import PpoConfig
 from medray.training.pretrain import PretrainConfig, pretrain
 from medray.training.replay import ReplayConfig
 from medray.training.reward import RewardConfig, train_reward
+from medray.training.reward_model import RewardModel
 from medray.training.sft import SftConfig, fine_tune
 from medray.training.trainer import WorkersConfig
 
@@ -238,6 +239,29 @@ def test_reward_model_learns_the_training_scores(rewarded: Artefact, storage: St
     assert losses[-1] < losses[0]
     assert {"loss_before", "loss_after", "correlation_after"} <= rewarded.metrics.keys()
     assert 0 < rewarded.metrics["spread_after"] < 10
+
+
+def test_a_decoder_learns_to_rank(tuned: Artefact, storage: Storage) -> None:
+    config = RewardConfig(
+        objective="ranking", learning_rate=1e-2, warmup_steps=1, batch_size=4, micro_batch_size=2,
+        total_steps=8, max_tokens=48, lora=LoraConfig(rank=4, alpha=8),
+    )  # fmt: skip
+    artefact = open_artefact(storage, "reward", "ranking", config)
+    assert config.parent == "sft"
+    train_reward(config, two_workers(), ("sft", "tiny"), INSTRUCTIONS, artefact)
+    assert artefact.metrics["loss_after"] < artefact.metrics["loss_before"]
+    assert artefact.metrics["accuracy_after"] == 1  # one of the two is the same in all pairs
+    assert {"calibration_error_after", "spread_after"} <= artefact.metrics.keys()
+    # What was exported is what was measured: the mean loss of the two held-out pairs.
+    model = RewardModel(artefact.dir / "model", max_tokens=48)
+    pairs = list(read_rows(storage.fetch(*INSTRUCTIONS) / "preferences", PreferencePair))
+    dev = [row for row in pairs if row.split == "dev"]
+    chosen, rejected = (
+        torch.tensor(model.score([row.prompt for row in dev], responses))
+        for responses in ([row.chosen for row in dev], [row.rejected for row in dev])
+    )
+    loss = -torch.nn.functional.logsigmoid(chosen - rejected).mean()
+    assert artefact.metrics["loss_after"] == pytest.approx(loss.item(), abs=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,77 @@
+"""A reward model at work: scenarios and responses in, scores out.
+
+A directory whose tokenizer has a chat template is a decoder's, which reads a chat and scores its
+last token; any other is BERT's, which reads `[CLS] scenario [SEP] response [SEP]` and scores the
+first. So the reward model need not share the policy's tokenizer.
+Source: [EMR-LLM 1.4], [ClinicalGPT 2.3].
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from medray.generation.directory import check_model_directory
+from medray.training.supervised import chunks
+
+
+class RewardModel:
+    """Scores responses to scenarios; of what scale depends on how it was trained."""
+
+    def __init__(self, directory: Path | str, max_tokens: int = 512, batch_size: int = 64) -> None:
+        check_model_directory(Path(directory))
+        self.model: Any = AutoModelForSequenceClassification.from_pretrained(directory).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(directory)
+        self.max_tokens, self.batch_size = max_tokens, batch_size
+
+    @torch.no_grad()
+    def score(self, scenarios: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """One score per pair, in order."""
+        scores: list[float] = []
+        for batch in chunks(range(len(scenarios)), self.batch_size):
+            inputs = encode(
+                self.tokenizer,
+                [scenarios[i] for i in batch],
+                [responses[i] for i in batch],
+                self.max_tokens,
+            )
+            inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+            scores += self.model(**inputs).logits[:, 0].float().tolist()
+        return scores
+
+
+def encode(
+    tokenizer: Any, scenarios: Sequence[str], responses: Sequence[str], max_tokens: int
+) -> dict[str, Tensor]:
+    """What the model reads of each pair, padded on the right to the longest."""
+    if not tokenizer.chat_template:
+        return encode_pairs(tokenizer, scenarios, responses, max_tokens)
+    chats = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": scenario}, {"role": "assistant", "content": response}],
+            tokenize=False,
+        ).rstrip("\n")
+        for scenario, response in zip(scenarios, responses, strict=True)
+    ]
+    # The scenario's beginning is cut: the score is read where the response ends.
+    ids = [ids[-max_tokens:] for ids in tokenizer(chats, add_special_tokens=False)["input_ids"]]
+    return dict(tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt"))
+
+
+def encode_pairs(
+    tokenizer: Any, scenarios: Sequence[str], responses: Sequence[str], max_tokens: int
+) -> dict[str, Tensor]:
+    """`[CLS] scenario [SEP] response [SEP]`, the longer of the two cut where both are too long."""
+    return dict(
+        tokenizer(
+            list(scenarios),
+            list(responses),
+            truncation="longest_first",
+            max_length=max_tokens,
+            padding=True,
+            return_tensors="pt",
+        )
+    )
