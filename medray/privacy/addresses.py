@@ -61,7 +61,7 @@ EMPLOYER = re.compile(
 FREE_EMPLOYER = re.compile(
     rf"(?<![{HAN}])(?P<value>[{HAN}]{{2,12}}?(?P<firm>{_FIRM}))(?=[^{HAN}]|$|职工|员工|工人|退休|"
     r"上[班课学]|工作|教师|学生|司机|会计|人事|确认|证明|出具|派遣|派[来往驻]|组织|开具|担保|同事|"
-    r"食堂|车间|宿舍|门口|附近|负责人|的(?:同事|领导|老板|员工|工人|同学|老师))"
+    r"食堂|车间|宿舍|门口|附近|负责人|单位体检|的(?:同事|领导|老板|员工|工人|同学|老师))"
 )
 # In a sentence, a word that leads up to it must stand before it: 费用由红星机械厂垫付.
 _LED_FIRM = re.compile(

@@ -32,6 +32,7 @@ _PATTERNS = (
     re.compile("|".join(rf"(?<={lead}){_OLD}(?=[\",}}\s])" for lead in _JSON)),
     re.compile(rf"(?<=(?i:age/sex)[:：] ){_OLD}(?=/(?:[MF]\b|(?i:fe)?(?i:male)))"),
     re.compile(rf"(?<=\| ){_OLD}(?= \| (?i:fe)?male)"),
+    re.compile(rf"(?:(?<=[男女] \| )|(?<=le \| )){_OLD}(?= (?:y |岁 )?\|)"),
     re.compile(rf"(?<=\b(?i:aged|age:) ){_OLD}(?![\d.%/-]|\s?(?:days?|mm|mg|months?)\b)"),
 )
 _NUMBER = re.compile(rf"(?:{_OLD}|{_OLD_ZH})(?:{_UNIT})?")

@@ -129,7 +129,8 @@ def _from(text: str, start: int, before: float, is_staff: bool) -> Iterator[Name
         return
     best: Name | None = None
     for given in (2, 1):
-        if best is not None and is_given_pair(text[start + surname : start + surname + 2]):
+        pair = text[start + surname : start + surname + 2]
+        if best is not None and (is_given_pair(pair) or pair in cues.SON_LIKE):
             break  # 刘胜男, not 刘胜, a man
         end = start + surname + given
         after, is_title = _after(text, end)
@@ -207,7 +208,7 @@ def _shape(text: str, start: int, given_at: int, end: int, after: float) -> floa
         return -9
     if not NOT_IN_NAMES.isdisjoint(given) or cues.TITLE_ITSELF.match(text, given_at):
         return -9
-    if len(given) == 2 and cues.KIN.fullmatch(given):
+    if (len(given) == 2 and cues.KIN.fullmatch(given)) or text[start:end] == "孙子":
         return -9
     if DRUG_STEM.search(text, start, end + 2):
         return -9
@@ -225,6 +226,9 @@ def _shape(text: str, start: int, given_at: int, end: int, after: float) -> floa
         return -9  # 术程顺利, 接触史约8年
     if text[start] == "周" and text[start - 1 : start] in _COUNTS:
         return -9  # 孕8周大小
+    is_weekday = text[start] == "周" and given[0] in "一二三四五六日末"
+    if is_weekday and (len(given) == 1 or is_surname(text, start + 2)):
+        return -9  # 周五, 周二白曌
     usual = sum(map(is_given, given))
     weight = {0: -1.0, len(given): 1.0}.get(usual, 0.0) + (0.5 if len(given) == 2 else 0)
     pair = text[start : start + 2]

@@ -56,7 +56,7 @@ _STAFF_LABEL = (
     r"dictated by|transcribed by|signed by|electronically signed by|reviewed by|seen by|pcp|"
     r"primary care physician|physician|provider|resident|"
     r"anesthesiologist|anesthetist|radiologist|pathologist|interpreted by|read by|author|nurse|"
-    r"therapist|cardiologist|performed by|cosigned by|requested by|ordered by)"
+    r"therapist|cardiologist|performed by|cosigned by|requested by|ordered by|verified by|examiner)"
 )
 _KIN = (
     r"\b(?i:wife|husband|spouse|son|daughter|brother|sister|mother|father|partner|friend|niece|"

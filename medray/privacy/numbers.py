@@ -119,7 +119,7 @@ BED = re.compile(
     rf"|(?<![A-Za-z])(?i:bed)(?i:_?no|_?number)?[\"'”]?\s?[>=:\t]\s?[\"'“]?(?P<value8>{_BED})(?![0-9A-Za-z%])"
     rf"|(?<![^\s|，,])床 ?(?P<value6>{_BED})(?![0-9A-Za-z.]| ?[张个位次天日周月])"
     rf"|(?<![\d.])(?P<value7>[+加]\d{{1,3}})\s?床"
-    rf"|(?<![\d+A-Za-z.\-加开编置张约])(?P<value3>{_BED})\s?加?床(?![旁下边垫单头尾面号位]|上(?!官)|"
+    rf"|(?<![\d+A-Za-z.\-加开编置张约])(?P<value3>{_BED})\s?加?床(?![旁下边垫单头尾面号位椅]|上(?!官)|"
     r"[+加]?\d{1,3}(?![\d床]))"
     # Some beds of a list, a bed of a ward's export, and 加5 by itself, which is a bed put in.
     rf"|(?<![\d+A-Za-z.:：,\-])(?P<value9>{_BED})(?=[、和及]\s?{_BED}(?:[、和及]\s?{_BED})?\s?[两三]?床(?!位))"
