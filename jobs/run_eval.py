@@ -14,7 +14,7 @@ from medray.evaluation.run import evaluate
 from medray.generation.engine import HFEngine
 from medray.launch import Job, main
 from medray.sample.truth import true_score
-from medray.training.reward_model import RewardModel
+from medray.training.reward.model import RewardModel
 
 MODELS = ("pretrain", "sft", "ppo")
 

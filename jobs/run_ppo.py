@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from medray.launch import Job, main
-from medray.training.ppo import train_ppo
+from medray.training.ppo.stage import train_ppo
 
 
 def run(job: Job) -> Path:

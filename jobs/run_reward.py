@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from medray.launch import Job, main
-from medray.training.reward import train_reward
+from medray.training.reward.stage import train_reward
 
 
 def run(job: Job) -> Path:

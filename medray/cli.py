@@ -102,6 +102,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_profile_option(report)
     report.set_defaults(command=report_corpus)
 
+    runs = commands.add_parser("runs", help="list training runs; compare RUN RUN draws curves")
+    runs.add_argument("words", metavar="compare RUN RUN", nargs="*", help="STEP/KEY, or its start")
+    runs.add_argument("--out", type=Path, default=Path("runs.html"), help=".html or .png")
+    add_profile_option(runs)
+    runs.set_defaults(command=show_runs)
+
     table = commands.add_parser("table", help="print the results of a finished pipeline")
     table.add_argument("--root", type=Path, required=True, help="the profile's storage.root")
     table.set_defaults(command=print_table)
@@ -224,6 +230,28 @@ def report_corpus(args: argparse.Namespace) -> int:
     job = Job(load_profile(args.profile, args.overrides, args.data))
     write_report(job.path("corpus"), args.out)
     _say(f"{args.out}\n")
+    return 0
+
+
+def show_runs(args: argparse.Namespace) -> int:
+    """Prints the training runs of the profile's storage, or draws the curves of some."""
+    from medray import runs
+    from medray.common.storage import Storage
+    from medray.launch import load_profile
+
+    # A word KEY=VALUE is a setting of the profile, and no run.
+    settings = [word for word in args.words if "=" in word]
+    words = [word for word in args.words if "=" not in word]
+    storage = Storage(load_profile(args.profile, [*args.overrides, *settings]).storage)
+    known = runs.list_runs(storage)
+    if not words:
+        _say(runs.table(known))
+    elif words[0] != "compare" or len(words) < 2:
+        raise DataError(f"medray runs takes nothing, or compare RUN …; got {' '.join(words)}")
+    else:
+        chosen = [runs.find_run(known, name) for name in words[1:]]
+        runs.compare(storage, chosen, args.out)
+        _say(f"{args.out}\n")
     return 0
 
 

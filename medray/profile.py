@@ -12,9 +12,9 @@ from medray.retrieval.encoder import EncoderConfig
 from medray.retrieval.index import IndexConfig
 from medray.sample.hospital import SampleConfig
 from medray.training.language_model import DecoderConfig
-from medray.training.ppo_learner import PpoConfig
+from medray.training.ppo.config import PpoConfig
 from medray.training.pretrain import PretrainConfig
-from medray.training.reward import RewardConfig
+from medray.training.reward.stage import RewardConfig
 from medray.training.sft import SftConfig
 from medray.training.trainer import WorkersConfig
 

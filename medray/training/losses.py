@@ -89,6 +89,17 @@ def kl_k3(logprobs_BA: Tensor, reference_BA: Tensor) -> Tensor:
     return log_ratio_BA.exp() - 1 - log_ratio_BA
 
 
+def kl_of_ratio(logprobs_BA: Tensor, old_logprobs_BA: Tensor) -> Tensor:
+    """ρ log ρ − (ρ − 1) with ρ = π / π_old per token: estimates KL(π ‖ π_old) on tokens that π_old
+    chose, unbiased (E_old[ρ] = 1) and never negative. Its gradient is that of the KL.
+
+    Source: the KL of [EMR-LLM 1.4], whose estimate is not given.
+    """
+    log_ratio_BA = logprobs_BA - old_logprobs_BA
+    ratio_BA = log_ratio_BA.exp()
+    return ratio_BA * log_ratio_BA - (ratio_BA - 1)
+
+
 def adapt_kl_coefficient(
     beta: float, kl: float, target: float, *, rate: float, clip: float = 0.2
 ) -> float:

@@ -9,7 +9,7 @@ from medray.common.errors import ConfigError
 from medray.training.language_model import LanguageModelLoss, LoraConfig, add_lora, base_of
 from medray.training.optimiser import OptimiserConfig, checkpoint_activations
 from medray.training.packed import PackedBlocks, Tokens
-from medray.training.ppo_learner import PpoConfig
+from medray.training.ppo.config import PpoConfig
 
 SHAPE = Qwen3Config(
     vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,

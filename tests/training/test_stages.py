@@ -26,12 +26,12 @@ from medray.retrieval.tokenizer import train_tokenizer
 from medray.training.chats import Packer
 from medray.training.curriculum import CurriculumConfig, StageConfig, rows_of_stage
 from medray.training.language_model import DecoderConfig, LoraConfig
-from medray.training.ppo import train_ppo
-from medray.training.ppo_learner import PpoConfig
+from medray.training.ppo.config import PpoConfig
+from medray.training.ppo.replay import ReplayConfig
+from medray.training.ppo.stage import train_ppo
 from medray.training.pretrain import PretrainConfig, pretrain
-from medray.training.replay import ReplayConfig
-from medray.training.reward import RewardConfig, train_reward
-from medray.training.reward_model import RewardModel
+from medray.training.reward.model import RewardModel
+from medray.training.reward.stage import RewardConfig, train_reward
 from medray.training.sft import SftConfig, fine_tune
 from medray.training.trainer import WorkersConfig
 
@@ -290,6 +290,21 @@ def test_ppo_starts_at_its_reference(rewarding: Artefact, storage: Storage) -> N
         for name, value in model.state_dict().items()
         if name in old
     )
+
+
+def test_ppo_with_its_kl_in_the_loss_and_a_critic_of_its_own(
+    tuned: Artefact, rewarded: Artefact, storage: Storage
+) -> None:
+    changes = {"kl": "loss_old", "critic": "separate", "kl_controller": "fixed", "total_steps": 2}
+    config = PPO.model_copy(update=changes)
+    artefact = open_artefact(storage, "ppo", "variant", config)
+    pairs = [("sft", "tiny"), ("reward", "tiny"), INSTRUCTIONS]
+    train_ppo(config, two_workers(), *pairs, artefact)
+    _, first, second, _ = MetricsLog(artefact.dir / "metrics.jsonl").read()
+    assert first["ppo/kl"] == 0 < first["ppo/kl_old"]  # zero to SFT, not to itself after updates
+    assert first["ppo/beta"] == second["ppo/beta"] == config.kl_coefficient
+    _, info = AutoModelForCausalLM.from_pretrained(artefact.dir / "model", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from medray.training.reward_figures import calibration_error, ranking_figures, regression_figures
+from medray.training.reward.figures import calibration_error, ranking_figures, regression_figures
 
 
 def test_regression_by_hand() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from medray.common.records import Instruction, Message
 from medray.common.rows import write_rows
-from medray.training.replay import Replay, ReplayConfig
+from medray.training.ppo.replay import Replay, ReplayConfig
 
 CONFIG = ReplayConfig(coefficient=0.5, batch_size=4, block_tokens=64)
 ENGINE = SimpleNamespace(device=torch.device("cpu"))

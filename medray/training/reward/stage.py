@@ -29,8 +29,8 @@ from medray.training.export import export_model
 from medray.training.language_model import LoraConfig, add_lora
 from medray.training.loop import Stage, run_stage
 from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
-from medray.training.reward_figures import ranking_figures, regression_figures
-from medray.training.reward_model import encode
+from medray.training.reward.figures import ranking_figures, regression_figures
+from medray.training.reward.model import encode
 from medray.training.sampler import IndexSampler, seed_of
 from medray.training.supervised import all_reduce_sum, chunks
 from medray.training.trainer import WorkersConfig, fit

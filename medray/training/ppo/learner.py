@@ -1,86 +1,36 @@
 """One worker's part of PPO: roll out, score, advantages, clipped updates, adaptive β.
 
     reward   r(x, y) − β · log(π_RL / π_SFT)          KL in the reward  [ClinicalGPT 2.4]
-    loss     −min(ρA, clip(ρ, 1−ε, 1+ε)A) + γ·L_sft   clipped policy    [EMR-LLM 1.4], replay
+    loss     −min(ρA, clip(ρ, 1−ε, 1+ε)A)             clipped policy    [EMR-LLM 1.4]
+             + β · KL(π_θ ‖ π_old)                    KL in the loss    [EMR-LLM 1.4], by setting
+             + γ · L_sft                              replay
     A_t      s_t + γ V(s_{t+1}) − V(s_t)              λ = 0; GAE by setting
     β        adaptive, from 0.1
 
-Differs: [EMR-LLM] puts KL(π_θ ‖ π_old) in the loss with its sign slipped; it is in the reward here.
+Differs: [EMR-LLM] prints the KL in the loss with its sign slipped; it is a penalty here.
 """
 
+import copy
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray.train
 import torch
-from pydantic import model_validator
 
 from medray.common.errors import DataError
 from medray.common.records import Scenario
 from medray.generation.engine import HFEngine, Sampling
 from medray.training import losses
-from medray.training.guards import GuardConfig, length_guard, repetition_guard
-from medray.training.language_model import LoraConfig, add_lora
-from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
-from medray.training.policy import Experience, PolicyWithValue, lay_out
-from medray.training.replay import Replay, ReplayConfig
-from medray.training.reward_model import RewardModel
+from medray.training.language_model import add_lora
+from medray.training.optimiser import initialise, set_learning_rate
+from medray.training.ppo.config import PpoConfig
+from medray.training.ppo.guards import length_guard, repetition_guard
+from medray.training.ppo.policy import Experience, PolicyWithValue, lay_out
+from medray.training.ppo.replay import Replay
+from medray.training.reward.model import RewardModel
 from medray.training.sampler import IndexSampler, seed_of
 from medray.training.supervised import all_reduce_sum, chunks
-
-
-class PpoConfig(OptimiserConfig):
-    """Settings of PPO; `total_steps` counts rounds, `batch_size` answers of one update."""
-
-    learning_rate: float = 1e-5
-    """[ClinicalGPT 2.4]."""
-    total_steps: int = 4000
-    """[ClinicalGPT 2.4]."""
-    warmup_steps: int = 0
-    batch_size: int = 8
-    """[EMR-LLM 2.2]."""
-    rollouts: int = 64
-    """Answers per round, over all workers. Source: not given."""
-    epochs: int = 4
-    """Passes over a round's answers [EMR-LLM 2.2]."""
-    clip: float = 0.2
-    """ε [EMR-LLM 2.2]."""
-    value_clip: float = 0.2
-    value_coefficient: float = 0.5
-    """Source: not given; the usual one."""
-    gamma: float = 1.0
-    lam: float = 0.95
-    """λ of GAE; 0 gives the published one-step advantage [EMR-LLM 1.4]."""
-    whiten: bool = True
-    kl_coefficient: float = 0.1
-    """β₀ [EMR-LLM 2.2]."""
-    kl_target: float = 4.0
-    """KL per answer, in nats, that β steers to."""
-    kl_rate: float = 0.1
-    """How fast β adapts in a round."""
-    kl_estimator: Literal["k1", "k3"] = "k1"
-    reward_clip: float = 5.0
-    """Scores are normalised by the spread at the start and clipped to ± this."""
-    guards: GuardConfig = GuardConfig()
-    lora: LoraConfig = LoraConfig()
-    max_new_tokens: int = 256
-    temperature: float = 1.0
-    replay: ReplayConfig = ReplayConfig()
-    num_heldout: int = 200
-    """Held-out prompts that reward and KL are measured on, before and after."""
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _check_ppo(self) -> "PpoConfig":
-        if self.zero_stage > 2:
-            raise ValueError("ppo.zero_stage must be 0, 1 or 2: the policy also generates")
-        if self.lora.dropout:
-            raise ValueError("ppo.lora.dropout must be 0, or the ratio of equal policies is not 1")
-        if self.rollouts % self.batch_size:
-            raise ValueError("ppo.rollouts must be a multiple of ppo.batch_size")
-        return self
-
 
 STATE = ("beta", "score_mean", "score_sd", "first_length")
 
@@ -107,8 +57,11 @@ class PpoLearner:
                 f"PPO needs prompts in both splits, found {len(self.prompts)} train and "
                 f"{len(self.heldout)} dev; look at the prompts of the instructions artefact"
             )
+        critic = None
+        if config.critic == "separate":
+            critic = add_lora(copy.deepcopy(model), config.lora, config.seed + 1)
         self.policy = add_lora(model, config.lora, config.seed)
-        module = PolicyWithValue(self.policy, model.config.hidden_size)
+        module = PolicyWithValue(self.policy, model.config.hidden_size, critic)
         self.engine = initialise(module, config, self.world_size)
         reward_model.model.to(self.engine.device)
         self.generator = HFEngine.wrap(self.policy, tokenizer, config.rollouts)
@@ -134,15 +87,17 @@ class PpoLearner:
         kl_BA = self._estimate_kl(experience) * experience.mask_BA
         self._set_advantages(experience, kl_BA)
         # 4. passes of mini-batches
-        figures = torch.zeros(3)
+        figures, kl_old = torch.zeros(4), 0.0
         share = config.batch_size // self.world_size
         update = step * config.epochs * (config.rollouts // config.batch_size)
         for epoch in range(config.epochs):
             generator = torch.Generator().manual_seed(seed_of(config.seed, step, "epoch", epoch))
             order = torch.randperm(len(experience), generator=generator).tolist()
+            before = figures[3].item()
             for minibatch in chunks(order, share):
                 figures += self._update(experience.rows(minibatch), update)
                 update += 1
+            kl_old = figures[3].item() - before  # per token, of the last pass
         # 5. β for the next round
         length_B = experience.mask_BA.sum(-1)
         sums = torch.stack(
@@ -150,13 +105,16 @@ class PpoLearner:
         )
         score, kl, length, num = all_reduce_sum(sums, self.engine).tolist()
         beta = self.beta
-        self.beta = losses.adapt_kl_coefficient(
-            beta, kl / num, config.kl_target, rate=config.kl_rate
-        )
-        policy_loss, value_loss, clipped = (figures / config.epochs).tolist()
+        if config.kl_controller == "adaptive":
+            steered = kl_old * length / num if config.kl == "loss_old" else kl / num
+            self.beta = losses.adapt_kl_coefficient(
+                beta, steered, config.kl_target, rate=config.kl_rate
+            )
+        policy_loss, value_loss, clipped, _ = (figures / config.epochs).tolist()
         return {
             "ppo/reward": score / num,
             "ppo/kl": kl / num,
+            "ppo/kl_old": kl_old * length / num,
             "ppo/beta": beta,
             "ppo/length": length / num,
             "ppo/policy_loss": policy_loss,
@@ -248,7 +206,7 @@ class PpoLearner:
         """Rewards per token (−β·KL, the score on the last one), then advantages, whitened over
         all workers."""
         config, mask_BA = self.config, experience.mask_BA
-        rewards_BA = -self.beta * kl_BA
+        rewards_BA = -self.beta * kl_BA * (config.kl != "loss_old")
         assert self.score_mean is not None
         normal_B = (experience.scores_B - self.score_mean) / self.score_sd
         last_B = mask_BA.sum(-1).long() - 1
@@ -283,11 +241,12 @@ class PpoLearner:
         return length_B + repetition_guard(answers, config)
 
     def _update(self, batch: Experience, update: int) -> torch.Tensor:
-        """Optimiser step number `update`; returns (policy loss, value loss, clip fraction)."""
+        """Optimiser step number `update`; returns its share of the round's policy loss, value loss,
+        clip fraction and KL against the policy that rolled out, each per token."""
         config = self.config
         self.engine.train()
         num_tokens = all_reduce_sum(batch.mask_BA.sum(), self.engine)
-        figures = torch.zeros(3)
+        figures = torch.zeros(4)
         for part in chunks(range(len(batch)), config.micro_batch_size):
             micro = batch.rows(part)
             micro = Experience(**{k: v.to(self.engine.device) for k, v in vars(micro).items()})
@@ -303,11 +262,15 @@ class PpoLearner:
             )
             # DeepSpeed averages over workers and micro-batches; undo that, divide by tokens.
             averaged = self.world_size * config.accumulation(self.world_size)
+            kl_old = (losses.kl_of_ratio(logprobs_BA, micro.logprobs_BA) * micro.mask_BA).sum()
             loss = (policy + config.value_coefficient * value) / num_tokens.item()
+            if config.kl != "reward_sft":
+                loss = loss + self.beta * kl_old / num_tokens.item()
             if self.replay is not None and part[0] == 0:  # once an update, in one backward pass
                 loss = loss + self.replay.loss(update, self.rank, self.world_size, self.engine)
             self.engine.backward(loss * averaged)
             self.engine.step()
-            figures += torch.stack([policy.detach(), value.detach(), clipped]).cpu()
+            parts = (policy.detach(), value.detach(), clipped, kl_old.detach())
+            figures += torch.stack(parts).cpu()
         updates = config.rollouts // config.batch_size
         return all_reduce_sum(figures, self.engine) / num_tokens / updates

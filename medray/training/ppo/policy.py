@@ -2,8 +2,8 @@
 
 Shapes: B answers, T tokens of prompt and answer, A answer tokens, D hidden.
 One model plays three parts: with the adapter on it is the policy, with the adapter off the frozen
-reference π_SFT, and a linear head on its hidden states is the critic. Source: [ClinicalGPT 2.4];
-DESIGN.md 3, PPO colocated.
+reference π_SFT, and a linear head on its hidden states is the critic (by setting on another's).
+Source: [ClinicalGPT 2.4]; DESIGN.md 3, PPO colocated.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,10 @@ from medray.training.language_model import base_of
 class PolicyWithValue(nn.Module):
     """Log-probabilities and values of given answers, through one forward pass."""
 
-    def __init__(self, policy: Any, hidden_size: int) -> None:
+    def __init__(self, policy: Any, hidden_size: int, critic: Any = None) -> None:
+        """`critic`: a decoder whose hidden states the value head reads; None: the policy's own."""
         super().__init__()
-        self.policy = policy
+        self.policy, self.critic = policy, critic
         self.value_head = nn.Linear(hidden_size, 1)
         # Values start at 0, so that the first advantages are the rewards themselves.
         nn.init.zeros_(self.value_head.weight)
@@ -39,14 +40,21 @@ class PolicyWithValue(nn.Module):
             (logprobs_BA of the answer tokens, values_BA of the states they were chosen in).
         """
         base = base_of(self.policy)
-        hidden_BTD = base.base_model(
-            input_ids=tokens_BT, attention_mask=attention_BT, use_cache=False
-        ).last_hidden_state
         rows_B1 = torch.arange(len(tokens_BT), device=tokens_BT.device)[:, None]
-        states_BAD = hidden_BTD[rows_B1, places_BA - 1]
+
+        def states(model: Any) -> Tensor:
+            """[B, A, D]"""
+            hidden_BTD = model.base_model(
+                input_ids=tokens_BT, attention_mask=attention_BT, use_cache=False
+            ).last_hidden_state
+            return hidden_BTD[rows_B1, places_BA - 1]
+
+        states_BAD = states(base)
         logits_BAV = base.get_output_embeddings()(states_BAD).float()
         chosen_BA1 = tokens_BT[rows_B1, places_BA][..., None]
         logprobs_BA = logits_BAV.log_softmax(-1).gather(-1, chosen_BA1)[..., 0]
+        if self.critic is not None:
+            states_BAD = states(base_of(self.critic))
         return logprobs_BA, self.value_head(states_BAD).float()[..., 0]
 
 

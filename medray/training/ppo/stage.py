@@ -14,8 +14,9 @@ from medray.common.storage import Storage
 from medray.training.export import export_model
 from medray.training.language_model import load_decoder
 from medray.training.loop import Stage, run_stage
-from medray.training.ppo_learner import PpoConfig, PpoLearner
-from medray.training.reward_model import RewardModel
+from medray.training.ppo.config import PpoConfig
+from medray.training.ppo.learner import PpoLearner
+from medray.training.reward.model import RewardModel
 from medray.training.trainer import WorkersConfig, fit
 
 

@@ -3,7 +3,7 @@
 import pytest
 from torch import tensor
 
-from medray.training.guards import GuardConfig, length_guard, repeated_share, repetition_guard
+from medray.training.ppo.guards import GuardConfig, length_guard, repeated_share, repetition_guard
 
 CONFIG = GuardConfig(length_tolerance=0.2, length_strength=20)
 LENGTHS = tensor([10.0, 20.0, 30.0])

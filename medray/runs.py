@@ -1,0 +1,148 @@
+"""Training runs under a storage root. In: manifests and metrics.jsonl of its artefacts. Out: a
+table of runs, and their curves on one page.
+
+A run is an artefact with metrics of steps, named STEP/KEY; the start of the key will do. A run that
+is still going on, or was killed, has none before its model comes home.
+"""
+
+import html
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from medray.common.errors import DataError
+from medray.common.manifest import Manifest, stored_manifest
+from medray.common.metrics import MetricsLog
+from medray.common.storage import Storage
+
+logger = logging.getLogger(__name__)
+METRICS = "metrics.jsonl"
+FIGURES = ("loss_before", "loss_after", "reward_before", "reward_after", "steps", "seconds")
+SMOOTH = 50
+"""Points that a curve is smoothed to at most, as means; a page holds many curves."""
+
+
+class Run(NamedTuple):
+    """A finished training run."""
+
+    name: str
+    manifest: Manifest
+
+
+def list_runs(storage: Storage) -> list[Run]:
+    """Every run, the newest first."""
+    found = []
+    for step, key in storage.list():
+        manifest = stored_manifest(storage, step, key)
+        if any(entry.path == METRICS for entry in manifest.files):
+            found.append(Run(f"{step}/{key}", manifest))
+    return sorted(found, key=lambda run: run.manifest.created, reverse=True)
+
+
+def find_run(runs: Sequence[Run], name: str) -> Run:
+    """The run that `name` begins.
+
+    Raises:
+        DataError: if none or several do; the message lists them.
+    """
+    found = [run for run in runs if run.name.startswith(name)]
+    if len(found) != 1:
+        those = ", ".join(run.name for run in (found or runs)) or "none"
+        what = "several runs begin with" if found else "no run begins with"
+        raise DataError(f"{what} {name!r}; runs: {those}")
+    return found[0]
+
+
+def table(runs: Sequence[Run]) -> str:
+    """The runs as lines of text."""
+    lines = [f"{'run':30} {'made':20} {'minutes':>8}  figures"]
+    for name, manifest in runs:
+        figures = [
+            f"{figure} {manifest.metrics[figure]:.4g}"
+            for figure in FIGURES
+            if figure in manifest.metrics
+        ]
+        minutes = manifest.duration_s / 60
+        lines.append(f"{name:30} {manifest.created[:19]:20} {minutes:8.1f}  {', '.join(figures)}")
+    return "\n".join(lines) + "\n"
+
+
+def compare(storage: Storage, runs: Sequence[Run], out: Path) -> None:
+    """Draws the curves of some runs, one picture for each figure that two of them share or one
+    alone has, to an HTML page or, by its ending, a PNG.
+
+    Raises:
+        DataError: if `out` ends otherwise, or its directory is not there.
+    """
+    if out.suffix not in (".html", ".png"):
+        raise DataError(f"--out {out}: the name must end in .html or .png")
+    if not out.parent.is_dir():
+        raise DataError(f"--out {out}: there is no directory {out.parent}; make it first")
+    rows = {run.name: read_steps(storage, run) for run in runs}
+    names = sorted({key for steps in rows.values() for row in steps for key in row} - {"step"})
+    if not names:
+        raise DataError("these runs have no metrics of steps to draw")
+    figure = _draw(names, rows)
+    if out.suffix == ".png":
+        figure.savefig(out, dpi=120)
+        return
+    picture = io.StringIO()
+    figure.savefig(picture, format="svg", metadata={"Date": None})
+    page = _page(runs, picture.getvalue().partition("?>")[2])
+    out.write_text(page, encoding="utf-8")
+
+
+def read_steps(storage: Storage, run: Run) -> list[dict[str, Any]]:
+    """The rows of a run's training steps, without what was measured before and after."""
+    path = storage.fetch(*run.name.split("/", 1)) / METRICS
+    return [row for row in MetricsLog(path).read() if "time/step_s" in row]
+
+
+def smooth(values: Sequence[float], most: int = SMOOTH) -> list[float]:
+    """Means of at most `most` stretches of equal length.
+
+    >>> smooth([1.0, 3.0, 5.0, 7.0], 2)
+    [2.0, 6.0]
+    """
+    size = -(-len(values) // most)
+    parts = [values[start : start + size] for start in range(0, len(values), size or 1)]
+    return [sum(part) / len(part) for part in parts]
+
+
+def _draw(names: Sequence[str], rows: dict[str, list[dict[str, Any]]]) -> Any:
+    from matplotlib.figure import Figure  # of its own: no window, no state shared with others
+
+    figure = Figure(figsize=(9, 2.6 * len(names)), layout="constrained")
+    for axes, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names, strict=True):
+        for run, steps in rows.items():
+            mine = [(row["step"], row[name]) for row in steps if name in row]
+            if mine:
+                at, values = zip(*mine, strict=True)
+                axes.plot(smooth(at), smooth(values), label=run)
+        axes.set_title(name, loc="left", fontsize=10)
+        axes.set_xlabel("step", fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _page(runs: Sequence[Run], picture: str) -> str:
+    names = sorted({name for run in runs for name in run.manifest.metrics})
+    head = "".join(f"<th>{html.escape(run.name)}</th>" for run in runs)
+    lines = [
+        "<tr><td>" + html.escape(name) + "</td>"
+        + "".join(f"<td>{_cell(run.manifest.metrics.get(name))}</td>" for run in runs) + "</tr>"
+        for name in names
+    ]  # fmt: skip
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>medray runs</title>'
+        "<style>body{font:15px system-ui;margin:2rem auto;max-width:60rem}"
+        "td,th{padding:.2rem .8rem;text-align:left}svg{max-width:100%;height:auto}</style>"
+        f"<h1>Runs</h1><table><tr><th></th>{head}</tr>{''.join(lines)}</table>{picture}</html>\n"
+    )
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, int | float) else html.escape(str(value or "–"))

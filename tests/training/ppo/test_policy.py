@@ -1,0 +1,78 @@
+"""PPO's forward pass."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from medray.training.language_model import LoraConfig, add_lora
+from medray.training.ppo.policy import Experience, PolicyWithValue, lay_out
+
+PROMPTS = [[5, 6, 7], [8], [9, 10]]
+ANSWERS = [[11, 12], [13, 14, 15, 16], [17]]
+
+
+def test_layout_by_hand() -> None:
+    tokens, attention, places, mask = lay_out(PROMPTS, ANSWERS, pad=0)
+    assert tokens.tolist() == [[5, 6, 7, 11, 12], [8, 13, 14, 15, 16], [9, 10, 17, 0, 0]]
+    assert attention.tolist() == [[1] * 5, [1] * 5, [1, 1, 1, 0, 0]]
+    assert places.tolist() == [[3, 4, 1, 1], [1, 2, 3, 4], [2, 1, 1, 1]]
+    assert mask.tolist() == [[1, 1, 0, 0], [1] * 4, [1, 0, 0, 0]]
+
+
+def test_logprobs_are_those_of_a_plain_forward(model: Any) -> None:
+    tokens, attention, places, mask = lay_out(PROMPTS, ANSWERS, pad=0)
+    policy = PolicyWithValue(model, model.config.hidden_size).eval()
+    with torch.no_grad():
+        logprobs, values = policy(tokens, attention, places)
+        assert values.abs().max() == 0
+        for b, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
+            logits = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+            for a, token in enumerate(answer):
+                expected = logits[len(prompt) + a - 1, token].item()
+                assert logprobs[b, a].item() == pytest.approx(expected, abs=1e-5)
+                assert mask[b, a] == 1
+
+
+def test_values_are_read_where_the_token_was_chosen(model: Any) -> None:
+    policy = PolicyWithValue(model, model.config.hidden_size).eval()
+    torch.nn.init.normal_(policy.value_head.weight)
+    with torch.no_grad():
+        _, values = policy(*lay_out([[5, 6]], [[7, 8]], pad=0)[:3])
+        _, other = policy(*lay_out([[5, 6]], [[7, 99]], pad=0)[:3])
+    # V(s_t) does not know the token that is chosen in s_t, let alone a later one.
+    assert torch.equal(values, other)
+    assert values[0, 0] != values[0, 1]
+
+
+def test_rows_of_an_experience() -> None:
+    experience = Experience(**{name: torch.arange(6).reshape(3, 2) for name in FIELDS})
+    assert len(experience) == 3
+    assert experience.rows([2, 0]).advantages_BA.tolist() == [[4, 5], [0, 1]]
+
+
+FIELDS = (
+    "tokens_BT", "attention_BT", "places_BA", "mask_BA", "scores_B", "logprobs_BA",
+    "reference_BA", "values_BA", "advantages_BA", "returns_BA",
+)  # fmt: skip
+
+
+def test_a_separate_critic_does_not_touch_the_policy(model: Any) -> None:
+    critic = add_lora(copy.deepcopy(model), LoraConfig(), seed=1)
+    policy = PolicyWithValue(add_lora(model, LoraConfig(), seed=0), 32, critic)
+    torch.nn.init.normal_(policy.value_head.weight)
+    logprobs, values = policy(*lay_out(PROMPTS, ANSWERS, pad=0)[:3])
+    values.sum().backward(retain_graph=True)
+
+    def learning(part: Any) -> set[bool]:
+        return {p.grad is not None for p in part.parameters() if p.requires_grad}
+
+    assert learning(policy.policy) == {False} and learning(policy.critic) == {True}
+    policy.zero_grad()
+    logprobs.sum().backward()
+    assert learning(policy.policy) == {True} and learning(policy.critic) == {False}
+    # At the start both are the same model.
+    alone = PolicyWithValue(policy.policy, 32)
+    alone.value_head.load_state_dict(policy.value_head.state_dict())
+    torch.testing.assert_close(alone(*lay_out(PROMPTS, ANSWERS, pad=0)[:3])[1], values)
