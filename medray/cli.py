@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     args, rest = parser.parse_known_args(argv)
     # argparse cannot take `KEY=VALUE …` on both sides of an option, so the rest is sorted here.
     strange = [text for text in rest if text.startswith("-") or "=" not in text]
-    if strange or (rest and args.command in (ask_server, print_table)):
+    if strange or (rest and args.command in (ask_server, print_table, import_ratings)):
         parser.error(f"unrecognised arguments: {' '.join(strange or rest)}")
     args.overrides = rest
     try:
@@ -107,6 +107,12 @@ def build_parser() -> argparse.ArgumentParser:
     runs.add_argument("--out", type=Path, default=Path("runs.html"), help=".html or .png")
     add_profile_option(runs)
     runs.set_defaults(command=show_runs)
+
+    ratings = commands.add_parser("ratings", help="physicians' ratings as reward data")
+    ratings.add_argument("responses", type=Path, help="responses.jsonl of sample_responses")
+    ratings.add_argument("ratings", type=Path, help="ratings.jsonl that came back")
+    ratings.add_argument("--out", type=Path, default=Path("rated"), help="a directory (rated)")
+    ratings.set_defaults(command=import_ratings)
 
     table = commands.add_parser("table", help="print the results of a finished pipeline")
     table.add_argument("--root", type=Path, required=True, help="the profile's storage.root")
@@ -252,6 +258,19 @@ def show_runs(args: argparse.Namespace) -> int:
         chosen = [runs.find_run(known, name) for name in words[1:]]
         runs.compare(storage, chosen, args.out)
         _say(f"{args.out}\n")
+    return 0
+
+
+def import_ratings(args: argparse.Namespace) -> int:
+    """Writes scores and preferences, and prints how far the raters agree."""
+    from medray.instructions.ratings import import_ratings as read
+
+    found = read(args.responses, args.ratings, args.out)
+    figures = ", ".join(
+        f"{name} {'n/a' if value is None else f'{value:.4g}'}"
+        for name, value in found.agreement.items()
+    )
+    _say(f"{args.out}: {len(found.scores)} scores, {len(found.preferences)} pairs; {figures}\n")
     return 0
 
 

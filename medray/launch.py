@@ -41,6 +41,7 @@ PARENTS: Mapping[str, tuple[str, ...]] = {
     "sft": ("pretrain", "instructions"),
     "reward": ("encoder", "instructions"),
     "ppo": ("sft", "reward", "instructions"),
+    "samples": ("ppo", "reward", "instructions"),
     "index": ("encoder", "corpus", "instructions"),
     "quality": ("ppo", "index", "instructions"),
     "evaluation": ("corpus", "instructions", "pretrain", "sft", "reward", "ppo", "index"),
@@ -62,6 +63,7 @@ JOBS: Mapping[str, str] = {
     "sft": "run_sft",
     "reward": "run_reward",
     "ppo": "run_ppo",
+    "samples": "sample_responses",
     "index": "build_index",
     "quality": "check_quality",
     "evaluation": "run_eval",
@@ -109,11 +111,12 @@ class Job:
             torch.set_num_threads(min(threads, os.cpu_count() or 1))
 
     def parents(self, step: str) -> list[str]:
-        """The steps that `step` is made from; with outside data there is no sample hospital, and a
-        reward model that ranks starts from the fine-tuned decoder."""
+        """The steps that `step` is made from; with outside data there is no sample hospital. A
+        reward model that ranks starts from the fine-tuned decoder; either policy may be sampled."""
         names = PARENTS[step]
-        if step == "reward":
-            names = (self.profile.reward.parent, *names[1:])
+        if step in ("reward", "samples"):
+            first = self.profile.reward.parent if step == "reward" else self.profile.samples.policy
+            names = (first, *names[1:])
         return [parent for parent in names if parent != "sample" or self.data is None]
 
     def uses_data(self, step: str) -> bool:

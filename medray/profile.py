@@ -15,6 +15,7 @@ from medray.training.language_model import DecoderConfig
 from medray.training.ppo.config import PpoConfig
 from medray.training.pretrain import PretrainConfig
 from medray.training.reward.stage import RewardConfig
+from medray.training.samples import SamplesConfig
 from medray.training.sft import SftConfig
 from medray.training.trainer import WorkersConfig
 
@@ -52,6 +53,7 @@ class Profile(Config):
     encoder: EncoderConfig = EncoderConfig()
     reward: RewardConfig = RewardConfig()
     ppo: PpoConfig = PpoConfig()
+    samples: SamplesConfig = SamplesConfig()
     index: IndexConfig = IndexConfig()
     quality: QualityConfig = Field(default_factory=lambda: QualityConfig.model_validate({}))
     evaluation: EvaluationConfig = Field(

@@ -191,6 +191,39 @@ def test_one_worker_computes_what_two_do(
     assert max((one[name] - two[name]).abs().max().item() for name in two) < 2e-3
 
 
+ADAM = PretrainConfig(
+    learning_rate=1e-2, warmup_steps=1, batch_size=8, micro_batch_size=2, total_steps=3,
+    zero_stage=0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"zero_stage": 1}, {"zero_stage": 2}, {"zero_stage": 3}, {"micro_batch_size": 4}],
+    ids=lambda changes: "-".join(f"{name}{value}" for name, value in changes.items()),
+)
+def test_sharding_and_accumulation_change_nothing(
+    storage: Storage, decoder: DecoderConfig, pretrained: Path, changes: dict[str, int]
+) -> None:
+    """ZeRO 0 = 1 = 2 = 3, and a batch of 8 = 2 workers × 2 accumulated passes of 2 = 2 × 4."""
+
+    def weights(key: str, config: PretrainConfig) -> dict[str, torch.Tensor]:
+        path = storage.partial("pretrain", key) / "model" / "model.safetensors"
+        if not path.exists():
+            artefact = open_artefact(storage, "pretrain", key, config)
+            pretrain(config, decoder, two_workers(), CORPUS, INSTRUCTIONS, artefact)
+        return load_file(path)
+
+    plain = weights("zero0", ADAM)
+    name = "-".join(f"{name}{value}" for name, value in changes.items())
+    other = weights(name, ADAM.model_copy(update=changes))
+    assert plain.keys() == other.keys()
+    # Adam divides small gradients by themselves, so sums in another order show.
+    assert max((plain[k] - other[k]).abs().max().item() for k in plain) < 1e-4
+    moved = load_file(storage.fetch("pretrain", "straight") / "model" / "model.safetensors")
+    assert max((plain[k] - moved[k]).abs().max().item() for k in plain) > 1e-2
+
+
 @pytest.fixture(scope="module")
 def tuned(storage: Storage, pretrained: Path) -> Artefact:
     return published(run_sft(storage, "tiny"))
