@@ -127,6 +127,9 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="check this machine and say what to mend")
     doctor.add_argument("--address", help="a Ray cluster to reach; default: RAY_ADDRESS")
     doctor.add_argument("--model", type=Path, action="append", help="a model directory to check")
+    doctor.add_argument(
+        "--gpu", choices=("a100", "h100", "h200"), default="a100", help="to plan for (a100)"
+    )
     doctor.add_argument("--json", action="store_true", help="print JSON, one object a check")
     add_profile_option(doctor)
     doctor.set_defaults(command=check_machine)
@@ -293,7 +296,9 @@ def check_machine(args: argparse.Namespace) -> int:
     """Prints one line a check; 2 if one failed."""
     from medray import doctor
 
-    checks = doctor.examine(args.profile, args.overrides, address=args.address, models=args.model)
+    checks = doctor.examine(
+        args.profile, args.overrides, address=args.address, models=args.model, gpu=args.gpu
+    )
     sys.stdout.write(doctor.to_json(checks) if args.json else doctor.to_table(checks))
     return 2 if any(check.status == "fail" for check in checks) else 0
 

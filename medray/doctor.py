@@ -50,12 +50,14 @@ def examine(
     *,
     address: str | None = None,
     models: Sequence[Path] | None = None,
+    gpu: str = "a100",
 ) -> list[Check]:
     """All checks for jobs of `profile` on this machine.
 
     Args:
         address: a Ray cluster to reach; None: RAY_ADDRESS, if set.
         models: model directories beside those that the profile names.
+        gpu: the kind of GPU that training is reckoned for, a key of `estimate.GPUS`.
     """
     checks = [check_python(), check_packages(), check_cores(), check_memory()]
     try:
@@ -72,7 +74,23 @@ def examine(
     checks.append(check_ray(address or os.environ.get("RAY_ADDRESS", "")))
     named = [*model_paths(values), *(models or [])]
     checks += [check_model(model) for model in dict.fromkeys(named)]
+    if values.get("workers", {}).get("use_gpu"):
+        checks += check_plan(profile, overrides, gpu)
     return checks
+
+
+def check_plan(profile: str, overrides: Sequence[str], gpu: str) -> Iterator[Check]:
+    """Whether the training stages fit into a GPU's memory, and how long they take."""
+    from medray.launch import load_profile
+    from medray.plan import MEND, training_plan
+
+    try:
+        lines = list(training_plan(load_profile(profile, list(overrides)), gpu))
+    except ConfigError as error:
+        yield Check("plan", "fail", profile, str(error))
+        return
+    for stage, fits, text in lines:
+        yield Check(f"plan {stage}", "ok" if fits else "warn", text, "" if fits else MEND)
 
 
 def check_python() -> Check:

@@ -76,7 +76,9 @@ def run_stage(stage: Stage, *, checkpoint_steps: int, log_steps: int, progress: 
                     f"{stage.name} stopped at step {step}: {', '.join(broken)} is not finite; "
                     "lower the learning rate or look at the data"
                 )
-            metrics["time/step_s"] = time.monotonic() - started
+            seconds = metrics["time/step_s"] = time.monotonic() - started
+            if "train/tokens" in metrics:
+                metrics["time/tokens_per_s"] = metrics["train/tokens"] / seconds
             if is_first:
                 log.write(step, metrics)
                 shown = _show(progress, shown, step, stage.total_steps, metrics)
@@ -108,7 +110,7 @@ def _show(
     figures = {
         name.split("/")[1]: f"{value:.3g}"
         for name, value in metrics.items()
-        if name in ("train/loss", "ppo/reward", "ppo/kl")
+        if name in ("train/loss", "time/tokens_per_s", "ppo/reward", "ppo/kl")
     }
     progress.put_nowait((step, total_steps, figures))
     return now
