@@ -6,13 +6,13 @@ Heavy packages are imported inside the commands, so that `medray --help` answers
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from medray import __version__
-from medray.common.errors import DataError, MedrayError
-from medray.project import find_job, find_serve_config, job_names, jobs_directory
+from medray import commands as do
+from medray.common.errors import MedrayError
+from medray.project import job_names
 
 ADDRESS = "http://127.0.0.1:8265"
 SERVER = "http://127.0.0.1:8000"
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     args, rest = parser.parse_known_args(argv)
     # argparse cannot take `KEY=VALUE …` on both sides of an option, so the rest is sorted here.
     strange = [text for text in rest if text.startswith("-") or "=" not in text]
-    if strange or (rest and args.command in (ask_server, print_table, import_ratings)):
+    if strange or (rest and args.command in (do.ask_server, do.print_table, do.import_ratings)):
         parser.error(f"unrecognised arguments: {' '.join(strange or rest)}")
     args.overrides = rest
     try:
@@ -54,18 +54,18 @@ def build_parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a job here, on local Ray or at RAY_ADDRESS")
     run.add_argument("job", metavar="JOB", help=f"one of: {', '.join(job_names())}")
     add_job_options(run)
-    run.set_defaults(command=run_job)
+    run.set_defaults(command=do.run_job)
     for alias, name in ALIASES.items():
         job = commands.add_parser(alias, help=f"the same as: medray run {name}")
         add_job_options(job)
-        job.set_defaults(command=run_job, job=name)
+        job.set_defaults(command=do.run_job, job=name)
 
     submit = commands.add_parser("submit", help="send a job to a cluster and follow its log")
     submit.add_argument("job", metavar="JOB", help=f"one of: {', '.join(job_names())}")
     submit.add_argument("--address", default=ADDRESS, help=f"the head's dashboard ({ADDRESS})")
     submit.add_argument("--no-wait", action="store_true", help="print the job's id and return")
     add_job_options(submit)
-    submit.set_defaults(command=submit_job)
+    submit.set_defaults(command=do.submit_job)
 
     serve = commands.add_parser("serve", help="serve the models on this machine")
     serve.add_argument("--config", default="laptop", help="a name or a YAML file (laptop)")
@@ -73,17 +73,17 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--address", help="a Ray cluster; default: Ray on this machine")
     serve.usage = with_overrides(serve)
-    serve.set_defaults(command=serve_models)
+    serve.set_defaults(command=do.serve_models)
 
     ask = commands.add_parser("ask", help="ask a running server")
     ask.add_argument("question")
     ask.add_argument("--url", default=SERVER, help=f"default: {SERVER}")
-    ask.set_defaults(command=ask_server)
+    ask.set_defaults(command=do.ask_server)
 
     forget = commands.add_parser("forget", help="erase a patient from everything under a root")
     forget.add_argument("patient", metavar="PATIENT_ID", help="as in the export; - reads one line")
     add_profile_option(forget)
-    forget.set_defaults(command=forget_patient)
+    forget.set_defaults(command=do.forget_patient)
 
     growth = commands.add_parser("grow", help="grow instructions from seeds through a model's API")
     growth.add_argument("--seeds", type=Path, required=True, help="JSON Lines: instruction, output")
@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     growth.add_argument("--url", default=f"{SERVER}/v1", help=f"OpenAI-compatible ({SERVER}/v1)")
     growth.add_argument("--model", default="medray", help="the model's name there (medray)")
     growth.usage = with_overrides(growth)
-    growth.set_defaults(command=grow_instructions)
+    growth.set_defaults(command=do.grow_instructions)
 
     corpus = commands.add_parser("corpus", help="look at a corpus")
     report = corpus.add_subparsers(metavar="COMMAND", required=True).add_parser(
@@ -100,29 +100,29 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--data", help="the hospital's own data instead of the sample")
     report.add_argument("--out", type=Path, default=Path("corpus.html"), help="(corpus.html)")
     add_profile_option(report)
-    report.set_defaults(command=report_corpus)
+    report.set_defaults(command=do.report_corpus)
 
     runs = commands.add_parser("runs", help="list training runs; compare RUN RUN draws curves")
     runs.add_argument("words", metavar="compare RUN RUN", nargs="*", help="STEP/KEY, or its start")
     runs.add_argument("--out", type=Path, default=Path("runs.html"), help=".html or .png")
     add_profile_option(runs)
-    runs.set_defaults(command=show_runs)
+    runs.set_defaults(command=do.show_runs)
 
     ratings = commands.add_parser("ratings", help="physicians' ratings as reward data")
     ratings.add_argument("responses", type=Path, help="responses.jsonl of sample_responses")
     ratings.add_argument("ratings", type=Path, help="ratings.jsonl that came back")
     ratings.add_argument("--out", type=Path, default=Path("rated"), help="a directory (rated)")
-    ratings.set_defaults(command=import_ratings)
+    ratings.set_defaults(command=do.import_ratings)
 
     table = commands.add_parser("table", help="print the results of a finished pipeline")
     table.add_argument("--root", type=Path, required=True, help="the profile's storage.root")
-    table.set_defaults(command=print_table)
+    table.set_defaults(command=do.print_table)
 
     demo = commands.add_parser("demo", help="records to served answers, about 15 minutes")
     demo.add_argument("--keep", action="store_true", help="leave the server up")
     demo.add_argument("--port", type=int, default=8000)
     add_profile_option(demo)
-    demo.set_defaults(command=run_demo)
+    demo.set_defaults(command=do.run_demo)
 
     doctor = commands.add_parser("doctor", help="check this machine and say what to mend")
     doctor.add_argument("--address", help="a Ray cluster to reach; default: RAY_ADDRESS")
@@ -132,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--json", action="store_true", help="print JSON, one object a check")
     add_profile_option(doctor)
-    doctor.set_defaults(command=check_machine)
+    doctor.set_defaults(command=do.check_machine)
     return parser
 
 
@@ -152,160 +152,6 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="the hospital's own data instead of the sample")
     parser.add_argument("--dry-run", action="store_true", help="check the input, then stop")
     add_profile_option(parser)
-
-
-def job_options(args: argparse.Namespace) -> list[str]:
-    """The command line of the job script, from that of `medray run` or `medray submit`."""
-    options = ["--profile", args.profile]
-    if args.data:
-        options += ["--data", args.data]
-    if args.dry_run:
-        options.append("--dry-run")
-    return options + args.overrides
-
-
-def run_job(args: argparse.Namespace) -> int:
-    """Becomes the job: same process, so that signals and the exit code are the job's own."""
-    script = jobs_directory() / f"{find_job(args.job)}.py"
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, str(script), *job_options(args)])
-
-
-def submit_job(args: argparse.Namespace) -> int:
-    """Sends the job to a cluster; exit code of the job unless `--no-wait`."""
-    from medray.submit import follow, submit
-
-    client, job_id = submit(
-        jobs_directory(), find_job(args.job), job_options(args), args.address,
-        profile=args.profile, overrides=args.overrides,
-    )  # fmt: skip
-    sys.stdout.write(f"submitted {job_id} to {args.address}\n")
-    return 0 if args.no_wait else follow(client, job_id)
-
-
-def serve_models(args: argparse.Namespace) -> int:
-    """Serves until interrupted."""
-    from medray.serving import up
-
-    running = up.start(
-        find_serve_config(args.config), args.overrides,
-        host=args.host, port=args.port, address=args.address,
-        tell=lambda line: _say(f"{line}\n"),
-    )  # fmt: skip
-    _say("stop with Ctrl-C\n")
-    up.run_until_interrupt(running)
-    return 0
-
-
-def grow_instructions(args: argparse.Namespace) -> int:
-    """Grows instructions and prints how many were let in, and why others were not."""
-    from medray.common.config import apply_overrides
-    from medray.instructions.growth.grow import GrowConfig, grow
-
-    config = GrowConfig.parse(apply_overrides({}, args.overrides), "the command line")
-    totals = grow(config, args.seeds, args.out, args.url, args.model)
-    sys.stdout.write(f"{args.out}: {totals}\n")
-    return 0
-
-
-def ask_server(args: argparse.Namespace) -> int:
-    """Streams one answer to the terminal, then what it cites."""
-    from medray.demo import format_citations
-    from medray.serving.client import ask
-
-    for piece in ask(args.question, args.url):
-        _say(piece.text if piece.grounding is None else format_citations(piece.grounding))
-    return 0
-
-
-def forget_patient(args: argparse.Namespace) -> int:
-    """Erases a patient and prints what was changed and what is outdated; 2 if a row is left."""
-    from medray import erasure
-
-    # A shell keeps its command lines; a pipe leaves nothing behind.
-    patient = sys.stdin.readline().strip() if args.patient == "-" else args.patient
-    done = erasure.run(patient, args.profile, args.overrides)
-    _say(erasure.to_text(done))
-    return 2 if done.files_found else 0
-
-
-def report_corpus(args: argparse.Namespace) -> int:
-    """Writes the page of the profile's corpus."""
-    from medray.corpus.report import write_report
-    from medray.launch import Job, load_profile
-
-    if not args.out.parent.is_dir():
-        raise DataError(f"--out {args.out}: there is no directory {args.out.parent}; make it first")
-    job = Job(load_profile(args.profile, args.overrides, args.data))
-    write_report(job.path("corpus"), args.out)
-    _say(f"{args.out}\n")
-    return 0
-
-
-def show_runs(args: argparse.Namespace) -> int:
-    """Prints the training runs of the profile's storage, or draws the curves of some."""
-    from medray import runs
-    from medray.common.storage import Storage
-    from medray.launch import load_profile
-
-    # A word KEY=VALUE is a setting of the profile, and no run.
-    settings = [word for word in args.words if "=" in word]
-    words = [word for word in args.words if "=" not in word]
-    storage = Storage(load_profile(args.profile, [*args.overrides, *settings]).storage)
-    known = runs.list_runs(storage)
-    if not words:
-        _say(runs.table(known))
-    elif words[0] != "compare" or len(words) < 2:
-        raise DataError(f"medray runs takes nothing, or compare RUN …; got {' '.join(words)}")
-    else:
-        chosen = [runs.find_run(known, name) for name in words[1:]]
-        runs.compare(storage, chosen, args.out)
-        _say(f"{args.out}\n")
-    return 0
-
-
-def import_ratings(args: argparse.Namespace) -> int:
-    """Writes scores and preferences, and prints how far the raters agree."""
-    from medray.instructions.ratings import import_ratings as read
-
-    found = read(args.responses, args.ratings, args.out)
-    figures = ", ".join(
-        f"{name} {'n/a' if value is None else f'{value:.4g}'}"
-        for name, value in found.agreement.items()
-    )
-    _say(f"{args.out}: {len(found.scores)} scores, {len(found.preferences)} pairs; {figures}\n")
-    return 0
-
-
-def print_table(args: argparse.Namespace) -> int:
-    """Prints the demo's table for a storage root."""
-    from medray.evaluation.table import format_table, read_table
-
-    _say(format_table(read_table(args.root)))
-    return 0
-
-
-def run_demo(args: argparse.Namespace) -> int:
-    """Runs the demonstration."""
-    from medray.demo import run
-
-    return run(args.profile, args.overrides, port=args.port, keep=args.keep)
-
-
-def check_machine(args: argparse.Namespace) -> int:
-    """Prints one line a check; 2 if one failed."""
-    from medray import doctor
-
-    checks = doctor.examine(
-        args.profile, args.overrides, address=args.address, models=args.model, gpu=args.gpu
-    )
-    sys.stdout.write(doctor.to_json(checks) if args.json else doctor.to_table(checks))
-    return 2 if any(check.status == "fail" for check in checks) else 0
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

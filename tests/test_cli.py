@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medray import __version__, cli
+from medray import __version__, cli, commands
 from medray.common.errors import ConfigError, ServiceError
 from medray.project import find_job, find_profile, job_names
 from medray.submit import check_storage, connect
@@ -24,7 +24,7 @@ def parse(*argv: str) -> list[str]:
     """The job's command line for that of `medray`."""
     args, rest = cli.build_parser().parse_known_args(argv)
     args.overrides = rest
-    return cli.job_options(args)
+    return commands.job_options(args)
 
 
 def assert_one_message(result: subprocess.CompletedProcess[str], *parts: str) -> None:
