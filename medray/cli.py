@@ -16,6 +16,7 @@ from medray.project import job_names
 
 ADDRESS = "http://127.0.0.1:8265"
 SERVER = "http://127.0.0.1:8000"
+NO_SETTINGS = (do.ask_server, do.print_table, do.import_ratings, do.convert_model)
 ALIASES = {"eval": "run_eval", "quality": "check_quality"}
 
 
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     args, rest = parser.parse_known_args(argv)
     # argparse cannot take `KEY=VALUE …` on both sides of an option, so the rest is sorted here.
     strange = [text for text in rest if text.startswith("-") or "=" not in text]
-    if strange or (rest and args.command in (do.ask_server, do.print_table, do.import_ratings)):
+    if strange or (rest and args.command in NO_SETTINGS):
         parser.error(f"unrecognised arguments: {' '.join(strange or rest)}")
     args.overrides = rest
     try:
@@ -113,6 +114,12 @@ def build_parser() -> argparse.ArgumentParser:
     ratings.add_argument("ratings", type=Path, help="ratings.jsonl that came back")
     ratings.add_argument("--out", type=Path, default=Path("rated"), help="a directory (rated)")
     ratings.set_defaults(command=do.import_ratings)
+
+    convert = commands.add_parser("convert", help="Baichuan's weights as Llama's")
+    convert.add_argument("source", type=Path, help="the directory as it is published")
+    convert.add_argument("target", type=Path, help="a directory that is not there yet")
+    convert.add_argument("--bin", action="store_true", help="read pickles (pytorch_model*.bin)")
+    convert.set_defaults(command=do.convert_model)
 
     table = commands.add_parser("table", help="print the results of a finished pipeline")
     table.add_argument("--root", type=Path, required=True, help="the profile's storage.root")

@@ -134,6 +134,15 @@ def import_ratings(args: argparse.Namespace) -> int:
     return 0
 
 
+def convert_model(args: argparse.Namespace) -> int:
+    """Converts a directory of weights."""
+    from medray.training.baichuan import convert
+
+    convert(args.source, args.target, allow_bin=args.bin)
+    _say(f"{args.target}\n")
+    return 0
+
+
 def print_table(args: argparse.Namespace) -> int:
     """Prints the demo's table for a storage root."""
     from medray.evaluation.table import format_table, read_table
