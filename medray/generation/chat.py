@@ -1,8 +1,13 @@
 """The chat format of the models that medray builds itself: ChatML, as Qwen writes it.
 
-A tokenizer that brings its own chat template keeps it.
+A tokenizer that brings its own chat template keeps it; one that brings none, as base models do,
+gets a plain one, which needs no token but the end of text.
 """
 
+import logging
+from typing import Any
+
+logger = logging.getLogger(__name__)
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -11,3 +16,21 @@ CHAT_TEMPLATE = (
 PAD_TOKEN = "<|endoftext|>"
 EOS_TOKEN = "<|im_end|>"
 SPECIAL_TOKENS = [PAD_TOKEN, "<|im_start|>", EOS_TOKEN]
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}答：{{ message['content'] }}{{ eos_token }}\n"
+    "{% elif message['role'] == 'user' %}问：{{ message['content'] }}\n"
+    "{% else %}{{ message['content'] }}\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}答：{% endif %}"
+)
+
+
+def with_chat_template(tokenizer: Any) -> Any:
+    """The same tokenizer, with the plain template if it has none."""
+    if not tokenizer.chat_template:
+        logger.warning(
+            "%s has no chat template; turns are written 问： and 答：, and fine-tuning keeps that",
+            tokenizer.name_or_path or "the tokenizer",
+        )
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    return tokenizer

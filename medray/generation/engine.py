@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from medray.common.config import Config
+from medray.generation.chat import with_chat_template
 from medray.generation.directory import check_model_directory
 from medray.generation.prompts import Numbered, citable_texts
 from medray.generation.quoting import GuidedQuotes
@@ -66,6 +67,7 @@ class HFEngine:
             directory, dtype=torch.bfloat16 if device == "cuda" else torch.float32
         )
         tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left")
+        with_chat_template(tokenizer)
         self._set(model.to(torch.device(device)).eval(), tokenizer, batch_size)
 
     @classmethod

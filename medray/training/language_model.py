@@ -11,6 +11,7 @@ from transformers.models.qwen3 import Qwen3ForCausalLM
 
 from medray.common.config import Config
 from medray.common.errors import ConfigError
+from medray.generation.chat import with_chat_template
 from medray.generation.directory import check_model_directory
 from medray.training.induction import set_induction_heads
 from medray.training.losses import token_nll_sum
@@ -48,7 +49,7 @@ def load_tokenizer(config: DecoderConfig, trained: Path) -> PreTrainedTokenizerB
     """The tokenizer of the decoder to pretrain: that of `path`, or the one in `trained`."""
     if config.path:
         trained = check_model_directory(Path(config.path).expanduser())
-    return AutoTokenizer.from_pretrained(trained)
+    return with_chat_template(AutoTokenizer.from_pretrained(trained))
 
 
 def build_decoder(
@@ -93,7 +94,7 @@ def load_decoder(directory: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     """
     check_model_directory(directory)
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    return model, AutoTokenizer.from_pretrained(directory)
+    return model, with_chat_template(AutoTokenizer.from_pretrained(directory))
 
 
 def add_lora(

@@ -1,12 +1,13 @@
 """Packed blocks, chats, losses, the copying start, adapters: against independent computations."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medray.common.errors import ConfigError, DataError
 from medray.common.records import Instruction, Message
@@ -14,7 +15,14 @@ from medray.corpus.blocks import write_blocks
 from medray.generation.chat import EOS_TOKEN
 from medray.training.chats import Packer, tokenise_chats, tokenise_rows
 from medray.training.export import merge_adapters, model_card
-from medray.training.language_model import LanguageModelLoss, LoraConfig, add_lora, build_decoder
+from medray.training.language_model import (
+    DecoderConfig,
+    LanguageModelLoss,
+    LoraConfig,
+    add_lora,
+    build_decoder,
+    load_tokenizer,
+)
 from medray.training.packed import IGNORE, PackedBlocks, Tokens
 
 # Four sequences, the loss on all tokens of the first two and on the tail of the others.
@@ -223,6 +231,25 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any) -> No
     messages = [Message(role="user", content="一"), Message(role="assistant", content="二")]
     with pytest.raises(DataError, match="this chat template rewrites earlier turns"):
         tokenise_chats([messages], tokenizer)
+
+
+def test_a_base_model_s_tokenizer_gets_a_plain_template(
+    model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = AutoTokenizer.from_pretrained(model_dir)
+    bare.chat_template = None
+    bare.save_pretrained(tmp_path)
+    tokenizer: Any = load_tokenizer(DecoderConfig(), tmp_path)
+    assert "has no chat template" in caplog.text
+    chat = [
+        Message(role="user", content="什么病"), Message(role="assistant", content="肺炎"),
+        Message(role="user", content="怎么治"), Message(role="assistant", content="休息"),
+    ]  # fmt: skip
+    (tokens,) = tokenise_chats([chat], tokenizer)
+    end = tokenizer.eos_token
+    assert tokenizer.decode(tokens.ids) == f"问：什么病\n答：肺炎{end}\n问：怎么治\n答：休息{end}"
+    learnt = [i for i, weight in zip(tokens.ids, tokens.weights, strict=True) if weight]
+    assert tokenizer.decode(learnt) == f"肺炎{end}休息{end}"
 
 
 def test_long_examples_are_left_out(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
