@@ -43,7 +43,7 @@ LEARNING_RATE = 1e-4
 
 
 def model(quick: bool) -> Qwen3ForCausalLM:
-    """25 M parameters and more, all of them seeded; 3 M for a first answer."""
+    """25 M parameters and more, all of them seeded; 2 M for a first answer."""
     torch.manual_seed(0)
     width, layers = (128, 4) if quick else (512, 6)
     return Qwen3ForCausalLM(
@@ -168,7 +168,7 @@ def main() -> int:
     """Prints the result line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=15)
-    parser.add_argument("--quick", action="store_true", help="3 M parameters, 5 turns")
+    parser.add_argument("--quick", action="store_true", help="2 M parameters, 5 turns")
     arguments = parser.parse_args()
     turns = 5 if arguments.quick else arguments.turns
     num_parameters = sum(p.numel() for p in model(arguments.quick).parameters())

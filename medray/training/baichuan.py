@@ -143,7 +143,7 @@ def convert_tokenizer(source: Path) -> Any:
     path = source / "tokenizer.model"
     if not path.is_file():
         raise CheckpointError(f"{source} has no tokenizer.model; copy the tokenizer files into it")
-    proto = sentencepiece_model_pb2.ModelProto()
+    proto = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
     proto.ParseFromString(path.read_bytes())
     tokenizer = LlamaTokenizer.from_pretrained(
         source,
