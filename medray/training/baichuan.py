@@ -71,7 +71,10 @@ def read_config(source: Path) -> dict[str, Any]:
     path = source / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{source} has no config.json; give the directory of the weights")
-    config = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no JSON ({error}); copy it again") from None
     names = config.get("architectures") or [config.get("model_type", "")]
     if not any(str(name).lower().startswith("baichuan") for name in names):
         raise CheckpointError(f"{path} is of {', '.join(names)}, no Baichuan; nothing to convert")
@@ -138,13 +141,17 @@ def llama_config(config: dict[str, Any]) -> LlamaConfig:
 
 def convert_tokenizer(source: Path) -> Any:
     """A fast tokenizer of the same pieces, with Baichuan 2's chats as its template."""
+    from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
 
     path = source / "tokenizer.model"
     if not path.is_file():
         raise CheckpointError(f"{source} has no tokenizer.model; copy the tokenizer files into it")
     proto = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
-    proto.ParseFromString(path.read_bytes())
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except DecodeError:
+        raise CheckpointError(f"{path} is no SentencePiece model; copy it again") from None
     tokenizer = LlamaTokenizer.from_pretrained(
         source,
         add_prefix_space=proto.normalizer_spec.add_dummy_prefix,

@@ -153,19 +153,26 @@ def initialise(module: nn.Module, config: OptimiserConfig, world_size: int) -> A
 
 
 def checkpoint_activations(module: nn.Module) -> None:
-    """Makes the transformers model inside `module` compute its layers again in the backward pass.
+    """Makes every transformers model inside `module`, a critic of its own too, compute its layers
+    again in the backward pass.
 
     Raises:
         ConfigError: if the architecture cannot.
     """
-    model = next(m for m in module.modules() if isinstance(m, PreTrainedModel))
-    if not model.supports_gradient_checkpointing:
-        raise ConfigError(
-            f"{type(model).__name__} cannot checkpoint activations; set activation_checkpointing "
-            "to false and lower micro_batch_size instead"
+    inner: set[nn.Module] = set()
+    for model in module.modules():
+        if not isinstance(model, PreTrainedModel) or model in inner:
+            continue
+        inner |= set(model.modules())
+        if not model.supports_gradient_checkpointing:
+            raise ConfigError(
+                f"{type(model).__name__} cannot checkpoint activations; set "
+                "activation_checkpointing to false and lower micro_batch_size instead"
+            )
+        # Not re-entrant: frozen word vectors give the first layer an input without gradient.
+        model.activation_checkpointing_enable(
+            activation_checkpointing_kwargs={"use_reentrant": False}
         )
-    # Not re-entrant: frozen word vectors give the first layer an input without gradient.
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
 
 def set_learning_rate(engine: Any, config: OptimiserConfig, step: int) -> None:

@@ -140,6 +140,10 @@ def test_what_cannot_be_converted(baichuan: Path, model_dir: Path, tmp_path: Pat
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         convert(tmp_path, target)
     (baichuan / "tokenizer.model").rename(baichuan / "other.model")
+    (baichuan / "tokenizer.model").write_bytes(b"version https://git-lfs")
+    with pytest.raises(CheckpointError, match="is no SentencePiece model"):
+        convert(baichuan, target)
+    (baichuan / "tokenizer.model").unlink()
     with pytest.raises(CheckpointError, match=r"no tokenizer\.model"):
         convert(baichuan, target)
     (baichuan / "other.model").rename(baichuan / "tokenizer.model")
@@ -148,6 +152,9 @@ def test_what_cannot_be_converted(baichuan: Path, model_dir: Path, tmp_path: Pat
     with pytest.raises(CheckpointError, match="ALiBi, which Llama lacks"):
         convert(baichuan, target)
     assert not target.exists() and not list(tmp_path.glob(".*"))
+    (baichuan / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"config\.json is no JSON"):
+        convert(baichuan, target)
     target.mkdir()
     (baichuan / "config.json").write_text(json.dumps(CONFIG | {"vocab_size": 340}))
     with pytest.raises(CheckpointError, match="is there already"):

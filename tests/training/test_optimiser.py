@@ -78,6 +78,12 @@ def test_checkpointed_activations_give_the_same_gradients() -> None:
     assert plain and all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
 
 
+def test_a_critic_of_its_own_is_checkpointed_too() -> None:
+    pair = torch.nn.ModuleList([Qwen3ForCausalLM(SHAPE), Qwen3ForCausalLM(SHAPE)])
+    checkpoint_activations(pair)
+    assert all(model.is_gradient_checkpointing for model in pair)
+
+
 def test_without_warmup_the_first_step_has_the_full_rate() -> None:
     assert OptimiserConfig(warmup_steps=0).schedule_at(0) == 1.0
 
