@@ -21,7 +21,7 @@ _ADMIN = "省|自治区|特别行政区|市|自治州|自治县|地区|县|区|�
 _PLACE = (
     "街道|大道|大街|社区|小区|花园|公寓|家园|家属院|家属楼|宿舍|大厦|广场|新村|新城|名城|名苑|名邸"
     "|胡同|开发区|工业园|"
-    "路|街|道|巷|弄|(?<![这那哪夜心])里|村|庄|屯|寨|苑|湾|府|城|坊|园|庭|居|邸|塘|营|沟|岭|坪|坝|组"
+    "路|街|道|巷|弄|(?<![这那哪夜心])里|村|庄|屯|寨|苑|湾|府|城|坊|园|(?<!家)庭|居|邸|塘|营|沟|岭|坪|坝|组"
 )
 # A unit may end in two signs of place: 大河坝村, 新城区.
 _LINK = rf"[{HAN}]{{1,9}}?(?:{_ADMIN}|{_PLACE}){{1,2}}"
@@ -46,7 +46,7 @@ LED_ADDRESS = re.compile(
     r"寄至|寄到|寄往|邮寄至|走访|系|是|住|从|回|为|在)\s?"
     rf"(?P<value>[{HAN}]{{1,10}}?(?:{_ADMIN}|{_PLACE})[{HAN}\dA-Za-z\-]{{0,40}}?)(?=[，,"
     rf"。；;、！（(\s]|"
-    rf"人[，,。]|收|就诊|赶来|独居|$)"
+    rf"人[，,。]|收|就诊|赶来|独居|邮编|电话|手机|联系|$)"
 )
 _FIRM = (
     "有限责任公司|有限公司|股份公司|公司|集团|厂|煤矿|矿务局|学院|大学|中学|小学|幼儿园|供电所|"
@@ -59,7 +59,7 @@ EMPLOYER = re.compile(
 )
 # A name that stands by itself: |云岭煤矿|, 发票抬头宏达物流公司，.
 FREE_EMPLOYER = re.compile(
-    rf"(?<![{HAN}])(?P<value>[{HAN}]{{2,12}}?(?P<firm>{_FIRM}))(?=[^{HAN}]|$|职工|员工|工人|退休|"
+    rf"(?<![{HAN}])(?P<value>[{HAN}]{{2,12}}?(?P<firm>{_FIRM}))(?=[^{HAN}]|$|职工|职员|干部|员工|工人|退休|"
     r"上[班课学]|工作|教师|学生|司机|会计|人事|确认|证明|出具|派遣|派[来往驻]|组织|开具|担保|同事|"
     r"食堂|车间|宿舍|门口|附近|负责人|单位体检|的(?:同事|领导|老板|员工|工人|同学|老师))"
 )
@@ -73,17 +73,18 @@ NO_EMPLOYER = re.compile(
 )
 _STATES = r"(?:[A-Z]{2}|Iowa|Texas|Ohio|Maine|Utah|California|Florida|New York|Illinois)"
 ADDRESS_EN = re.compile(
-    r"(?<![\w/.#-])\d{1,5}\s(?:[NSEW]\.?\s)?(?:[A-Z0-9][\w.'’]*\s){1,4}"
+    r"(?<![\w/.#-])\d{1,5}\s(?:[NSEW]\.?\s)?(?:(?:[A-Z][\w.'’]*|\d{1,3}(?:st|nd|rd|th))\s){1,4}"
     r"(?:Street|St\b|Avenue|Ave|Road|Rd|Boulevard|Blvd|Drive|Dr|Lane|Ln|Court|Ct|Way|Place|Pl|"
     r"Terrace|Circle|Highway|Hwy|Parkway|Square)\b\.?"
     r"(?:,?\s(?:Apt|Apartment|Suite|Ste|Unit|Room|#)\.?\s?#?\w{1,6})?"
-    rf"(?:,\s[A-Z][a-z]+(?:\s[A-Z][a-z]+){{0,2}}(?:,\s{_STATES}\b)?)?(?:\s\d{{5}}(?:-\d{{4}})?)?"
+    rf"(?:, [A-Z][a-z]+(?: [A-Z][a-z]+){{0,2}}(?:, {_STATES}\b)?)?(?: \d{{5}}(?:-\d{{4}})?)?"
 )
 TOWN_EN = re.compile(
     r"(?:\b[Ll]ives? in|\b[Ll]iving in|\b[Rr]esid(?:es|ing|ent) (?:in|of)|\b[Nn]ative of|"
     r"\b[Bb]orn in|\b[Mm]oved (?:to|from))\s"
     rf"(?P<value>[A-Z][a-z]+(?:\s[A-Z][a-z]+){{0,2}}(?:,\s{_STATES}\b)?)"
 )
+_LABEL_ITSELF = re.compile("家庭[住地]址|[住地]址|单位")
 _ADMIN_UNIT = re.compile(_ADMIN)
 _NO_PLACE = re.compile("[无否非]|[外本我该各全跨出]省|[外本我该各全跨出进]市|省[内外]|市[内外]")
 _DETAIL = re.compile(_NUMBER)
@@ -97,8 +98,12 @@ def find_addresses(text: str) -> Iterator[tuple[int, int]]:
             if pattern is not LABELLED_ADDRESS:
                 start = after_lead(text, start, match.start("firm"))
                 own = text[start : match.start("firm")]
+                if own.endswith(("程度", "学历", "文化")):
+                    continue
                 if len(own) < 2 or GENERIC.fullmatch(own) or NO_EMPLOYER.fullmatch(own):
                     continue
+            if pattern is LABELLED_ADDRESS and _LABEL_ITSELF.fullmatch(text[start:end]):
+                continue
             if not GENERIC.fullmatch(text[start:end]) and text[start:end] not in (
                 "不详",
                 "同上",

@@ -84,22 +84,25 @@ _FORMS: dict[str, str] = {
     rf"(?P<y>{_Y4})(?!\d)",
     "My": rf"(?<![A-Za-z])(?P<m>{_NAME})\.?,?\s(?:of )?(?P<y>{_Y4})(?!\d)",
     "Md": rf"(?<![A-Za-z])(?P<m>{_NAME})\.?\s(?P<d>{_D})(?:st|nd|rd|th)?"
-    r"(?:(?=\s\d?\d[:：]\d\d)|"
+    r"(?:(?=\s\d?\d[:：]\d\d)|(?=\s(?:0\d|1[0-8]|23)[0-5]\d\b)|"
     rf"(?!\d|,?\s?\d(?!\d?h\b)|[-/]\d){_DOSE})",
     "dM": rf"(?<![\d.,])(?P<d>{_D})(?:st|nd|rd|th)?(?:[ -]| of )(?P<m>{_NAME})(?![\w]|[-, "
     rf"]{{1,2}}\d)",
     # A bare 4/5 is a strength or a share; a word of time or a day past any scale makes it a date.
     "m/d": r"(?:(?<=[oO]n )|(?<=since )|(?<=from )|(?<=until )|(?<=dated )|(?<=by )|(?<=before )"
-    r"|(?<=ompared to )|(?<=ompared with )|(?<=omparison: )|(?<=alled )|(?<=eceived )"
+    r"|(?<=ompared to )|(?<=ompared with )|(?<=racing of )"
+    r"|(?<=LMP )|(?<=EDD )|(?<=EDC )|(?<=D1 = )|(?<=D1 )|(?<=omparison: )|(?<=alled )|(?<=eceived )"
     r"|(?i:dates?|DOB|born|birth|admitted|admission|discharged?|follow-?up|f/u|RTC|returns?|appt|appointment|arrives?|due|seen|clinic|filled|expires?|"
     r"visit(?!s)|surgery|procedure"
     r"|operation|[DT]:)[^\n.;\d]{0,12}?(?<![\d./\-])|(?i:signed)[^\n;\d]{0,40}?(?<![\d./\-])"
     r"|(?m:^)(?=\d{1,2}/\d{1,2}(?:[:,]| -| \d{4}\b| \d{1,2}:\d\d))"
-    r"|(?i:call|note|rounds?|consult|addendum)[ ,:-]{1,3})"
+    r"|(?i:call|note|rounds?|consult|addendum|encounter|board|round|WR|"
+    r"scheduled(?: for)?|faxed|obtained)[ ,:-]{1,3})"
     r"(?<![\d./\-])(?<!pgar )(?<!pgars )"
     rf"(?P<v>(?P<m>0?[1-9]|1[0-2])/(?P<d>{_D}))(?![\d/%])(?!\s?(?:systolic|diastolic|murmur|"
     rf"streng))"
-    r"|(?<![\d./\-（(，])(?<!pgar )(?<!pgars )(?<!PGAR )(?<=[ -~])"
+    # In Britain a part of a week is written 5/7.
+    r"|(?<![\d./\-（(，])(?<!pgar )(?<!pgars )(?<!PGAR )(?<=[ -~])(?<!x )(?<!or )(?<!\. )(?<!: )"
     r"(?P<m2>0?[1-9]|1[0-2])/(?P<d2>[79]|1[1346789]|2\d|31)(?=[ -~])"
     r"(?![\d/%)]|-\d{1,2}(?![\d/])|st\b|nd\b|rd\b|th\b)(?!\s?(?:of|nodes?|lymph|positive|cores?|mm|cm|murmur|systolic|quad|streng))",
 }  # fmt: skip
@@ -153,6 +156,8 @@ def find_dates(text: str) -> Iterator[tuple[int, int]]:
                 yield match.span("v") if match.groupdict().get("v") else match.span()
                 at = match.end() if form in ("ymd", "m/d") else len(text)
                 while following := _NEXT_DAY.match(text, at):
+                    if form == "m/d" and "/" not in following["v"]:
+                        break  # INR 2.4 on 3/4, 3.1 on 3/11
                     yield following.span("v")
                     at = following.end()
 

@@ -8,7 +8,7 @@ what stays must be more than a generic word (当地医院). Source: EVALUATION.m
 import re
 from collections.abc import Iterator
 
-from medray.privacy.lexicon import HAN
+from medray.privacy.lexicon import HAN, words
 from medray.privacy.place_leads import GENERIC, after_lead
 
 _SUFFIX = (
@@ -146,11 +146,15 @@ _GENERIC_EN = frozenset(
 def find_hospitals(text: str) -> Iterator[tuple[int, int]]:
     """Yields (start, end) of institutions of care that are named, not just 当地医院."""
     for pattern in (HOSPITAL, SHORT_HOSPITAL):
-        for match in pattern.finditer(text):
+        at = 0
+        while match := pattern.search(text, at):
             start = after_lead(text, match.start(), match.start("suffix"))
             proper = SUFFIX.sub("", text[start : match.end("value")])
-            if len(proper) >= 2 and not GENERIC.fullmatch(proper):
-                yield start, match.end()
+            if len(proper) < 2 or GENERIC.fullmatch(proper) or _is_heading(text, proper, match):
+                at = match.end("value")  # 上级医院（同德医院）
+            else:
+                at = match.end()
+                yield start, at
     for match in HOSPITAL_EN.finditer(text):
         start, end = match.span("value")
         tokens = list(re.finditer(r"\S+", text[start:end]))
@@ -162,3 +166,12 @@ def find_hospitals(text: str) -> Iterator[tuple[int, int]]:
             if t.group().lower() not in ("the", "a", "at", "from", "to", "in", "our")
         )
         yield start + lead.start(), end
+
+
+def _is_heading(text: str, proper: str, match: re.Match[str]) -> bool:
+    """Whether a word before 医院 says what was done there, and its name follows: 植入医院：同德."""
+    if len(proper) != 2:
+        return False
+    end = match.end("value")
+    following = HOSPITAL.match(text, end)
+    return following is not None or (proper in words() and text[end : end + 1] in (":", "："))

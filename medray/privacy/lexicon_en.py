@@ -54,7 +54,7 @@ Those There Then When Where What Which Who How Why If And Or But Not No Yes On I
 With Of As After Before During Since Until Upon Started Given Seen Noted Triage Ref Fr Drains
 Referral Transfer Intake Handoff Pager Ext Passenger Driver
 Called Pt Bystander Visitor We Contact Comparison Registration Claim
-Copay Receipt Telephone Midwife
+Copay Receipt Telephone Midwife Paged Accepting Receiving Sending Onc Roomed Author Cosigned
 """
 NO_NAMES_EN = frozenset(_WORDS.split())
 

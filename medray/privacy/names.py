@@ -64,7 +64,8 @@ def _candidates(text: str) -> Iterator[Name]:
         if value and _is_labelled_name(value.group(), match.lastgroup == "staff"):
             yield Name(*value.span(), match.lastgroup == "staff", 9)
     for match in cues.DOTTED.finditer(text):
-        yield _dotted(text, *match.span())
+        if not cues.TITLE_OF_TEXT.search(match.group()):
+            yield _dotted(text, *match.span())
     for match in cues.BEFORE.finditer(text):
         kind = match.lastgroup or "start"
         if kind != "start":
@@ -135,6 +136,8 @@ def _from(text: str, start: int, before: float, is_staff: bool) -> Iterator[Name
         end = start + surname + given
         after, is_title = _after(text, end)
         weight = before + after + _shape(text, start, start + surname, end, after)
+        if before < 2.5 and cues.AFTER_SCALE.match(text, end):
+            weight = -9.0
         if before <= 1:
             weight += _likeness(text[start : start + surname], text[start + surname : end])
         if weight >= THRESHOLD and (best is None or weight > best.weight):
@@ -152,8 +155,19 @@ def _from(text: str, start: int, before: float, is_staff: bool) -> Iterator[Name
 
 def _likeness(surname: str, given: str) -> float:
     """What the characters say by themselves, where nothing else says much."""
-    most = 0.0 if surname in FUNCTION_WORDS else 2.0  # 于青年
+    most = 2.0 if surname not in FUNCTION_WORDS or _speaks(surname, given) else 0.0  # 于青年
     return min(most, max(-2.0, 0.3 * (name_log_odds(surname, given) - 2)))
+
+
+def _speaks(surname: str, given: str) -> bool:
+    """Whether a given name says by itself that it is one, also behind those function words that
+    are surnames of many: 于可馨."""
+    is_name = is_given_pair(given) or name_log_odds("", given) > GIVEN_ODDS
+    return surname in "于向常曾" and given not in words() and is_name
+
+
+GIVEN_ODDS = 5.0
+"""Nats. Source: not given; 可馨 has 8.3, 外展 1.9."""
 
 
 def _until(text: str, end: int, is_staff: bool, after: float = 2.5) -> Iterator[Name]:
@@ -208,7 +222,9 @@ def _shape(text: str, start: int, given_at: int, end: int, after: float) -> floa
         return -9
     if not NOT_IN_NAMES.isdisjoint(given) or cues.TITLE_ITSELF.match(text, given_at):
         return -9
-    if (len(given) == 2 and cues.KIN.fullmatch(given)) or text[start:end] == "孙子":
+    if (len(given) == 2 and cues.KIN.fullmatch(given)) or (
+        text[start : start + 2] == "孙子" and not is_given_pair(given)
+    ):
         return -9
     if DRUG_STEM.search(text, start, end + 2):
         return -9
@@ -252,6 +268,12 @@ def _shape(text: str, start: int, given_at: int, end: int, after: float) -> floa
         weight += 0.75  # alone in a cell
     elif cues.LINE_START.search(text, max(0, start - 3), start) and cues.LINE_END.match(text, end):
         weight += 0.5  # a signature
+    elif (
+        len(given) == 2 == usual
+        and cues.STOP.search(text, max(0, start - 3), start)
+        and cues.LINE_END.match(text, end)
+    ):
+        weight += 1.0  # one behind the last sentence
     if given_at - start == 2:
         weight += 0.5
     elif text[start] in LOOSE_SURNAMES:
@@ -259,7 +281,9 @@ def _shape(text: str, start: int, given_at: int, end: int, after: float) -> floa
         weight -= 0.25 if usual == 2 else 0.5
         weight -= (0.3 if after == 2 else 0.6) * (given in words())
         if text[start] in FUNCTION_WORDS:
-            weight -= (0.5 if after >= 1 else 1.5) + 1.5 * (given in words())
+            weight -= (0.5 if after >= 1 else 1.5) * (not _speaks(text[start], given)) + 1.5 * (
+                given in words()
+            )
             if (
                 given[-1] in cues.PLACES
                 or given[0] in "一二三四五六七八九十两几数半"

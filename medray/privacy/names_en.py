@@ -56,17 +56,18 @@ _STAFF_LABEL = (
     r"dictated by|transcribed by|signed by|electronically signed by|reviewed by|seen by|pcp|"
     r"primary care physician|physician|provider|resident|"
     r"anesthesiologist|anesthetist|radiologist|pathologist|interpreted by|read by|author|nurse|"
-    r"therapist|cardiologist|performed by|cosigned by|requested by|ordered by|verified by|examiner)"
+    r"therapist|presenter|discussant|operator|fellow|scrub(?: nurse| tech)?|circulator|"
+    r"cardiologist|performed by|cosigned by|requested by|ordered by|verified by|examiner)"
 )
 _KIN = (
-    r"\b(?i:wife|husband|spouse|son|daughter|brother|sister|mother|father|partner|friend|niece|"
+    r"\b(?i:wife|dtr|gf|bf|husband|spouse|son|daughter|brother|sister|mother|father|partner|friend|niece|"
     r"nephew|aunt|uncle|grandson|"
     r"granddaughter|grandmother|grandfather|neighbor|roommate|girlfriend|boyfriend|fianc[eé]e?|"
     r"caregiver|guardian|cousin|"
     r"interpreter|stepfather|stepmother|witness|counsel[l]?or|chaplain|dietitian|pharmacist|"
     r"passenger|driver|pedestrian|bystander|case manager|social worker|landlord|coworker|aide|"
     r"sitter|midwife|fob|officer|mom|dad|grandma|grandpa|proband|hcp|"
-    r"poa|proxy|contact|family|parents?|staff|teacher),?\s(?:named\s|is\s|[(])?"
+    r"poa|proxy|kin|contact|family|parents?|staff|teacher),?\s(?:named\s|is\s|[(])?"
 )
 _VERB = (
     r"\b(?:I (?:saw|met|examined|evaluated)|[Ss]poke (?:with|to)|[Dd]iscussed with|[Cc]ontacted|"
@@ -77,6 +78,7 @@ _VERB = (
     r"[Ss]igned electronically by|[Ss]igned,?|[Tt]eacher|[Cc]aller|[Aa]ttn:?|"
     r"[Uu]nder(?= [A-Z][a-z]+,? [A-Z])|"
     r"[Pp]t(?= [A-Z][a-z]+,? [A-Z][a-z])|[Bb]rought (?:in )?by|"
+    r"(?<![A-Za-z] )(?:RN|MD|NP|PA)(?= [A-Z][a-z]+,? [A-Z])|"
     r"[Ii]nformed|[Ee]mailed|[Tt]exted|[Mm]et with|[Ll]ives with|"
     r"[Tt]hank you for (?:referring|asking me to see))\s"
 )
@@ -98,6 +100,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], bool | None], ...] = (
     (re.compile(rf"{_PERSON_LABEL}(?:{_TITLE})?(?P<name>{_NAME}|{_NAME_UPPER})"), False),
     (re.compile(rf"{_STAFF_LABEL} ?(?:[:=]|\b) *(?:{_TITLE})?(?P<name>{_NAME})"), True),
     (re.compile(rf"{_STAFF_LABEL} ?[:=] *(?:{_TITLE})?(?P<name>{_NAME_UPPER})"), True),
+    (re.compile(rf"\b(?:MD|DO|RN|NP|PA|PharmD): (?P<name>{_NAME})"), True),
     (_AFTER_KIN, False),
     (_AFTER_VERB, False),
     (_BEFORE_SIGN, False),

@@ -18,7 +18,7 @@ _WORD = (
 )
 _PAIR = re.compile(
     rf"(?<![\w'’.-])(?={_WORD}(?:,? ))(?P<first>{_WORD})(?P<comma>,)?(?: [A-Z]\.)? "
-    rf"(?P<last>{_WORD})(?: [A-Z]\.)?(?![\w-]|['’][a-z]{{2}}| \d)"
+    rf"(?P<last>{_WORD})(?: [A-Z]\.)?(?![\w-]|['’][a-z]{{2}})"
 )
 _BEFORE = re.compile(
     r"(?:\b(?:by|from|with|per|saw|cc:|call|called|paged|hand-?off to|signed,?|patient|pt|name)|"
@@ -53,6 +53,8 @@ def _is_name(text: str, match: re.Match[str]) -> bool:
         return False
     given, surname = (last, first) if match["comma"] else (first, last)
     given, surname = _plain(given), _plain(surname)
+    if text[match.end() : match.end() + 2].strip().isdigit():  # Grade Two 2, unless both are names
+        return given in given_names() and surname in surnames()
     if match["comma"]:  # Boston, Mary: a list of anything, unless both are names
         if given in given_names():
             return True

@@ -37,7 +37,7 @@ _CLASSES: list[tuple[re.Pattern[str], CellClass]] = [
     (re.compile(pattern), label) for label, pattern in _HEADINGS.items()
 ]
 _OTHER = re.compile(
-    "性别|诊断|科[室别]|备注|序号|药名|药品|剂量|频次|用法|结果|项目|单位|医嘱内容|手术间|台次|"
+    "性别|关系|诊断|科[室别]|备注|序号|药名|药品|剂量|频次|用法|结果|项目|单位|医嘱内容|手术间|台次|"
     "(?i:sex|diagnosis|dx|dose|route|freq|(?:med|drug|test|item)[ _]name|result|unit)"
 )
 _OF_RESULTS = frozenset({"结果", "项目", "参考范围", "参考区间", "参考值"})
