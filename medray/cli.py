@@ -115,7 +115,9 @@ def build_parser() -> argparse.ArgumentParser:
     ratings.add_argument("--out", type=Path, default=Path("rated"), help="a directory (rated)")
     ratings.set_defaults(command=do.import_ratings)
 
-    convert = commands.add_parser("convert", help="Baichuan's weights as Llama's")
+    convert = commands.add_parser(
+        "convert", help="Baichuan's weights as Llama's; --bin: pickles as safetensors"
+    )
     convert.add_argument("source", type=Path, help="the directory as it is published")
     convert.add_argument("target", type=Path, help="a directory that is not there yet")
     convert.add_argument("--bin", action="store_true", help="read pickles (pytorch_model*.bin)")

@@ -136,9 +136,13 @@ def import_ratings(args: argparse.Namespace) -> int:
 
 def convert_model(args: argparse.Namespace) -> int:
     """Converts a directory of weights."""
-    from medray.training.baichuan import convert
+    from medray.training.baichuan import convert, is_baichuan
+    from medray.training.weights import convert_pickles
 
-    convert(args.source, args.target, allow_bin=args.bin)
+    if args.bin and not is_baichuan(args.source):
+        convert_pickles(args.source, args.target)
+    else:
+        convert(args.source, args.target, allow_bin=args.bin)
     _say(f"{args.target}\n")
     return 0
 

@@ -27,6 +27,7 @@ from medray.common.manifest import (
     stored_manifest,
 )
 from medray.common.storage import Storage
+from medray.generation.directory import TRUST
 from medray.project import find_profile, jobs_directory
 
 logger = logging.getLogger("medray")
@@ -234,6 +235,8 @@ def run_job(run: Callable[[Job], Any], steps: tuple[str, ...], argv: list[str]) 
             return 0
         check_disk(job)
         started = time.monotonic()
+        if job.profile.trust_remote_code:
+            os.environ[TRUST] = "1"
         join_ray(job.profile.ray)
         try:
             run(job)
@@ -294,6 +297,8 @@ def join_ray(config: Any) -> None:
     address = config.address or os.environ.get("RAY_ADDRESS")
     _check_listens(address or "")
     options: dict[str, Any] = {"log_to_driver": config.log_to_driver, "logging_level": "warning"}
+    if TRUST in os.environ:  # a cluster's workers do not inherit this process' environment
+        options["runtime_env"] = {"env_vars": {TRUST: os.environ[TRUST]}}
     if not address:
         # A process more at the start of each stage, which on one machine has nothing to watch.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")

@@ -42,6 +42,8 @@ class Profile(Config):
     below storage.root or storage.cache; empty: the sample hospital. Set by --data."""
     min_free_disk_gb: float = Field(2.0, ge=0)
     """Free space that a job asks for before it starts."""
+    trust_remote_code: bool = False
+    """Run Python code that a model directory brings (auto_map in config.json). Read it first."""
     ray: RayConfig = RayConfig()
     workers: WorkersConfig
     sample: SampleConfig

@@ -1,12 +1,24 @@
-"""Hugging Face model directories. In: a path. Out: the same path, or what it lacks."""
+"""Hugging Face model directories. In: a path. Out: the same path, or what it lacks.
 
+Weights are read from safetensors only, since a pickle may run code as it is read; and a model that
+brings Python code of its own is refused unless the profile trusts it.
+"""
+
+import json
+import logging
+import os
 from pathlib import Path
+from typing import Any
 
 from medray.common.errors import CheckpointError
 
+logger = logging.getLogger(__name__)
+TRUST = "MEDRAY_TRUST_REMOTE_CODE"
+"""Environment variable that the jobs set, in all workers, from the profile's trust_remote_code."""
+
 
 def check_model_directory(directory: Path) -> Path:
-    """Returns `directory` if it holds a config, weights and a tokenizer.
+    """Returns `directory` if it holds a config, weights and a tokenizer that may be loaded.
 
     Raises:
         CheckpointError: naming what is missing and how to mend it.
@@ -15,12 +27,54 @@ def check_model_directory(directory: Path) -> Path:
         raise CheckpointError(f"no model directory at {directory}; check the path")
     if not (directory / "config.json").is_file():
         raise CheckpointError(f"{directory} has no config.json; it is not a Hugging Face directory")
-    if not any(directory.glob("*.safetensors")) and not any(directory.glob("*.bin")):
-        raise CheckpointError(f"{directory} has no weights (*.safetensors or *.bin)")
+    if not any(directory.glob("*.safetensors")):
+        if any(directory.glob("*.bin")):
+            raise CheckpointError(
+                f"{directory} has pickled weights (*.bin) only, which may run code as they are "
+                "read; take the safetensors of the same model, or make them with "
+                "`medray convert --bin`"
+            )
+        raise CheckpointError(f"{directory} has no weights (*.safetensors)")
     names = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.txt")
     if not any((directory / name).is_file() for name in names[:2] + names[3:]):
         raise CheckpointError(
             f"{directory} has no tokenizer (one of {', '.join(names)}); copy the tokenizer files "
             "of the same model into it"
         )
+    _check_code(directory)
     return directory
+
+
+def load_options() -> dict[str, Any]:
+    """What every `from_pretrained` of a checked directory is given."""
+    return {"trust_remote_code": trusts_remote_code()}
+
+
+def trusts_remote_code() -> bool:
+    """Whether the profile lets models run code of their own."""
+    return os.environ.get(TRUST) == "1"
+
+
+def _check_code(directory: Path) -> None:
+    """Raises CheckpointError if the model needs code of its own that is not trusted; warns if it is
+    trusted."""
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(
+            f"{directory}/config.json is no JSON ({error}); copy it again"
+        ) from None
+    if not config.get("auto_map"):
+        return
+    if trusts_remote_code():
+        logger.warning("%s runs Python code of its own (trust_remote_code)", directory)
+        return
+    from transformers import CONFIG_MAPPING
+
+    if config.get("model_type") in CONFIG_MAPPING:
+        return  # transformers has an implementation of it
+    raise CheckpointError(
+        f"{directory} brings Python code of its own ({', '.join(sorted(config['auto_map']))}); "
+        "read it and set trust_remote_code to true in the profile, or, for Baichuan, turn it into "
+        "a Llama with `medray convert`"
+    )

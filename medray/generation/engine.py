@@ -23,7 +23,7 @@ from transformers import (
 
 from medray.common.config import Config
 from medray.generation.chat import with_chat_template
-from medray.generation.directory import check_model_directory
+from medray.generation.directory import check_model_directory, load_options
 from medray.generation.prompts import Numbered, citable_texts
 from medray.generation.quoting import GuidedQuotes
 
@@ -64,9 +64,11 @@ class HFEngine:
         directory = check_model_directory(Path(model_dir))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model: Any = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=torch.bfloat16 if device == "cuda" else torch.float32
+            directory,
+            dtype=torch.bfloat16 if device == "cuda" else torch.float32,
+            **load_options(),
         )
-        tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left", **load_options())
         with_chat_template(tokenizer)
         self._set(model.to(torch.device(device)).eval(), tokenizer, batch_size)
 

@@ -8,22 +8,23 @@ Source: Baichuan 2 (Yang et al. 2023), 2.1, 2.3; modeling_baichuan.py as publish
 """
 
 import json
-import logging
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaTokenizer
 
 from medray.common.errors import CheckpointError
+from medray.training.weights import (
+    check_new,
+    find_shards,
+    new_partial,
+    read_shard,
+    write_shards,
+)
 
-logger = logging.getLogger(__name__)
 PACKED = ".self_attn.W_pack.weight"
 HEAD = "lm_head.weight"
 USER, ASSISTANT = 195, 196
@@ -41,24 +42,13 @@ def convert(source: Path, target: Path, *, allow_bin: bool = False) -> None:
     """
     config = read_config(source)
     shards = find_shards(source, allow_bin)
-    if target.exists():
-        raise CheckpointError(f"{target} is there already; give another directory or remove it")
+    check_new(target)
     tokenizer = convert_tokenizer(source)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    index: dict[str, str] = {}
-    size = 0
-    for number, shard in enumerate(shards, 1):
-        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        tensors = dict(convert_tensors(read_shard(shard), normalised="z_loss_weight" in config))
-        save_file(tensors, partial / name, metadata={"format": "pt"})
-        index |= dict.fromkeys(tensors, name)
-        size += sum(tensor.nbytes for tensor in tensors.values())
-        logger.info("%s: %d tensors", shard.name, len(tensors))
-    content = {"metadata": {"total_size": size}, "weight_map": index}
-    text = json.dumps(content, indent=1)
-    (partial / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+    partial = new_partial(target)
+    normalised = "z_loss_weight" in config
+    write_shards(
+        shards, partial, lambda shard: convert_tensors(read_shard(shard), normalised=normalised)
+    )
     llama_config(config).save_pretrained(partial)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     GenerationConfig(**ends).save_pretrained(partial)
@@ -66,18 +56,19 @@ def convert(source: Path, target: Path, *, allow_bin: bool = False) -> None:
     partial.rename(target)
 
 
+def is_baichuan(source: Path) -> bool:
+    """Whether config.json names a Baichuan."""
+    config = _config(source)
+    return any(str(name).lower().startswith("baichuan") for name in _names(config))
+
+
 def read_config(source: Path) -> dict[str, Any]:
     """config.json of a Baichuan directory with rotary positions."""
     path = source / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{source} has no config.json; give the directory of the weights")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is no JSON ({error}); copy it again") from None
-    names = config.get("architectures") or [config.get("model_type", "")]
-    if not any(str(name).lower().startswith("baichuan") for name in names):
-        raise CheckpointError(f"{path} is of {', '.join(names)}, no Baichuan; nothing to convert")
+    config = _config(source)
+    if not is_baichuan(source):
+        names = ", ".join(_names(config))
+        raise CheckpointError(f"{path} is of {names}, no Baichuan; nothing to convert")
     if "max_position_embeddings" not in config:
         raise CheckpointError(
             f"{path} has no max_position_embeddings: a 13 B model with ALiBi, which Llama lacks; "
@@ -86,29 +77,18 @@ def read_config(source: Path) -> dict[str, Any]:
     return config
 
 
-def find_shards(source: Path, allow_bin: bool) -> list[Path]:
-    """Files of weights."""
-    if shards := sorted(source.glob("*.safetensors")):
-        return shards
-    shards = sorted(source.glob("pytorch_model*.bin"))
-    if not shards:
-        raise CheckpointError(f"{source} holds no weights (*.safetensors or pytorch_model*.bin)")
-    if not allow_bin:
-        raise CheckpointError(
-            f"{source} holds weights as pickles only ({shards[0].name}, ...); if you trust where "
-            "they come from, say --bin"
-        )
-    return shards
+def _config(source: Path) -> dict[str, Any]:
+    path = source / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{source} has no config.json; give the directory of the weights")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no JSON ({error}); copy it again") from None
 
 
-def read_shard(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of one file."""
-    if path.suffix == ".bin":
-        yield from torch.load(path, map_location="cpu", weights_only=True, mmap=True).items()
-        return
-    with safe_open(path, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 - no mapping
-            yield name, file.get_tensor(name)
+def _names(config: dict[str, Any]) -> list[str]:
+    return config.get("architectures") or [config.get("model_type", "")]
 
 
 def convert_tensors(

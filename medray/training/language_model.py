@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.models.qwen3 import Qwen3ForCausalLM
 
 from medray.common.config import Config
-from medray.common.errors import ConfigError
+from medray.common.errors import CheckpointError, ConfigError
 from medray.generation.chat import with_chat_template
-from medray.generation.directory import check_model_directory
+from medray.generation.directory import check_model_directory, load_options
 from medray.training.induction import set_induction_heads
 from medray.training.losses import token_nll_sum
 from medray.training.packed import IGNORE, PackedBlocks
@@ -49,7 +49,7 @@ def load_tokenizer(config: DecoderConfig, trained: Path) -> PreTrainedTokenizerB
     """The tokenizer of the decoder to pretrain: that of `path`, or the one in `trained`."""
     if config.path:
         trained = check_model_directory(Path(config.path).expanduser())
-    return with_chat_template(AutoTokenizer.from_pretrained(trained))
+    return with_chat_template(AutoTokenizer.from_pretrained(trained, **load_options()))
 
 
 def build_decoder(
@@ -90,11 +90,41 @@ def load_decoder(directory: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     """Loads a Hugging Face directory in fp32 (DeepSpeed casts it where asked to).
 
     Raises:
-        CheckpointError: if the directory lacks a config, weights or a tokenizer.
+        CheckpointError: if the directory lacks a config, weights or a tokenizer, or the tokenizer
+        is of another model.
     """
     check_model_directory(directory)
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    return model, with_chat_template(AutoTokenizer.from_pretrained(directory))
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, **load_options())
+    tokenizer = AutoTokenizer.from_pretrained(directory, **load_options())
+    check_vocabulary(model, tokenizer, directory)
+    return model, with_chat_template(tokenizer)
+
+
+def check_vocabulary(model: Any, tokenizer: Any, directory: Path) -> None:
+    """Raises CheckpointError if the tokenizer has tokens that the model has no vector for."""
+    num_rows = model.get_input_embeddings().num_embeddings
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= num_rows:
+        raise CheckpointError(
+            f"the tokenizer in {directory} has token {highest}, the model {num_rows} rows of word "
+            "vectors; copy the tokenizer files of the same model into it"
+        )
+
+
+def check_length(model: Any, num_tokens: int, setting: str) -> None:
+    """Raises ConfigError if sequences of `num_tokens` are longer than the model has positions for.
+    Models without such a limit (ALiBi) take any.
+
+    Args:
+        setting: what gave the length, for the message.
+    """
+    config = model.config
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and num_tokens > limit:
+        raise ConfigError(
+            f"{setting} gives sequences of {num_tokens} tokens, but the model reads {limit} at "
+            f"most; lower {setting} or take a model with a longer context"
+        )
 
 
 def add_lora(

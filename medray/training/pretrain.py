@@ -9,22 +9,27 @@ Source: [EMR-LLM 1.2, 2.2]; Instruction Pre-Training (Cheng et al. 2024); prompt
 (Huerta-Enochian and Ko 2024).
 """
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
 from medray.common.manifest import Artefact
 from medray.common.records import Instruction
 from medray.common.rows import read_rows
-from medray.common.storage import Storage
+from medray.training.alone import reader_of
 from medray.training.chats import Packer
 from medray.training.forgetting import write_forgetting
-from medray.training.language_model import DecoderConfig, build_decoder, load_tokenizer
+from medray.training.language_model import (
+    DecoderConfig,
+    build_decoder,
+    check_length,
+    load_tokenizer,
+)
 from medray.training.optimiser import OptimiserConfig
 from medray.training.packed import PackedBlocks
 from medray.training.supervised import headline, train_language_model
-from medray.training.trainer import WorkersConfig, fit
+from medray.training.trainer import Inputs, WorkersConfig, fit
 
 
 class PretrainConfig(OptimiserConfig):
@@ -46,42 +51,34 @@ def pretrain(
     artefact: Artefact,
 ) -> None:
     """Trains; the model comes to `artefact`. The pairs are the (step, key) of artefacts."""
-    arguments = {
-        "config": config,
-        "decoder": decoder,
-        "workers": workers,
-        "storage": artefact.storage.config,
-        "corpus": corpus,
-        "instructions": instructions,
-    }
-    rows = fit(_train, arguments, workers, artefact)
+    train = partial(_train, decoder)
+    rows = fit(train, config, workers, artefact, corpus=corpus, instructions=instructions)
     artefact.metrics |= headline(rows) | write_forgetting(rows, artefact.dir)
 
 
-def _train(arguments: dict[str, Any]) -> None:
-    config: PretrainConfig = arguments["config"]
-    storage = Storage(arguments["storage"])
-    corpus = storage.fetch(*arguments["corpus"])
-    decoder: DecoderConfig = arguments["decoder"]
+def _train(decoder: DecoderConfig, inputs: Inputs[PretrainConfig]) -> None:
+    config, corpus = inputs.config, inputs.fetch("corpus")
     tokenizer = load_tokenizer(decoder, corpus / "tokenizer")
     train = PackedBlocks.open(corpus / "blocks", "train")
     if config.with_instructions:
-        directory = storage.fetch(*arguments["instructions"]) / "sft"
+        directory = inputs.fetch("instructions") / "sft"
         rows = (row for row in read_rows(directory, Instruction) if row.split == "train")
-        read = Packer(tokenizer, train.block_tokens).pack(rows, "train")
-        train = train.join(read.whole(config.answer_weight))
+        chats = Packer(tokenizer, train.block_tokens).pack(rows, "train")
+        train = train.join(chats.whole(config.answer_weight))
     model = build_decoder(decoder, tokenizer, train, config.seed)
+    check_length(model, train.block_tokens, "corpus.block_tokens")
+    read = reader_of(model)
+    heldout = read_heldout(corpus / "blocks")
     train_language_model(
         "pretrain",
+        inputs,
+        config,
         model,
         tokenizer,
-        train,
-        read_heldout(corpus / "blocks"),
-        config,
-        arguments["workers"],
+        read(train),
+        {source: read(blocks) for source, blocks in heldout.items()},
         config.seed,
         {"title": "Pretrained decoder", "base": decoder.path or "new, Qwen3"},
-        arguments["progress"],
         aside=GENERAL,
     )
 

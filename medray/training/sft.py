@@ -6,22 +6,21 @@ Source: [EMR-LLM 1.3], [ClinicalGPT 2.2, 3.1].
 """
 
 from functools import reduce
-from typing import Any
 
 from pydantic import Field, model_validator
 
 from medray.common.manifest import Artefact
 from medray.common.records import Instruction
 from medray.common.rows import read_rows
-from medray.common.storage import Storage
+from medray.training.alone import reader_of
 from medray.training.chats import Packer, Reduction
 from medray.training.curriculum import CurriculumConfig, StagedSampler, rows_of_stage
 from medray.training.forgetting import write_forgetting
-from medray.training.language_model import LoraConfig, add_lora, load_decoder
+from medray.training.language_model import LoraConfig, add_lora, check_length, load_decoder
 from medray.training.optimiser import OptimiserConfig
 from medray.training.packed import PackedBlocks
 from medray.training.supervised import headline, train_language_model
-from medray.training.trainer import WorkersConfig, fit
+from medray.training.trainer import Inputs, WorkersConfig, fit
 
 
 class SftConfig(OptimiserConfig):
@@ -64,38 +63,31 @@ def fine_tune(
     artefact: Artefact,
 ) -> None:
     """Trains; the model comes to `artefact`. The pairs are the (step, key) of artefacts."""
-    arguments = {
-        "config": config,
-        "workers": workers,
-        "storage": artefact.storage.config,
-        "base": base,
-        "instructions": instructions,
-    }
-    rows = fit(_train, arguments, workers, artefact)
+    rows = fit(_train, config, workers, artefact, base=base, instructions=instructions)
     artefact.metrics |= headline(rows) | write_forgetting(rows, artefact.dir)
 
 
-def _train(arguments: dict[str, Any]) -> None:
-    config: SftConfig = arguments["config"]
-    storage = Storage(arguments["storage"])
-    base = storage.fetch(*arguments["base"])
-    model, tokenizer = load_decoder(base / "model")
+def _train(inputs: Inputs[SftConfig]) -> None:
+    config = inputs.config
+    model, tokenizer = load_decoder(inputs.fetch("base") / "model")
+    check_length(model, config.block_tokens, "sft.block_tokens")
     if config.lora is not None:
         model = add_lora(model, config.lora, config.seed)
-    directory = storage.fetch(*arguments["instructions"]) / "sft"
+    directory = inputs.fetch("instructions") / "sft"
     rows = list(read_rows(directory, Instruction))
     train = [row for row in rows if row.split == "train"][: config.max_rows]
     heldout = [row for row in rows if row.split == "dev"][: config.num_heldout]
     packer = Packer(tokenizer, config.block_tokens, config.reduction)
+    read = reader_of(model)
     sampler, milestones = None, {}
     if config.curriculum is None:
-        blocks = packer.pack(train, "train")
+        blocks = read(packer.pack(train, "train"))
     else:
         stages = config.curriculum.all_stages
         packed = [packer.pack(rows_of_stage(stage, train), stage.name) for stage in stages]
-        blocks = reduce(PackedBlocks.join, packed)
+        blocks = read(reduce(PackedBlocks.join, packed))
         sampler = StagedSampler(
-            [len(part) for part in packed],
+            [len(read(part)) for part in packed],
             [stage.epochs for stage in stages],
             config.batch_size,
             config.seed,
@@ -105,15 +97,14 @@ def _train(arguments: dict[str, Any]) -> None:
         config = config.model_copy(update={"total_steps": sampler.total_steps})
     train_language_model(
         "sft",
+        inputs,
+        config,
         model,
         tokenizer,
         blocks,
-        packer.pack_by_task(heldout, "held-out"),
-        config,
-        arguments["workers"],
+        {task: read(part) for task, part in packer.pack_by_task(heldout, "held-out").items()},
         config.seed,
-        {"title": "Fine-tuned decoder", "base": f"{arguments['base'][0]}/{arguments['base'][1]}"},
-        arguments["progress"],
+        {"title": "Fine-tuned decoder", "base": inputs.name("base")},
         sampler,
         milestones,
     )

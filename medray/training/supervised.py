@@ -16,27 +16,26 @@ import torch
 import torch.distributed as dist
 from transformers import PreTrainedTokenizerBase
 
+from medray.training.alone import Blocks
 from medray.training.export import export_model
 from medray.training.forgetting import BY
 from medray.training.language_model import LanguageModelLoss
-from medray.training.loop import Stage, run_stage
+from medray.training.loop import Stage
 from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
-from medray.training.packed import PackedBlocks
 from medray.training.sampler import IndexSampler, seed_of
-from medray.training.trainer import WorkersConfig
+from medray.training.trainer import Inputs
 
 
 def train_language_model(
     name: str,
+    inputs: Inputs[Any],
+    config: OptimiserConfig,
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    train: PackedBlocks,
-    heldout: Mapping[str, PackedBlocks],
-    config: OptimiserConfig,
-    workers: WorkersConfig,
+    train: Blocks,
+    heldout: Mapping[str, Blocks],
     seed: int,
     card: dict[str, str],
-    progress: Any,
     sampler: IndexSampler | None = None,
     milestones: Mapping[int, str] | None = None,
     aside: str = "",
@@ -44,6 +43,7 @@ def train_language_model(
     """The body of a worker: builds the stage and runs it.
 
     Args:
+        config: the optimiser's settings; those of `inputs`, but for a number of steps known late.
         model: may wear LoRA.
         heldout: held-out blocks by what they are of (source, task); `loss` is over all of them but
             those named `aside`.
@@ -85,7 +85,7 @@ def train_language_model(
         return figures
 
     @torch.no_grad()
-    def held_out_sums(blocks: PackedBlocks) -> tuple[float, float]:
+    def held_out_sums(blocks: Blocks) -> tuple[float, float]:
         """(loss, weight of its tokens), each summed over `blocks`."""
         total = torch.zeros(2)
         for micro in chunks(range(rank, len(blocks), world_size), config.micro_batch_size):
@@ -107,12 +107,7 @@ def train_language_model(
         partial_state=is_lora,
         milestones=milestones or {},
     )
-    run_stage(
-        stage,
-        checkpoint_steps=workers.checkpoint_steps,
-        log_steps=workers.log_steps,
-        progress=progress,
-    )
+    inputs.run(stage)
 
 
 def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

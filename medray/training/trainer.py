@@ -8,8 +8,9 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from ray import cloudpickle
@@ -20,7 +21,8 @@ from medray.common.config import Config
 from medray.common.errors import MedrayError
 from medray.common.manifest import Artefact
 from medray.common.metrics import MetricsLog
-from medray.training.loop import METRICS, MODEL
+from medray.common.storage import Storage, StorageConfig
+from medray.training.loop import METRICS, MODEL, Stage, run_stage
 from medray.training.progress import progress
 
 TRAIN_DIR = "train"
@@ -42,26 +44,59 @@ class WorkersConfig(Config):
     collective_timeout_s: int = 1800
 
 
+Settings = TypeVar("Settings", bound=Config)
+
+
+@dataclass(frozen=True)
+class Inputs(Generic[Settings]):
+    """What every worker of a stage is given: its settings and where its parents lie."""
+
+    config: Settings
+    workers: WorkersConfig
+    storage: StorageConfig
+    parents: dict[str, tuple[str, str]]
+    """What it is to the stage → (step, key) of the artefact."""
+    progress: Any = None
+
+    def fetch(self, parent: str) -> Path:
+        """The directory of a parent, on this machine."""
+        return Storage(self.storage).fetch(*self.parents[parent])
+
+    def name(self, parent: str) -> str:
+        """What a model card calls a parent: step/key."""
+        return "/".join(self.parents[parent])
+
+    def run(self, stage: Stage) -> None:
+        """Trains `stage` to the end, as the loop does it."""
+        run_stage(
+            stage,
+            checkpoint_steps=self.workers.checkpoint_steps,
+            log_steps=self.workers.log_steps,
+            progress=self.progress,
+        )
+
+
 def fit(
-    train: Callable[[dict[str, Any]], None],
-    arguments: dict[str, Any],
+    train: Callable[[Inputs[Settings]], None],
+    config: Settings,
     workers: WorkersConfig,
     artefact: Artefact,
+    **parents: tuple[str, str],
 ) -> list[dict[str, Any]]:
-    """Runs `train(arguments)` on all workers until it ends; copies the model and the metrics.
+    """Runs `train` on all workers until it ends; copies the model and the metrics.
 
     Args:
-        train: a worker's function; it ends with `run_stage`.
-        arguments: picklable; small, since every worker gets them.
+        train: a worker's function, picklable; it ends with `Inputs.run`.
         artefact: receives `model/` and `metrics.jsonl`; holds the checkpoints in `train/`.
+        parents: (step, key) of the artefacts it reads, by the names it fetches them by.
     Returns:
         the rows of metrics.jsonl.
     """
+    inputs = Inputs(config, workers, artefact.storage.config, parents)
     with progress(artefact.step) as updates:
         # As bytes, so that Ray's controller does not import all that training needs.
-        body = cloudpickle.dumps((train, arguments))  # pyright: ignore[reportPrivateImportUsage]
-        config = {"body": body, "progress": updates}
-        result = _trainer(config, workers, artefact).fit()
+        body = cloudpickle.dumps((train, inputs))  # pyright: ignore[reportPrivateImportUsage]
+        result = _trainer({"body": body, "progress": updates}, workers, artefact).fit()
     if isinstance(result.return_value, MedrayError):
         raise result.return_value
     if result.checkpoint is None:
@@ -126,8 +161,8 @@ def _on_worker(config: dict[str, Any]) -> MedrayError | None:
         torch.set_num_threads(workers.threads_per_worker)
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
-        train, arguments = cloudpickle.loads(config["body"])
-        train(arguments | {"progress": config["progress"]})
+        train, inputs = cloudpickle.loads(config["body"])
+        train(replace(inputs, progress=config["progress"]))
     except MedrayError as error:
         return error
     return None

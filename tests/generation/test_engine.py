@@ -122,7 +122,7 @@ def test_nothing_to_do(engine: HFEngine) -> None:
     ("missing", "message"),
     [
         ("config.json", r"has no config\.json; it is not a Hugging Face directory"),
-        ("model.safetensors", r"has no weights \(\*\.safetensors or \*\.bin\)"),
+        ("model.safetensors", r"has no weights \(\*\.safetensors\)"),
         ("tokenizer.json", "has no tokenizer .* copy the tokenizer files of the same model"),
     ],
 )

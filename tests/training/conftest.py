@@ -1,10 +1,17 @@
-"""A toy tokenizer, a small decoder with random weights, a corpus and instructions around them."""
+"""A toy tokenizer, a small decoder with random weights, a corpus and instructions around them, and
+a tiny Baichuan 2 as it is published."""
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
+import torch
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from medray.common.manifest import Artefact
 from medray.common.records import Instruction, Message, PreferencePair, Scenario, ScoredResponse
@@ -117,3 +124,64 @@ def storage(tmp_path_factory, tokenizer) -> Storage:
     )
     made.publish()
     return storage
+
+
+SENTENCES = [
+    f"患者{who}，{what}{days}天，血压{high}/80mmHg。Take aspirin."
+    for who in "男女老幼" for what in ("咳嗽", "发热", "胸痛") for days in range(1, 9)
+    for high in (90, 120)
+]  # fmt: skip
+BAICHUAN = {
+    "architectures": ["BaichuanForCausalLM"], "hidden_size": 32, "intermediate_size": 48,
+    "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-6, "hidden_act": "silu", "bos_token_id": 1, "eos_token_id": 2,
+    "pad_token_id": 0, "z_loss_weight": 0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def pieces() -> bytes:
+    """A SentencePiece model as Baichuan 2's: byte fallback, nothing normalised, no dummy prefix."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES), model_writer=model, model_type="bpe", vocab_size=340,
+        byte_fallback=True, add_dummy_prefix=False, remove_extra_whitespaces=False,
+        normalization_rule_name="identity", minloglevel=2,
+        user_defined_symbols=["<reserved_106>", "<reserved_107>"],
+    )  # fmt: skip
+    return model.getvalue()
+
+
+@pytest.fixture
+def llama(pieces: bytes) -> Any:
+    """The model that the Baichuan is made of, its head not normalised."""
+    torch.manual_seed(0)
+    shape = {name: value for name, value in BAICHUAN.items() if name not in ("architectures",)}
+    return LlamaForCausalLM(LlamaConfig(**shape, vocab_size=340, tie_word_embeddings=False)).eval()
+
+
+@pytest.fixture
+def baichuan(llama: Any, pieces: bytes, tmp_path: Path) -> Path:
+    """Its directory: packed matrices, in two files."""
+    source = tmp_path / "baichuan"
+    source.mkdir()
+    (source / "config.json").write_text(
+        json.dumps(BAICHUAN | {"vocab_size": 340}), encoding="utf-8"
+    )
+    (source / "tokenizer.model").write_bytes(pieces)
+    turns = {"user_token_id": 3, "assistant_token_id": 4}  # 195 and 196 in the published ones
+    (source / "generation_config.json").write_text(json.dumps(turns), encoding="utf-8")
+    state = llama.state_dict()
+    packed = {}
+    for name, tensor in state.items():
+        if "q_proj" in name:
+            stem = name.replace("q_proj.weight", "")
+            parts = [state[f"{stem}{part}_proj.weight"] for part in "qkv"]
+            packed[f"{stem}W_pack.weight"] = torch.cat(parts)
+        elif "k_proj" not in name and "v_proj" not in name:
+            packed[name] = tensor
+    names = sorted(packed)
+    for k in (0, 1):
+        part = {name: packed[name].clone() for name in names[k::2]}
+        save_file(part, source / f"model-{k}.safetensors")
+    return source

@@ -1,6 +1,5 @@
 """A tiny Baichuan 2 on disk, converted: the same logits and tokens, computed apart."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,72 +7,13 @@ from typing import Any
 import pytest
 import sentencepiece
 import torch
-from safetensors.torch import save_file
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medray.common.errors import CheckpointError
 from medray.common.records import Message
 from medray.training.baichuan import convert
 from medray.training.chats import tokenise_chats
-
-TEXTS = [
-    f"患者{who}，{what}{days}天，血压{high}/80mmHg。Take aspirin."
-    for who in "男女老幼" for what in ("咳嗽", "发热", "胸痛") for days in range(1, 9)
-    for high in (90, 120)
-]  # fmt: skip
-CONFIG = {
-    "architectures": ["BaichuanForCausalLM"], "hidden_size": 32, "intermediate_size": 48,
-    "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64,
-    "rms_norm_eps": 1e-6, "hidden_act": "silu", "bos_token_id": 1, "eos_token_id": 2,
-    "pad_token_id": 0, "z_loss_weight": 0,
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def pieces() -> bytes:
-    """A SentencePiece model as Baichuan 2's: byte fallback, nothing normalised, no dummy prefix."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS), model_writer=model, model_type="bpe", vocab_size=340,
-        byte_fallback=True, add_dummy_prefix=False, remove_extra_whitespaces=False,
-        normalization_rule_name="identity", minloglevel=2,
-        user_defined_symbols=["<reserved_106>", "<reserved_107>"],
-    )  # fmt: skip
-    return model.getvalue()
-
-
-@pytest.fixture
-def llama(pieces: bytes) -> Any:
-    """The model that the Baichuan is made of, its head not normalised."""
-    torch.manual_seed(0)
-    shape = {name: value for name, value in CONFIG.items() if name not in ("architectures",)}
-    return LlamaForCausalLM(LlamaConfig(**shape, vocab_size=340, tie_word_embeddings=False)).eval()
-
-
-@pytest.fixture
-def baichuan(llama: Any, pieces: bytes, tmp_path: Path) -> Path:
-    """Its directory: packed matrices, in two files."""
-    source = tmp_path / "baichuan"
-    source.mkdir()
-    (source / "config.json").write_text(json.dumps(CONFIG | {"vocab_size": 340}), encoding="utf-8")
-    (source / "tokenizer.model").write_bytes(pieces)
-    turns = {"user_token_id": 3, "assistant_token_id": 4}  # 195 and 196 in the published ones
-    (source / "generation_config.json").write_text(json.dumps(turns), encoding="utf-8")
-    state = llama.state_dict()
-    packed = {}
-    for name, tensor in state.items():
-        if "q_proj" in name:
-            stem = name.replace("q_proj.weight", "")
-            parts = [state[f"{stem}{part}_proj.weight"] for part in "qkv"]
-            packed[f"{stem}W_pack.weight"] = torch.cat(parts)
-        elif "k_proj" not in name and "v_proj" not in name:
-            packed[name] = tensor
-    names = sorted(packed)
-    for k in (0, 1):
-        part = {name: packed[name].clone() for name in names[k::2]}
-        save_file(part, source / f"model-{k}.safetensors")
-    return source
 
 
 def test_the_converted_model_computes_what_baichuan_does(
@@ -92,7 +32,8 @@ def test_the_converted_model_computes_what_baichuan_does(
 
 
 def test_baichuan_1_keeps_its_plain_head(llama: Any, baichuan: Path, tmp_path: Path) -> None:
-    config = {k: v for k, v in CONFIG.items() if k != "z_loss_weight"} | {"vocab_size": 340}
+    config = json.loads((baichuan / "config.json").read_text(encoding="utf-8"))
+    del config["z_loss_weight"]
     (baichuan / "config.json").write_text(json.dumps(config), encoding="utf-8")
     convert(baichuan, tmp_path / "llama")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "llama")
@@ -105,7 +46,12 @@ def test_the_tokenizer_is_sentencepiece_s_own(
     convert(baichuan, tmp_path / "llama")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "llama")
     theirs = sentencepiece.SentencePieceProcessor(model_proto=pieces)
-    for text in (*TEXTS[:5], "  two  spaces aspirin 90 mg", "新字龘🙂 x\n第二行", " 头晕"):
+    for text in (
+        "患者男，咳嗽1天，血压90/80mmHg。Take aspirin.",
+        "  two  spaces aspirin 90 mg",
+        "新字龘🙂 x\n第二行",
+        " 头晕",
+    ):
         assert tokenizer(text, add_special_tokens=False)["input_ids"] == theirs.encode(text)
         assert tokenizer.decode(theirs.encode(text)) == text
     chat = [Message(role="user", content="咳嗽"), Message(role="assistant", content="休息")]
@@ -147,7 +93,8 @@ def test_what_cannot_be_converted(baichuan: Path, model_dir: Path, tmp_path: Pat
     with pytest.raises(CheckpointError, match=r"no tokenizer\.model"):
         convert(baichuan, target)
     (baichuan / "other.model").rename(baichuan / "tokenizer.model")
-    alibi = {k: v for k, v in CONFIG.items() if k != "max_position_embeddings"}
+    config = json.loads((baichuan / "config.json").read_text(encoding="utf-8"))
+    alibi = {k: v for k, v in config.items() if k != "max_position_embeddings"}
     (baichuan / "config.json").write_text(json.dumps(alibi), encoding="utf-8")
     with pytest.raises(CheckpointError, match="ALiBi, which Llama lacks"):
         convert(baichuan, target)
@@ -156,6 +103,6 @@ def test_what_cannot_be_converted(baichuan: Path, model_dir: Path, tmp_path: Pat
     with pytest.raises(CheckpointError, match=r"config\.json is no JSON"):
         convert(baichuan, target)
     target.mkdir()
-    (baichuan / "config.json").write_text(json.dumps(CONFIG | {"vocab_size": 340}))
+    (baichuan / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="is there already"):
         convert(baichuan, target)

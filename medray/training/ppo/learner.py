@@ -18,7 +18,6 @@ from typing import Any
 import ray.train
 import torch
 
-from medray.common.errors import DataError
 from medray.common.records import Scenario
 from medray.generation.engine import HFEngine, Sampling
 from medray.training import losses
@@ -27,6 +26,7 @@ from medray.training.optimiser import initialise, set_learning_rate
 from medray.training.ppo.config import PpoConfig
 from medray.training.ppo.guards import length_guard, repetition_guard
 from medray.training.ppo.policy import Experience, PolicyWithValue, lay_out
+from medray.training.ppo.prompts import fitting_prompts
 from medray.training.ppo.replay import Replay
 from medray.training.reward.model import RewardModel
 from medray.training.sampler import IndexSampler, seed_of
@@ -50,13 +50,6 @@ class PpoLearner:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.config, self.reward_model = config, reward_model
-        self.prompts = [row.prompt for row in prompts if row.split == "train"]
-        self.heldout = [row.prompt for row in prompts if row.split == "dev"][: config.num_heldout]
-        if not self.prompts or not self.heldout:
-            raise DataError(
-                f"PPO needs prompts in both splits, found {len(self.prompts)} train and "
-                f"{len(self.heldout)} dev; look at the prompts of the instructions artefact"
-            )
         critic = None
         if config.critic == "separate":
             critic = add_lora(copy.deepcopy(model), config.lora, config.seed + 1)
@@ -65,6 +58,7 @@ class PpoLearner:
         self.engine = initialise(module, config, self.world_size)
         reward_model.model.to(self.engine.device)
         self.generator = HFEngine.wrap(self.policy, tokenizer, config.rollouts)
+        self.prompts, self.heldout = fitting_prompts(prompts, self.generator, config)
         self.pad = int(tokenizer.pad_token_id)
         self.sampler = IndexSampler(len(self.prompts), config.rollouts, config.seed)
         self.replay: Replay | None = None

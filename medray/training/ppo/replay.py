@@ -19,6 +19,7 @@ from torch import Tensor
 from medray.common.config import Config
 from medray.common.records import Instruction
 from medray.common.rows import read_rows
+from medray.training.alone import reader_of
 from medray.training.chats import Packer
 from medray.training.language_model import LanguageModelLoss
 from medray.training.sampler import IndexSampler
@@ -49,7 +50,8 @@ class Replay:
         """
         rows = (row for row in read_rows(instructions / "sft", Instruction) if row.split == "train")
         chosen = islice(rows, config.max_rows)
-        self._blocks = Packer(tokenizer, config.block_tokens).pack(chosen, "replayed")
+        packed = Packer(tokenizer, config.block_tokens).pack(chosen, "replayed")
+        self._blocks = reader_of(policy)(packed)
         self._config = config
         self._loss = LanguageModelLoss(policy)
         self._sampler = IndexSampler(len(self._blocks), config.batch_size, seed)

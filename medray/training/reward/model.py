@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from medray.generation.directory import check_model_directory
+from medray.generation.directory import check_model_directory, load_options
 from medray.training.supervised import chunks
 
 
@@ -23,8 +23,10 @@ class RewardModel:
 
     def __init__(self, directory: Path | str, max_tokens: int = 512, batch_size: int = 64) -> None:
         check_model_directory(Path(directory))
-        self.model: Any = AutoModelForSequenceClassification.from_pretrained(directory).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(directory)
+        self.model: Any = AutoModelForSequenceClassification.from_pretrained(
+            directory, **load_options()
+        ).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(directory, **load_options())
         self.max_tokens, self.batch_size = max_tokens, batch_size
 
     @torch.no_grad()

@@ -23,17 +23,16 @@ from medray.common.errors import DataError
 from medray.common.manifest import Artefact
 from medray.common.records import PreferencePair, ScoredResponse
 from medray.common.rows import read_rows
-from medray.common.storage import Storage
-from medray.generation.directory import check_model_directory
+from medray.generation.directory import check_model_directory, load_options
 from medray.training.export import export_model
 from medray.training.language_model import LoraConfig, add_lora
-from medray.training.loop import Stage, run_stage
+from medray.training.loop import Stage
 from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
 from medray.training.reward.figures import ranking_figures, regression_figures
 from medray.training.reward.model import encode
 from medray.training.sampler import IndexSampler, seed_of
 from medray.training.supervised import all_reduce_sum, chunks
-from medray.training.trainer import WorkersConfig, fit
+from medray.training.trainer import Inputs, WorkersConfig, fit
 
 logger = logging.getLogger(__name__)
 Example = ScoredResponse | PreferencePair
@@ -100,14 +99,7 @@ def train_reward(
 ) -> None:
     """Trains; the model comes to `artefact`. The pairs are the (step, key) of artefacts; `base` is
     of the step that `config.parent` names."""
-    arguments = {
-        "config": config,
-        "workers": workers,
-        "storage": artefact.storage.config,
-        "base": base,
-        "instructions": instructions,
-    }
-    rows = fit(_train, arguments, workers, artefact)
+    rows = fit(_train, config, workers, artefact, base=base, instructions=instructions)
     before = next(row for row in rows if "before/loss" in row)
     after = next(row for row in reversed(rows) if "after/loss" in row)
     for name in (key.removeprefix("after/") for key in after if key.startswith("after/")):
@@ -131,14 +123,12 @@ MIN_SPREAD = {"regression": 0.05, "ranking": 0.01}
 learned had 0.1 to 0.4 of the experts' spread on the sample hospital, one that collapsed 0.001."""
 
 
-def _train(arguments: dict[str, Any]) -> None:
-    config: RewardConfig = arguments["config"]
-    workers: WorkersConfig = arguments["workers"]
-    storage = Storage(arguments["storage"])
+def _train(inputs: Inputs[RewardConfig]) -> None:
+    config = inputs.config
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    base = Path(config.base) if config.base else storage.fetch(*arguments["base"]) / "model"
-    train, heldout = _read(storage.fetch(*arguments["instructions"]), config)
+    base = Path(config.base) if config.base else inputs.fetch("base") / "model"
+    train, heldout = _read(inputs.fetch("instructions"), config)
     model, tokenizer = load_scorer(base, config)
     module = _SquaredError(model) if config.objective == "regression" else _Ranking(model)
     engine = initialise(module, config, world_size)
@@ -189,12 +179,12 @@ def _train(arguments: dict[str, Any]) -> None:
             return ranking_figures(guesses)
         return regression_figures(guesses, [value for _, part in gathered for value in part])
 
-    card = {"title": "Reward model", "base": config.base or "/".join(arguments["base"])}
+    card = {"title": "Reward model", "base": config.base or inputs.name("base")}
 
     def export(directory: Path) -> None:
         export_model(engine, model, tokenizer, directory, card)
 
-    run_stage(
+    inputs.run(
         Stage(
             "reward",
             engine,
@@ -203,10 +193,7 @@ def _train(arguments: dict[str, Any]) -> None:
             evaluate,
             export,
             partial_state=config.lora is not None,
-        ),
-        checkpoint_steps=workers.checkpoint_steps,
-        log_steps=workers.log_steps,
-        progress=arguments["progress"],
+        )
     )
 
 
@@ -214,7 +201,7 @@ def load_scorer(base: Path, config: RewardConfig) -> tuple[Any, Any]:
     """A model with a new head of one output, and its tokenizer."""
     check_model_directory(base)
     torch.manual_seed(config.seed)
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(base, **load_options())
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model: Any = AutoModelForSequenceClassification.from_pretrained(
@@ -223,6 +210,7 @@ def load_scorer(base: Path, config: RewardConfig) -> tuple[Any, Any]:
         problem_type="regression",
         dtype=torch.float32,
         pad_token_id=tokenizer.pad_token_id,
+        **load_options(),
     )
     if config.lora is not None:
         model = add_lora(model, config.lora, config.seed, task="SEQ_CLS")
