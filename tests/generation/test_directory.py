@@ -66,7 +66,7 @@ def test_pickles_are_refused_and_converted(copied: Path, tmp_path: Path) -> None
     weights = load_file(copied / "model.safetensors")
     torch.save(weights, copied / "pytorch_model.bin")
     (copied / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"pickled weights .* medray convert --bin"):
+    with pytest.raises(CheckpointError, match=r"pickled weights .*`medray convert --bin`"):
         check_model_directory(copied)
     convert_pickles(copied, tmp_path / "safe")
     assert not list((tmp_path / "safe").glob("*.bin"))
