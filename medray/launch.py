@@ -53,6 +53,9 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "reward": ("reward", "workers"),
     "ppo": ("ppo", "workers"),
 }
+# What may change a result, in the last digits; patience, logs and checkpoints do not, so that a run
+# can go on with other ones.
+OF_WORKERS = ("num_workers", "use_gpu", "cpus_per_worker", "threads_per_worker")
 # Checkpoints and working files inside an artefact in the making; they go when it is published.
 SCRATCH = ("train", "encoder_data", "encoder_train")
 JOBS: Mapping[str, str] = {
@@ -108,7 +111,7 @@ class Job:
 
         workers = self.profile.workers
         if not workers.use_gpu:
-            threads = workers.num_workers * workers.threads_per_worker
+            threads = workers.most_workers * workers.threads_per_worker
             torch.set_num_threads(min(threads, os.cpu_count() or 1))
 
     def parents(self, step: str) -> list[str]:
@@ -128,6 +131,7 @@ class Job:
         """The sections of the profile that shape `step`."""
         names = SECTIONS.get(step, (step,))
         values = self.profile.model_dump(mode="json")
+        values["workers"] = {name: values["workers"][name] for name in OF_WORKERS}
         return Sections(sections={name: values[name] for name in names})
 
     def key(self, step: str) -> str:
@@ -275,6 +279,9 @@ def set_environment() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault(
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5"
+    )  # of 2: checkpoints wait for it
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "0")
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")

@@ -44,7 +44,7 @@ def training_plan(profile: Profile, gpu_name: str) -> Iterator[Line]:
         text = f"not known: there is no config.json in {profile.decoder.path or 'decoder.path'}"
         yield Line("pretrain", True, text)
         return
-    gpu, workers = GPUS[gpu_name], profile.workers.num_workers
+    gpu, workers = GPUS[gpu_name], profile.workers.most_workers
     pretrain, sft, ppo = profile.pretrain, profile.sft, profile.ppo
     found = estimate(shape, pretrain, None, profile.corpus.block_tokens, workers)
     yield _line("pretrain", found, gpu, gpu_name, workers, pretrain.total_steps)

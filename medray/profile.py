@@ -17,7 +17,7 @@ from medray.training.pretrain import PretrainConfig
 from medray.training.reward.stage import RewardConfig
 from medray.training.samples import SamplesConfig
 from medray.training.sft import SftConfig
-from medray.training.trainer import WorkersConfig
+from medray.training.workers import WorkersConfig
 
 
 class RayConfig(Config):

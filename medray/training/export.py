@@ -27,15 +27,22 @@ def export_model(
     parameters = list(model.parameters()) if zero3 else []
     with deepspeed.zero.GatheredParameters(parameters, enabled=zero3):
         if dist.get_rank() == 0:
-            merged = merge_adapters(model)
-            if merged.can_generate():
-                merged.generation_config = GenerationConfig(
-                    eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-                )
-            merged.save_pretrained(directory)
-            tokenizer.save_pretrained(directory)
-            (directory / "README.md").write_text(model_card(card), encoding="utf-8")
+            write_model(model, tokenizer, directory, card)
     dist.barrier()
+
+
+def write_model(
+    model: Any, tokenizer: PreTrainedTokenizerBase, directory: Path, card: dict[str, str]
+) -> None:
+    """Writes a model whose weights are all here."""
+    merged = merge_adapters(model)
+    if merged.can_generate():
+        merged.generation_config = GenerationConfig(
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+        )
+    merged.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    (directory / "README.md").write_text(model_card(card), encoding="utf-8")
 
 
 def merge_adapters(model: Any) -> Any:

@@ -7,6 +7,7 @@ of (seed, step), so that the step number is all the state there is beside the en
 
 import logging
 import math
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -15,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import Checkpoint
+import torch
 
 from medray.common.errors import MedrayError
 from medray.common.metrics import MetricsLog
+from medray.training import checkpoints
 from medray.training.forgetting import STAGE
+from medray.training.watching import check_packages, open_sinks
+from medray.training.workers import WorkersConfig
 
 logger = logging.getLogger(__name__)
-STATE = "state"  # DeepSpeed's tag inside a checkpoint
-METRICS = "metrics.jsonl"
-MODEL = "model"
 
 
 @dataclass
@@ -50,50 +51,124 @@ class Stage:
     set_state: Callable[[dict[str, Any]], None] = lambda state: None
 
 
-def run_stage(stage: Stage, *, checkpoint_steps: int, log_steps: int, progress: Any = None) -> None:
+def run_stage(
+    stage: Stage,
+    workers: WorkersConfig,
+    settings: dict[str, Any],
+    run: str = "",
+    progress: Any = None,
+) -> None:
     """Trains to the end, from the newest checkpoint if there is one, and reports the model.
 
     Args:
+        settings: those of the stage, as JSON has them; a checkpoint of others is refused.
+        run: the artefact's key, by which sinks tell the runs of a stage apart.
         progress: a queue that takes (step, total steps, figures), for the driver's bar.
     """
-    context = ray.train.get_context()
-    is_first = context.get_world_rank() == 0
+    check_packages(workers.watch)
+    is_first = ray.train.get_context().get_world_rank() == 0
     with tempfile.TemporaryDirectory(prefix="medray-") as scratch:
-        log = MetricsLog(Path(scratch) / METRICS)
-        step, before = _resume(stage, log, is_first)
-        if before is None:
-            before = stage.evaluate()
+        log = MetricsLog(Path(scratch) / checkpoints.METRICS)
+        state = checkpoints.load(stage.engine, log, settings, partial_state=stage.partial_state)
+        if state is None:
+            step, before = 0, stage.evaluate()
+        else:
+            step, before = state["step"], state["before"]
+            stage.set_state(state["stage"])
+            logger.info("%s resumes at step %d", stage.name, step)
+
+        sinks = open_sinks(workers.watch, stage.name, run, step) if is_first else []
+
+        def note(figures: dict[str, float], group: str = "") -> None:
+            """Writes figures of the present step, on the first worker."""
             if is_first:
-                log.write(0, {f"before/{name}": value for name, value in before.items()})
-        shown = 0.0
+                named = {f"{group}{name}": value for name, value in figures.items()}
+                log.write(step, named)
+                for sink in sinks:
+                    sink(step, named)
+
+        if state is None:
+            note(before, "before/")
+
+        def save(figures: dict[str, float], export: Callable[[Path], None] | None = None) -> None:
+            checkpoints.save(
+                stage.engine,
+                {"step": step, "before": before, "stage": stage.get_state()},
+                log,
+                {"step": step, **figures},
+                settings,
+                partial_state=stage.partial_state,
+                in_background=workers.upload_in_background and export is None,
+                patience_s=workers.storage_patience_s,
+                export=export,
+            )
+
+        shown, warned = 0.0, False
         while step < stage.total_steps:
             started = time.monotonic()
-            metrics = stage.train_step(step)
+            metrics = _guarded_step(stage, step)
             step += 1
-            broken = [name for name, value in metrics.items() if not math.isfinite(value)]
-            if broken:
-                raise MedrayError(
-                    f"{stage.name} stopped at step {step}: {', '.join(broken)} is not finite; "
-                    "lower the learning rate or look at the data"
-                )
             seconds = metrics["time/step_s"] = time.monotonic() - started
             if "train/tokens" in metrics:
                 metrics["time/tokens_per_s"] = metrics["train/tokens"] / seconds
+            note(metrics)
             if is_first:
-                log.write(step, metrics)
                 shown = _show(progress, shown, step, stage.total_steps, metrics)
-                if step % log_steps == 0 or step == stage.total_steps:
+                if step % workers.log_steps == 0 or step == stage.total_steps:
                     logger.info("%s %d/%d %s", stage.name, step, stage.total_steps, metrics)
             if name := stage.milestones.get(step):
-                reached = stage.evaluate()
-                if is_first:
-                    log.write(step, {f"{STAGE}{name}/{key}": x for key, x in reached.items()})
-            if step % checkpoint_steps == 0 and step < stage.total_steps:
-                _report(stage, step, before, log, metrics)
+                note(stage.evaluate(), f"{STAGE}{name}/")
+            is_due = step % workers.checkpoint_steps == 0
+            if not is_due and not warned and _machine_is_leaving():
+                is_due = warned = True
+            if is_due and step < stage.total_steps:
+                save(metrics)
         after = stage.evaluate()
-        if is_first:
-            log.write(step, {f"after/{name}": value for name, value in after.items()})
-        _report(stage, step, before, log, after, export=True)
+        note(after, "after/")
+        save(after, stage.export)
+
+
+def _guarded_step(stage: Stage, step: int) -> dict[str, float]:
+    """One step; its metrics are finite.
+
+    Raises:
+        MedrayError: for a loss that is not, and, with what to change, for want of memory.
+    """
+    try:
+        metrics = stage.train_step(step)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
+        name = stage.name
+        raise OutOfMemoryError(
+            f"{name} ran out of memory in step {step + 1}: lower {name}.micro_batch_size or the "
+            f"tokens of a block, set {name}.activation_checkpointing to true, or raise "
+            f"{name}.zero_stage; `medray doctor --profile` tells what a stage needs"
+        ) from error
+    broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if broken:
+        raise MedrayError(
+            f"{stage.name} stopped at step {step + 1}: {', '.join(broken)} is not finite; lower "
+            "the learning rate or look at the data"
+        )
+    return metrics
+
+
+class OutOfMemoryError(MedrayError):
+    """One worker's want of memory: the others do not meet it, and must be ended with it."""
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """On CPUs torch says so in words only."""
+    text = str(error)
+    return "DefaultCPUAllocator: can't allocate memory" in text or "out of memory" in text
+
+
+def _machine_is_leaving() -> bool:
+    """Whether a worker's machine is to be taken away soon. All workers call this and agree."""
+    if os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") == "0":
+        return False
+    return ray.train.get_preemption_info() is not None
 
 
 PROGRESS_S = 0.5
@@ -114,44 +189,3 @@ def _show(
     }
     progress.put_nowait((step, total_steps, figures))
     return now
-
-
-def _resume(stage: Stage, log: MetricsLog, is_first: bool) -> tuple[int, dict[str, float] | None]:
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return 0, None
-    with checkpoint.as_directory() as directory:
-        _, state = stage.engine.load_checkpoint(
-            directory, tag=STATE, load_module_strict=not stage.partial_state
-        )
-        saved = Path(directory) / METRICS
-        # Only the first worker keeps the log: another's copy would overwrite it in a checkpoint.
-        if is_first and saved.exists():
-            log.path.write_bytes(saved.read_bytes())
-    stage.set_state(state["stage"])
-    logger.info("%s resumes at step %d", stage.name, state["step"])
-    return state["step"], state["before"]
-
-
-def _report(
-    stage: Stage,
-    step: int,
-    before: dict[str, float],
-    log: MetricsLog,
-    metrics: dict[str, float],
-    *,
-    export: bool = False,
-) -> None:
-    """Hands a checkpoint to Ray Train: every worker its own DeepSpeed shards."""
-    with tempfile.TemporaryDirectory(prefix="medray-checkpoint-") as directory:
-        stage.engine.save_checkpoint(
-            directory,
-            tag=STATE,
-            client_state={"step": step, "before": before, "stage": stage.get_state()},
-            exclude_frozen_parameters=stage.partial_state,
-        )
-        if log.path.exists():
-            (Path(directory) / METRICS).write_bytes(log.path.read_bytes())
-        if export:
-            stage.export(Path(directory) / MODEL)
-        ray.train.report({"step": step, **metrics}, checkpoint=Checkpoint(directory))

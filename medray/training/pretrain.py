@@ -29,7 +29,8 @@ from medray.training.language_model import (
 from medray.training.optimiser import OptimiserConfig
 from medray.training.packed import PackedBlocks
 from medray.training.supervised import headline, train_language_model
-from medray.training.trainer import Inputs, WorkersConfig, fit
+from medray.training.trainer import Inputs, fit
+from medray.training.workers import WorkersConfig
 
 
 class PretrainConfig(OptimiserConfig):

@@ -20,7 +20,8 @@ from medray.training.language_model import LoraConfig, add_lora, check_length, l
 from medray.training.optimiser import OptimiserConfig
 from medray.training.packed import PackedBlocks
 from medray.training.supervised import headline, train_language_model
-from medray.training.trainer import Inputs, WorkersConfig, fit
+from medray.training.trainer import Inputs, fit
+from medray.training.workers import WorkersConfig
 
 
 class SftConfig(OptimiserConfig):

@@ -14,7 +14,13 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from ray import cloudpickle
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from medray.common.config import Config
@@ -22,26 +28,12 @@ from medray.common.errors import MedrayError
 from medray.common.manifest import Artefact
 from medray.common.metrics import MetricsLog
 from medray.common.storage import Storage, StorageConfig
-from medray.training.loop import METRICS, MODEL, Stage, run_stage
+from medray.training.checkpoints import METRICS, MODEL
+from medray.training.loop import OutOfMemoryError, Stage, run_stage
 from medray.training.progress import progress
+from medray.training.workers import WorkersConfig, worker_environment
 
 TRAIN_DIR = "train"
-
-
-class WorkersConfig(Config):
-    """The workers of every training stage."""
-
-    num_workers: int = 8
-    """[EMR-LLM 2.2]: 8 × A100."""
-    use_gpu: bool = True
-    cpus_per_worker: float = 1
-    threads_per_worker: int = 1
-    """Threads of one worker on a machine without a GPU."""
-    max_failures: int = 3
-    """How often workers that died are started again from the newest checkpoint."""
-    checkpoint_steps: int = 500
-    log_steps: int = 50
-    collective_timeout_s: int = 1800
 
 
 Settings = TypeVar("Settings", bound=Config)
@@ -56,6 +48,8 @@ class Inputs(Generic[Settings]):
     storage: StorageConfig
     parents: dict[str, tuple[str, str]]
     """What it is to the stage → (step, key) of the artefact."""
+    run_key: str = ""
+    """Of the artefact in the making."""
     progress: Any = None
 
     def fetch(self, parent: str) -> Path:
@@ -68,12 +62,8 @@ class Inputs(Generic[Settings]):
 
     def run(self, stage: Stage) -> None:
         """Trains `stage` to the end, as the loop does it."""
-        run_stage(
-            stage,
-            checkpoint_steps=self.workers.checkpoint_steps,
-            log_steps=self.workers.log_steps,
-            progress=self.progress,
-        )
+        settings = self.config.model_dump(mode="json")
+        run_stage(stage, self.workers, settings, self.run_key, self.progress)
 
 
 def fit(
@@ -92,11 +82,18 @@ def fit(
     Returns:
         the rows of metrics.jsonl.
     """
-    inputs = Inputs(config, workers, artefact.storage.config, parents)
+    inputs = Inputs(config, workers, artefact.storage.config, parents, artefact.key)
     with progress(artefact.step) as updates:
         # As bytes, so that Ray's controller does not import all that training needs.
         body = cloudpickle.dumps((train, inputs))  # pyright: ignore[reportPrivateImportUsage]
-        result = _trainer({"body": body, "progress": updates}, workers, artefact).fit()
+        try:
+            result = _trainer({"body": body, "progress": updates}, workers, artefact).fit()
+        except WorkerGroupError as error:
+            for failure in error.worker_failures.values():
+                cause = getattr(failure, "_base_exc", failure)
+                if isinstance(cause, MedrayError):
+                    raise cause from None
+            raise
     if isinstance(result.return_value, MedrayError):
         raise result.return_value
     if result.checkpoint is None:
@@ -124,7 +121,7 @@ def _trainer(config: dict[str, Any], workers: WorkersConfig, artefact: Artefact)
             name=artefact.step,
             storage_path=train_path(artefact),
             failure_config=FailureConfig(max_failures=workers.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=workers.num_to_keep),
             worker_runtime_env={"env_vars": worker_environment(workers)},
         ),
     )
@@ -136,19 +133,6 @@ def train_path(artefact: Artefact) -> str:
         root = artefact.storage.config.root.rstrip("/")
         return f"{root}/{TRAIN_DIR}/{artefact.step}-{artefact.key}"
     return str(artefact.dir / TRAIN_DIR)
-
-
-def worker_environment(workers: WorkersConfig) -> dict[str, str]:
-    """Environment of the workers: set before torch and DeepSpeed are imported."""
-    environment = {
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-        "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(workers.collective_timeout_s),
-    }
-    if not workers.use_gpu:
-        threads = str(workers.threads_per_worker)
-        environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": threads}
-    return environment
 
 
 def _on_worker(config: dict[str, Any]) -> MedrayError | None:
@@ -163,6 +147,8 @@ def _on_worker(config: dict[str, Any]) -> MedrayError | None:
     try:
         train, inputs = cloudpickle.loads(config["body"])
         train(replace(inputs, progress=config["progress"]))
+    except OutOfMemoryError:
+        raise
     except MedrayError as error:
         return error
     return None

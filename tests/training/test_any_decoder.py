@@ -28,7 +28,7 @@ from medray.training.ppo.config import PpoConfig
 from medray.training.ppo.replay import ReplayConfig
 from medray.training.ppo.stage import train_ppo
 from medray.training.sft import SftConfig, fine_tune
-from medray.training.trainer import WorkersConfig
+from medray.training.workers import WorkersConfig
 
 pytestmark = pytest.mark.cluster
 INSTRUCTIONS = ("instructions", "tiny")

@@ -33,7 +33,7 @@ from medray.training.pretrain import PretrainConfig, pretrain
 from medray.training.reward.model import RewardModel
 from medray.training.reward.stage import RewardConfig, train_reward
 from medray.training.sft import SftConfig, fine_tune
-from medray.training.trainer import WorkersConfig
+from medray.training.workers import WorkersConfig
 
 pytestmark = pytest.mark.cluster
 CORPUS, INSTRUCTIONS = ("corpus", "tiny"), ("instructions", "tiny")

@@ -15,7 +15,8 @@ from medray.training.loop import Stage
 from medray.training.ppo.config import PpoConfig
 from medray.training.ppo.learner import PpoLearner
 from medray.training.reward.model import RewardModel
-from medray.training.trainer import Inputs, WorkersConfig, fit
+from medray.training.trainer import Inputs, fit
+from medray.training.workers import WorkersConfig
 
 
 def train_ppo(

@@ -32,7 +32,8 @@ from medray.training.reward.figures import ranking_figures, regression_figures
 from medray.training.reward.model import encode
 from medray.training.sampler import IndexSampler, seed_of
 from medray.training.supervised import all_reduce_sum, chunks
-from medray.training.trainer import Inputs, WorkersConfig, fit
+from medray.training.trainer import Inputs, fit
+from medray.training.workers import WorkersConfig
 
 logger = logging.getLogger(__name__)
 Example = ScoredResponse | PreferencePair

@@ -1,0 +1,279 @@
+"""Share of training runs that end as the undisturbed one did, although something was killed.
+
+A run is a job of the laptop profile at a tiny size, on a local Ray cluster of two nodes (127.0.0.1
+and 127.0.0.2), one worker on each. At a random checkpoint it loses, by kill -9, a worker's process,
+the driver, or the raylet of the node on which driver and controller run; after the latter two the
+node comes back and the same command is given again. A run counts if its model is the undisturbed
+run's to the last bit, the metrics hold each step once and alike, and no more steps were computed
+twice than lie between two checkpoints, counted in the workers' logs.
+
+--work DIR keeps what is done: a call that was ended goes on with the runs that are missing.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import ray
+from frame import print_result
+from ray.cluster_utils import Cluster
+
+from medray.common.metrics import MetricsLog
+from medray.launch import set_environment
+
+STAGES = ("pretrain", "sft", "reward", "ppo")
+TROUBLES = ("worker", "node", "driver")
+PARENTS = (
+    "generate_sample", "prepare_corpus", "build_instructions", "run_pretrain", "run_encoder",
+    "run_sft", "run_reward",
+)  # fmt: skip
+SECOND = "127.0.0.2"
+STEPS, INTERVAL = 12, 2
+RUN_S = 180
+_TINY = """
+sample.num_records=120 corpus.tokenizer.vocab_size=600 corpus.block_tokens=128
+decoder.hidden_size=32 decoder.num_layers=2 decoder.num_heads=1 decoder.head_dim=32
+decoder.intermediate_size=64 decoder.max_tokens=512
+encoder.mlm.steps=4 encoder.contrastive.steps=4
+sft.block_tokens=256 sft.num_heldout=20 sft.max_rows=400 pretrain.warmup_steps=1
+sft.warmup_steps=1 reward.warmup_steps=1 reward.batch_size=8 reward.micro_batch_size=4
+ppo.rollouts=8 ppo.batch_size=4 ppo.micro_batch_size=2 ppo.max_new_tokens=8 ppo.num_heldout=4
+ppo.replay.block_tokens=256 ppo.replay.max_rows=100 min_free_disk_gb=0.5
+"""
+TINY = _TINY.split()
+SAME = [f"{stage}.total_steps={STEPS}" for stage in STAGES]
+WORKERS = [f"workers.checkpoint_steps={INTERVAL}", "workers.log_steps=1"]
+
+
+class Outcome(NamedTuple):
+    """What became of a run."""
+
+    digest: str
+    """sha256 of the exported weights."""
+    rows: list[dict[str, Any]]
+    """The metrics without times."""
+    executed: int
+    """Steps computed, those that were computed again included."""
+    seconds: float
+
+
+def child(job: str, ip: str, argv: list[str]) -> int:
+    """The driver: a job's script, but for the node that it connects to."""
+    connect = ray.init
+    ray.init = lambda **options: connect(**options, _node_ip_address=ip)  # type: ignore[assignment]
+    from medray.launch import import_job, run_job
+
+    return run_job(import_job(job).run, (), argv)
+
+
+class Machine:
+    """The two-node cluster, and the runs on it."""
+
+    def __init__(self, work: Path) -> None:
+        self.work, self.base = work, work / "base"
+        self.cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 1,
+                "include_dashboard": False,
+            },
+        )
+        self.second = self.add_second()
+        head: Any = self.cluster.head_node
+        self.logs = Path(head.get_logs_dir_path())
+
+    def add_second(self) -> Any:
+        """The node that drivers run on."""
+        node = self.cluster.add_node(num_cpus=1, node_ip_address=SECOND)
+        self.cluster.wait_for_nodes()
+        return node
+
+    def start(self, stage: str, root: Path) -> subprocess.Popen[bytes]:
+        """Gives the job's command."""
+        arguments = [
+            "--profile", "laptop", f"storage.root={root}", "ray.num_cpus=2",
+            f"ray.address={self.cluster.address}", *TINY, *SAME, *WORKERS,
+        ]  # fmt: skip
+        return subprocess.Popen(
+            [sys.executable, __file__, "--child", f"run_{stage}", SECOND, *arguments],
+            stdout=subprocess.DEVNULL, stderr=(root / "driver.log").open("ab"),
+            start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, stage: str, name: str, trouble: str = "", after: int = 0) -> Outcome:
+        """One run from the parents in `base`; `trouble` strikes once `after` checkpoints lie."""
+        root = self.work / name
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(self.base, root, copy_function=os.link)
+        shutil.rmtree(root / stage, ignore_errors=True)
+        started = time.time()
+        process = self.start(stage, root)
+        try:
+            if trouble:
+                wait_for_checkpoints(root / stage, after, process)
+                self.strike(trouble, process)
+                if trouble != "worker":
+                    process.wait(RUN_S)
+                    if trouble == "node":
+                        self.second = self.add_second()
+                    process = self.start(stage, root)
+            if process.wait(RUN_S):
+                text = (root / "driver.log").read_text(encoding="utf-8", errors="replace")
+                raise RuntimeError(f"{name} ended with {process.returncode}:\n{text[-3000:]}")
+        finally:
+            if process.poll() is None:
+                process.kill()
+        (made,) = (root / stage).glob("[!.]*")
+        weights = (made / "model" / "model.safetensors").read_bytes()
+        rows = [
+            {key: value for key, value in row.items() if not key.startswith("time/")}
+            for row in MetricsLog(made / "metrics.jsonl").read()
+        ]
+        digest = hashlib.sha256(weights).hexdigest()
+        executed = self.executed(stage, started)
+        shutil.rmtree(root)
+        return Outcome(digest, rows, executed, round(time.time() - started, 1))
+
+    def strike(self, trouble: str, driver: subprocess.Popen[bytes]) -> None:
+        """kill -9."""
+        if trouble == "driver":
+            os.killpg(driver.pid, signal.SIGKILL)
+        elif trouble == "node":
+            self.cluster.remove_node(self.second, allow_graceful=False)
+        else:
+            os.kill(random.choice(worker_pids()), signal.SIGKILL)
+
+    def executed(self, stage: str, since: float) -> int:
+        """Steps that first workers computed since then, from their logs."""
+        pattern = re.compile(rf"^{stage} (\d+)/\d+ ", re.MULTILINE)
+        return sum(
+            len(pattern.findall(path.read_text(encoding="utf-8", errors="replace")))
+            for path in self.logs.glob("worker-*.err")
+            if path.stat().st_mtime >= since
+        )
+
+
+def wait_for_checkpoints(stage: Path, count: int, driver: subprocess.Popen[bytes]) -> None:
+    """Until a run has made `count` checkpoints; their numbers go on as old ones are deleted."""
+    deadline, seen = time.monotonic() + RUN_S, set()
+    while time.monotonic() < deadline and driver.poll() is None:
+        seen |= {path.name for path in stage.glob(".*/train/*/checkpoint_2*")}
+        if len(seen) >= count:
+            return
+        time.sleep(0.005)
+    raise RuntimeError(f"{stage} made no {count} checkpoints")
+
+
+def worker_pids() -> list[int]:
+    """The training workers of this cluster."""
+    pids = []
+    for process in psutil.process_iter(["cmdline"]):
+        if "RayTrainWorker" in "".join(process.info["cmdline"] or []):
+            pids.append(process.pid)
+    return pids
+
+
+def prepare(base: Path) -> None:
+    """All artefacts, made once on a cluster of their own."""
+    if not (base / "ready").exists():
+        base.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            [sys.executable, __file__, "--prepare", "--profile", "laptop", f"storage.root={base}",
+             *TINY, *SAME, *WORKERS],
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        (base / "ready").touch()
+
+
+def make_parents(argv: list[str]) -> int:
+    """What the four stages start from."""
+    from medray.launch import import_job, run_job
+
+    def run(job: Any) -> None:
+        for name in PARENTS:
+            import_job(name).run(job)
+
+    return run_job(run, (), argv)
+
+
+def main() -> int:
+    """Prints the result line."""
+    if "--prepare" in sys.argv[1:2]:
+        return make_parents(sys.argv[2:])
+    if "--child" in sys.argv[1:2]:
+        return child(sys.argv[2], sys.argv[3], sys.argv[4:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--work", type=Path, help="keeps what is done")
+    parser.add_argument("--quick", action="store_true", help="3 runs, all of pretraining")
+    arguments = parser.parse_args()
+    set_environment()
+    num_runs = 3 if arguments.quick else arguments.runs
+    stages = STAGES[:1] if arguments.quick else STAGES
+    with tempfile.TemporaryDirectory() as scratch:
+        work = (arguments.work or Path(scratch)).resolve()
+        prepare(work / "base")
+        done = work / "outcomes.jsonl"
+        outcomes: dict[str, dict[str, Any]] = {}
+        if done.exists():
+            for line in done.read_text(encoding="utf-8").splitlines():
+                outcomes[json.loads(line)["name"]] = json.loads(line)
+        machine = Machine(work)
+        try:
+            plan = [(f"straight-{stage}", stage, "") for stage in stages] + [
+                (f"run-{n}", stages[n % len(stages)], TROUBLES[n // len(stages) % len(TROUBLES)])
+                for n in range(num_runs)
+            ]
+            for name, stage, trouble in plan:
+                if name in outcomes:
+                    continue
+                after = random.Random(name).randint(1, STEPS // INTERVAL - 2)
+                outcome = machine.run(stage, name, trouble, after)
+                row = {"name": name, "stage": stage, "trouble": trouble, "after": after}
+                outcomes[name] = row | outcome._asdict()
+                with done.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(outcomes[name]) + "\n")
+                sys.stderr.write(f"{name} {stage} {trouble} {outcome.seconds} s\n")
+        finally:
+            machine.cluster.shutdown()
+    runs = [outcomes[name] for name, _, trouble in plan if trouble]
+    same, once, few = [], [], []
+    for run in runs:
+        straight = outcomes[f"straight-{run['stage']}"]
+        same.append(run["digest"] == straight["digest"])
+        once.append(run["rows"] == straight["rows"])
+        few.append(run["executed"] <= STEPS + INTERVAL)
+    good = [all(three) for three in zip(same, once, few, strict=True)]
+    print_result(
+        "chaos_training",
+        round(sum(good) / len(good), 4),
+        unit="share of disturbed runs that end as the undisturbed one",
+        goal="1",
+        ours={
+            "bit_identical": sum(same),
+            "metrics_alike": sum(once),
+            "one_interval_repeated_at_most": sum(few),
+            "steps_repeated": [run["executed"] - STEPS for run in runs],
+            "by_trouble": {t: sum(r["trouble"] == t for r in runs) for t in TROUBLES},
+            "seconds": sum(run["seconds"] for run in outcomes.values()),
+        },
+        other=None,
+        n=len(runs),
+    )
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""What goes wrong while a stage runs: lost workers, other workers, memory, storage, settings."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.train
+import torch
+from ray import cloudpickle
+from safetensors.torch import load_file
+from torch import nn
+
+from medray.common.errors import CheckpointError, MedrayError
+from medray.common.manifest import Artefact
+from medray.common.metrics import MetricsLog
+from medray.common.storage import Storage
+from medray.training.language_model import DecoderConfig
+from medray.training.loop import Stage
+from medray.training.optimiser import OptimiserConfig, initialise
+from medray.training.pretrain import PretrainConfig, pretrain
+from medray.training.trainer import Inputs, fit
+from medray.training.workers import WorkersConfig
+
+pytestmark = pytest.mark.cluster
+CORPUS, INSTRUCTIONS = ("corpus", "tiny"), ("instructions", "tiny")
+CONFIG = OptimiserConfig(
+    learning_rate=0.1, warmup_steps=0, batch_size=2, micro_batch_size=1, total_steps=6
+)
+PRETRAIN = PretrainConfig(
+    learning_rate=1e-2, warmup_steps=1, batch_size=8, micro_batch_size=2, total_steps=12
+)
+
+
+def workers(**values: Any) -> WorkersConfig:
+    settings = {"num_workers": 2, "use_gpu": False, "checkpoint_steps": 2, "max_failures": 0}
+    return WorkersConfig.model_validate(settings | values)
+
+
+@pytest.fixture(autouse=True)
+def by_value() -> Iterator[None]:
+    """Ray's workers cannot import this file."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+class Square(nn.Module):
+    """The loss x², a stage of one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.ones(4))
+
+    def forward(self) -> torch.Tensor:
+        return (self.x**2).sum()
+
+
+def train_square(inputs: Inputs[OptimiserConfig], trouble: str = "", at: int = -1) -> None:
+    """A stage that meets `trouble` on the second worker in step `at`."""
+    engine = initialise(Square(), inputs.config, ray.train.get_context().get_world_size())
+
+    def train_step(step: int) -> dict[str, float]:
+        loss = engine()
+        engine.backward(loss)
+        engine.step()
+        if step == at and ray.train.get_context().get_world_rank() == 1:
+            if trouble == "memory":
+                torch.empty(2**60)
+            raise KeyError(trouble)
+        return {"train/loss": float(loss)}
+
+    def export(directory: Path) -> None:
+        if ray.train.get_context().get_world_rank() == 0:
+            directory.mkdir()
+            torch.save(engine.module.x.detach(), directory / "x.pt")
+
+    evaluate = lambda: {"loss": float(engine.module())}  # noqa: E731
+    inputs.run(Stage("square", engine, inputs.config.total_steps, train_step, evaluate, export))
+
+
+def square(storage: Storage, key: str, config: OptimiserConfig = CONFIG) -> Artefact:
+    return Artefact(storage, "square", config, key=key)
+
+
+def interrupted(storage: Storage, key: str) -> Artefact:
+    """A run whose second worker dies in step 4, one checkpoint (of step 2 or 4) behind it."""
+    artefact = square(storage, key)
+
+    def train(inputs: Inputs[OptimiserConfig]) -> None:
+        train_square(inputs, "boom", 4)
+
+    with pytest.raises(ray.train.WorkerGroupError, match="boom"):
+        fit(train, CONFIG, workers(), artefact)
+    return artefact
+
+
+def test_want_of_memory_on_one_worker_ends_all_and_says_what_to_change(
+    ray_cluster, storage: Storage
+) -> None:
+    def train(inputs: Inputs[OptimiserConfig]) -> None:
+        train_square(inputs, "memory", 1)
+
+    with pytest.raises(
+        MedrayError, match=r"square ran out of memory in step 2: lower square.micro_batch_size"
+    ):
+        fit(train, CONFIG, workers(), square(storage, "memory"))
+
+
+def test_a_checkpoint_of_other_settings_is_refused(ray_cluster, storage: Storage) -> None:
+    interrupted(storage, "settings")
+    other = CONFIG.model_copy(update={"learning_rate": 0.2})
+    with pytest.raises(
+        CheckpointError, match=r"made with other settings \(learning_rate 0\.1 → 0\.2\)"
+    ):
+        fit(train_square, other, workers(), square(storage, "settings", other))
+
+
+def test_an_interrupted_run_is_the_straight_one(ray_cluster, storage: Storage) -> None:
+    again = interrupted(storage, "again")
+    fit(train_square, CONFIG, workers(), again)
+    straight = square(storage, "straight")
+    rows = fit(train_square, CONFIG, workers(upload_in_background=True), straight)
+    steps = [row["step"] for row in rows]
+    assert steps == [0, 1, 2, 3, 4, 5, 6, 6]
+    one, two = (torch.load(made.dir / "model" / "x.pt") for made in (again, straight))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, torch.ones(4))
+
+
+def test_a_storage_that_vanishes_is_waited_for(ray_cluster, storage: Storage) -> None:
+    artefact = square(storage, "vanishing")
+    train, away = artefact.dir / "train", artefact.dir / "away"
+    over = threading.Event()
+    waited: list[bool] = []
+
+    def take_away() -> None:
+        while not over.wait(0.01):
+            if any(train.glob("*/checkpoint_manager_snapshot.json")):
+                train.rename(away)
+                waited.append(not over.wait(2))  # two tries at least
+                away.rename(train)
+                return
+
+    def slowly(inputs: Inputs[OptimiserConfig]) -> None:
+        config = inputs.config.model_copy(update={"total_steps": 40})
+        train_square(Inputs(config, inputs.workers, inputs.storage, inputs.parents))
+
+    thread = threading.Thread(target=take_away, daemon=True)
+    thread.start()
+    try:
+        fit(slowly, CONFIG, workers(checkpoint_steps=1), artefact)
+    finally:
+        over.set()
+        thread.join()
+    assert waited == [True], "the storage was not away while the run went on"
+    assert (artefact.dir / "model" / "x.pt").exists()
+
+
+@pytest.fixture(scope="module")
+def straight(ray_cluster, storage: Storage, decoder: DecoderConfig) -> Path:
+    artefact = Artefact(storage, "pretrain", PRETRAIN, key="two")
+    pretrain(PRETRAIN, decoder, workers(), CORPUS, INSTRUCTIONS, artefact)
+    return artefact.dir
+
+
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_other_workers_go_on_where_two_stopped(
+    straight: Path, storage: Storage, decoder: DecoderConfig, num_workers: int
+) -> None:
+    """The order of the data and, to rounding, the losses are those of the run on two workers."""
+    artefact = Artefact(storage, "pretrain", PRETRAIN, key=f"then{num_workers}")
+    over, killed = threading.Event(), []
+
+    def kill() -> None:
+        train = artefact.dir / "train"
+        while not over.wait(0.01):
+            if any(train.glob("*/checkpoint_manager_snapshot.json")):
+                killed.append(_kill_one_worker())
+                return
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    with pytest.raises(ray.train.WorkerGroupError):
+        pretrain(PRETRAIN, decoder, workers(), CORPUS, INSTRUCTIONS, artefact)
+    over.set()
+    thread.join()
+    assert killed == [True]
+    assert not (artefact.dir / "model").exists()
+    other = workers(num_workers=num_workers)
+    pretrain(PRETRAIN, decoder, other, CORPUS, INSTRUCTIONS, artefact)
+    rows, expected = (
+        [row for row in MetricsLog(path / "metrics.jsonl").read() if "train/loss" in row]
+        for path in (artefact.dir, straight)
+    )
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert [row["train/loss"] for row in rows] == pytest.approx(
+        [row["train/loss"] for row in expected], abs=2e-4
+    )
+    one, two = (
+        load_file(path / "model" / "model.safetensors") for path in (artefact.dir, straight)
+    )
+    assert max((one[name] - two[name]).abs().max().item() for name in two) < 2e-3
+
+
+def _kill_one_worker() -> bool:
+    import os
+    import signal
+
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "RayTrainWorker" in "".join(process.cmdline()):
+                os.kill(process.pid, signal.SIGKILL)
+                return True
+        except psutil.Error:
+            continue
+    return False
