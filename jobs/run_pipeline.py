@@ -5,17 +5,17 @@ Out: every artefact, and pipeline.json under the storage root, which names them.
 
 import json
 
-from medray.launch import JOBS, Job, import_job, main
+from medray.launch import JOBS, PIPELINE, Job, import_job, main
 
 
 def run(job: Job) -> None:
     """The jobs in the order of their inputs; pipeline.json is written after each."""
-    for step, script in JOBS.items():
+    for step in PIPELINE:
         if step == "sample" and job.data is not None:
             continue
-        import_job(script).run(job)
+        import_job(JOBS[step]).run(job)
         job.storage.write_text("pipeline.json", json.dumps({"steps": job.done}, indent=1))
 
 
 if __name__ == "__main__":
-    main(run, steps=tuple(JOBS))
+    main(run, steps=PIPELINE)

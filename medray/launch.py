@@ -42,6 +42,7 @@ PARENTS: Mapping[str, tuple[str, ...]] = {
     "sft": ("pretrain", "instructions"),
     "reward": ("encoder", "instructions"),
     "ppo": ("sft", "reward", "instructions"),
+    "preference": ("sft", "reward", "instructions"),
     "samples": ("ppo", "reward", "instructions"),
     "index": ("encoder", "corpus", "instructions"),
     "quality": ("ppo", "index", "instructions"),
@@ -52,6 +53,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "sft": ("sft", "workers"),
     "reward": ("reward", "workers"),
     "ppo": ("ppo", "workers"),
+    "preference": ("preference", "workers"),
 }
 # What may change a result, in the last digits; patience, logs and checkpoints do not, so that a run
 # can go on with other ones.
@@ -67,11 +69,15 @@ JOBS: Mapping[str, str] = {
     "sft": "run_sft",
     "reward": "run_reward",
     "ppo": "run_ppo",
+    "preference": "run_preference",
     "samples": "sample_responses",
     "index": "build_index",
     "quality": "check_quality",
     "evaluation": "run_eval",
 }
+# Made by their own jobs only: another way than reward and PPO, and answers for physicians to rate.
+ASIDE = ("preference", "samples")
+PIPELINE = tuple(step for step in JOBS if step not in ASIDE)
 
 
 class Sections(Config):
@@ -121,6 +127,8 @@ class Job:
         if step in ("reward", "samples"):
             first = self.profile.reward.parent if step == "reward" else self.profile.samples.policy
             names = (first, *names[1:])
+        if step == "preference" and not self.profile.preference.needs_reward:
+            names = tuple(name for name in names if name != "reward")
         return [parent for parent in names if parent != "sample" or self.data is None]
 
     def uses_data(self, step: str) -> bool:
@@ -309,7 +317,8 @@ def join_ray(config: Any) -> None:
     if not address:
         # A process more at the start of each stage, which on one machine has nothing to watch.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        ray.init(num_cpus=config.num_cpus, include_dashboard=False, **options)
+        # "local": without it Ray would join a cluster that happens to run on this machine.
+        ray.init(address="local", num_cpus=config.num_cpus, include_dashboard=False, **options)
         return
     try:
         ray.init(address=address, **options)

@@ -13,6 +13,7 @@ from medray.retrieval.index import IndexConfig
 from medray.sample.hospital import SampleConfig
 from medray.training.language_model import DecoderConfig
 from medray.training.ppo.config import PpoConfig
+from medray.training.preference import PreferenceConfig
 from medray.training.pretrain import PretrainConfig
 from medray.training.reward.stage import RewardConfig
 from medray.training.samples import SamplesConfig
@@ -55,6 +56,7 @@ class Profile(Config):
     encoder: EncoderConfig = EncoderConfig()
     reward: RewardConfig = RewardConfig()
     ppo: PpoConfig = PpoConfig()
+    preference: PreferenceConfig = PreferenceConfig()
     samples: SamplesConfig = SamplesConfig()
     index: IndexConfig = IndexConfig()
     quality: QualityConfig = Field(default_factory=lambda: QualityConfig.model_validate({}))

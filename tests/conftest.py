@@ -19,6 +19,9 @@ def ray_cluster() -> Iterator[None]:
     """A Ray cluster of this session's own, without dashboard."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="warning")
+    ray.init(
+        address="local", num_cpus=4, include_dashboard=False, log_to_driver=False,
+        logging_level="warning",
+    )  # fmt: skip
     yield
     ray.shutdown()

@@ -184,6 +184,14 @@ def test_outside_data_take_the_samples_place(profile: str, tmp_path: Path) -> No
     assert keys[0] != keys[1]
 
 
+def test_how_a_run_is_kept_alive_and_watched_is_no_part_of_its_key(profile: str) -> None:
+    def key(*overrides: str) -> str:
+        return Job(Profile.load(Path(profile), list(overrides))).key("ppo")
+
+    kept = ("workers.max_failures=9", "workers.log_steps=3", "workers.watch.tensorboard=boards")
+    assert key(*kept) == key() != key("workers.num_workers=1")
+
+
 def test_every_step_has_its_job_and_comes_after_its_parents() -> None:
     assert set(PARENTS) == set(JOBS)
     order = list(JOBS)

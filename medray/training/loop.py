@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def run_stage(
     """
     check_packages(workers.watch)
     is_first = ray.train.get_context().get_world_rank() == 0
-    with tempfile.TemporaryDirectory(prefix="medray-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="medray-") as scratch, ExitStack() as stack:
         log = MetricsLog(Path(scratch) / checkpoints.METRICS)
         state = checkpoints.load(stage.engine, log, settings, partial_state=stage.partial_state)
         if state is None:
@@ -77,7 +78,9 @@ def run_stage(
             stage.set_state(state["stage"])
             logger.info("%s resumes at step %d", stage.name, step)
 
-        sinks = open_sinks(workers.watch, stage.name, run, step) if is_first else []
+        sinks = []
+        if is_first:
+            sinks = stack.enter_context(open_sinks(workers.watch, stage.name, run, step))
 
         def note(figures: dict[str, float], group: str = "") -> None:
             """Writes figures of the present step, on the first worker."""

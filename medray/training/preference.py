@@ -38,7 +38,6 @@ from medray.training.workers import WorkersConfig
 
 logger = logging.getLogger(__name__)
 Method = Literal["dpo", "kto", "grpo", "rloo"]
-WITH_REWARD = ("grpo", "rloo")
 
 
 class PreferenceConfig(OptimiserConfig):
@@ -64,11 +63,16 @@ class PreferenceConfig(OptimiserConfig):
     """Held-out pairs or prompts that are measured before and after."""
     seed: int = 0
 
+    @property
+    def needs_reward(self) -> bool:
+        """Whether the method draws answers and has them scored."""
+        return self.method in ("grpo", "rloo")
+
     @model_validator(mode="after")
     def _check_preference(self) -> "PreferenceConfig":
         if self.muon_learning_rate or self.offload != "none":
             raise ValueError("preference learns by AdamW, without offload")
-        if self.method in WITH_REWARD and self.batch_size % self.num_generations:
+        if self.needs_reward and self.batch_size % self.num_generations:
             raise ValueError("preference.batch_size must be a multiple of num_generations")
         if self.lora is not None and self.lora.dropout:
             raise ValueError("preference.lora.dropout must be 0, for the reference is without it")
@@ -115,7 +119,8 @@ def _train(inputs: Inputs[PreferenceConfig]) -> None:
     trainer = _build_trainer(inputs, model, tokenizer, train, heldout, scratch, report)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        report.note(0, trainer.evaluate(), "before/")
+        # Not by evaluate() beforehand: the trainer would then train each worker by itself.
+        trainer.args.eval_on_start = True
         trainer.train()
     else:
         with checkpoint.as_directory() as directory:
@@ -138,7 +143,7 @@ def _data(inputs: Inputs[PreferenceConfig]) -> tuple[Any, Any]:
 
     config, instructions = inputs.config, inputs.fetch("instructions")
     rows: list[tuple[str, dict[str, Any]]]
-    if config.method in WITH_REWARD:
+    if config.needs_reward:
         what = "prompts"
         prompts = read_rows(instructions / "prompts", Scenario)
         rows = [(row.split, {"prompt": _turn("user", row.prompt)}) for row in prompts]
@@ -279,6 +284,11 @@ class _Report(TrainerCallback):
             figures = {"loss": f"{logs['loss']:.3g}"}
             total = self.inputs.config.total_steps
             self.inputs.progress.put_nowait((state.global_step, total, figures))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """The evaluation at the start; the one at the end is noted by who asks for it."""
+        if state.global_step == 0:
+            self.note(0, given.get("metrics") or {}, "before/")
 
     def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Each worker has written its part below its own output directory."""

@@ -5,7 +5,8 @@ the start, not in the middle of a run.
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from medray.common.config import Config
@@ -42,23 +43,25 @@ def check_packages(config: WatchConfig) -> None:
 _PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 
 
-def open_sinks(config: WatchConfig, stage: str, run: str, first_step: int) -> list[Sink]:
-    """The sinks of a run.
+@contextmanager
+def open_sinks(config: WatchConfig, stage: str, run: str, first_step: int) -> Iterator[list[Sink]]:
+    """The sinks of a run; what they hold back is written at the end.
 
     Args:
         run: what tells it from other runs of the stage; a resumed run has the same.
         first_step: the step it (re)starts at; what TensorBoard has of later ones is dropped.
     """
     sinks: list[Sink] = []
-    if config.tensorboard:
-        sinks.append(_tensorboard(config.tensorboard, stage, run, first_step))
-    if config.mlflow:
-        sinks.append(_mlflow(config.mlflow, stage, run))
-    if config.wandb:
-        sinks.append(_wandb(config.wandb, stage, run))
-    if config.prometheus:
-        sinks.append(_prometheus(stage, run))
-    return sinks
+    with ExitStack() as stack:
+        if config.tensorboard:
+            sinks.append(_tensorboard(stack, config.tensorboard, stage, run, first_step))
+        if config.mlflow:
+            sinks.append(_mlflow(config.mlflow, stage, run))
+        if config.wandb:
+            sinks.append(_wandb(stack, config.wandb, stage, run))
+        if config.prometheus:
+            sinks.append(_prometheus(stage, run))
+        yield sinks
 
 
 def _load(package: str, setting: str) -> Any:
@@ -71,14 +74,20 @@ def _load(package: str, setting: str) -> Any:
         ) from None
 
 
-def _tensorboard(directory: str, stage: str, run: str, first_step: int) -> Sink:
+def _tensorboard(stack: ExitStack, directory: str, stage: str, run: str, first_step: int) -> Sink:
     package = _load("tensorboardX", "tensorboard")
-    writer = package.SummaryWriter(f"{directory}/{stage}-{run}", purge_step=first_step + 1)
+    where = f"{directory}/{stage}-{run}"
+    writer = package.SummaryWriter(
+        where,
+        purge_step=first_step + 1,
+        flush_secs=5,
+        filename_suffix=f".{first_step}",  # files are named by the second
+    )
+    stack.callback(writer.close)
 
     def write(step: int, figures: Mapping[str, float]) -> None:
         for name, value in figures.items():
             writer.add_scalar(name, value, step)
-        writer.flush()
 
     return write
 
@@ -99,9 +108,10 @@ def _mlflow(uri: str, stage: str, run: str) -> Sink:
     return write
 
 
-def _wandb(project: str, stage: str, run: str) -> Sink:
+def _wandb(stack: ExitStack, project: str, stage: str, run: str) -> Sink:
     wandb = _load("wandb", "wandb")
     logged = wandb.init(project=project, id=f"{stage}-{run}", resume="allow")
+    stack.callback(logged.finish)
     return lambda step, figures: logged.log(dict(figures), step=step)
 
 

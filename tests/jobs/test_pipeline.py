@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medray.common.manifest import read_manifest
-from medray.launch import JOBS, PARENTS
+from medray.launch import PARENTS, PIPELINE
 
 
 @pytest.mark.cluster
@@ -14,7 +14,7 @@ def test_dry_run_names_every_step_and_makes_nothing(start, finish, tmp_path: Pat
     process = start("run_pipeline", "--dry-run", f"storage.root={tmp_path / 'root'}")
     lines = finish(process, 60).splitlines()
     made = [line.split(":")[0] for line in lines if "would be made" in line]
-    assert made == list(JOBS)
+    assert made == list(PIPELINE)
     assert list((tmp_path / "root").rglob("*")) == []
 
 
@@ -23,9 +23,9 @@ def test_every_step_is_made_once(start, finish, tiny: list[str], tmp_path: Path)
     root = tmp_path / "root"
     arguments = [f"storage.root={root}", *tiny]
     output = finish(start("run_pipeline", *arguments))
-    assert all(f"{step}: done in" in output for step in JOBS), output[-4000:]
+    assert all(f"{step}: done in" in output for step in PIPELINE), output[-4000:]
     first = json.loads((root / "pipeline.json").read_text(encoding="utf-8"))["steps"]
-    assert list(first) == list(JOBS)
+    assert list(first) == list(PIPELINE)
     assert not any(step["reused"] for step in first.values())
 
     for step, made in first.items():
@@ -46,7 +46,9 @@ def test_every_step_is_made_once(start, finish, tiny: list[str], tmp_path: Path)
         assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
     output = finish(start("run_pipeline", *arguments))
-    assert all(f"{step}: reused, nothing has changed" in output for step in JOBS), output[-4000:]
+    assert all(f"{step}: reused, nothing has changed" in output for step in PIPELINE), output[
+        -4000:
+    ]
     assert "started" not in output
     second = json.loads((root / "pipeline.json").read_text(encoding="utf-8"))["steps"]
     assert all(step["reused"] for step in second.values())
