@@ -1,12 +1,12 @@
 """Share of training runs that end as the undisturbed one did, although something was killed.
 
 A run is a job of the laptop profile at a tiny size, on a local Ray cluster of two nodes (one at the
-machine's address, one at 127.0.0.2), one worker on each. At a random checkpoint it loses, by kill -9, a worker's process,
-the driver, or the raylet of the node on which driver and controller run; after the latter two the
-node comes back and the same command is given again. A run counts if its model is the undisturbed
-run's to the last bit, the metrics hold each step once and alike, and no more steps were computed
-twice than lie between two checkpoints, counted in the workers' logs (a killed node may lose the end
-of one, so that this count is a lower bound).
+machine's address, one at 127.0.0.2), one worker on each. At a random checkpoint it loses, by kill
+-9, a worker's process, the driver, or the raylet of the node on which driver and controller run;
+after the latter two the node comes back and the same command is given again. A run counts if its
+model is the undisturbed run's to the last bit, the metrics hold each step once and alike, and no
+more steps were computed twice than lie between two checkpoints, counted in the workers' logs (a
+killed node may lose the end of one, so that this count is a lower bound).
 
 --work DIR keeps what is done: a call that was ended goes on with the runs that are missing.
 """
