@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medray.common.manifest import Artefact
 from medray.launch import Job, main
-from medray.training.preference import train_preference
+from medray.training.preference.stage import train_preference
 
 
 def run(job: Job) -> Path:

@@ -13,7 +13,7 @@ from medray.retrieval.index import IndexConfig
 from medray.sample.hospital import SampleConfig
 from medray.training.language_model import DecoderConfig
 from medray.training.ppo.config import PpoConfig
-from medray.training.preference import PreferenceConfig
+from medray.training.preference.config import PreferenceConfig
 from medray.training.pretrain import PretrainConfig
 from medray.training.reward.stage import RewardConfig
 from medray.training.samples import SamplesConfig

@@ -3,21 +3,34 @@ a tiny Baichuan 2 as it is published."""
 
 import io
 import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import sentencepiece
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from medray.common.manifest import Artefact
 from medray.common.records import Instruction, Message, PreferencePair, Scenario, ScoredResponse
 from medray.common.rows import write_rows
 from medray.common.storage import Storage, StorageConfig
 from medray.corpus.tokenizer import TokenizerConfig, train_tokenizer
+from medray.retrieval.tokenizer import train_tokenizer as train_bert_tokenizer
 from medray.training.language_model import DecoderConfig, build_decoder
 from medray.training.packed import PackedBlocks, Tokens
 from medray.training.sft import SftConfig
@@ -185,3 +198,66 @@ def baichuan(llama: Any, pieces: bytes, tmp_path: Path) -> Path:
         part = {name: packed[name].clone() for name in names[k::2]}
         save_file(part, source / f"model-{k}.safetensors")
     return source
+
+
+@pytest.fixture(scope="session")
+def untaught_reward(storage: Storage, tmp_path_factory) -> tuple[str, str]:
+    """A reward model of random weights, with a tokenizer of its own: (step, key)."""
+    artefact = Artefact(storage, "reward", SftConfig(), key="untaught")
+    model = artefact.dir / "model"
+    train_bert_tokenizer(["".join(DISEASES + ORGANS) + "不适"], 200, 64, model)
+    torch.manual_seed(0)
+    shape = BertConfig(
+        vocab_size=len(AutoTokenizer.from_pretrained(model)), hidden_size=32, num_labels=1,
+        num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=512,
+    )  # fmt: skip
+    BertForSequenceClassification(shape).save_pretrained(model)
+    artefact.publish()
+    return "reward", "untaught"
+
+
+@pytest.fixture
+def one_worker_killed() -> Callable[[Path], AbstractContextManager[None]]:
+    """A context that kills a worker of the run inside it."""
+    return kill_one_worker
+
+
+def kill_a_worker(train: Path, killed: list[bool], over: threading.Event) -> None:
+    """Waits for the first whole checkpoint, then kills one worker as a lost machine would; notes
+    whether the run was still under way, since only the last checkpoint holds a model."""
+    workers: list[int] = []
+    while not over.wait(0.01):
+        if not workers:
+            workers = find_workers()
+        elif any(train.glob("*/checkpoint_manager_snapshot.json")):
+            os.kill(workers[0], signal.SIGKILL)
+            killed.append(not list(train.rglob("model.safetensors")))
+            return
+
+
+@contextmanager
+def kill_one_worker(train: Path) -> Iterator[None]:
+    """Kills a worker of the run that the block does."""
+    killed: list[bool] = []
+    over = threading.Event()
+    killer = threading.Thread(target=kill_a_worker, args=(train, killed, over), daemon=True)
+    killer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        killer.join()
+    assert killed == [True], "no worker was killed in the middle of the run"
+
+
+def find_workers() -> list[int]:
+    """Process ids of the training workers of this session's cluster, not of another one."""
+    pids = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "RayTrainWorker" in "".join(process.cmdline()):
+                pids.append(process.pid)
+        except psutil.Error:
+            continue
+    return pids

@@ -9,8 +9,6 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
     BloomConfig,
     LlamaConfig,
     PreTrainedConfig,
@@ -21,7 +19,6 @@ from medray.common.errors import ConfigError
 from medray.common.manifest import Artefact
 from medray.common.storage import Storage
 from medray.generation.engine import HFEngine, Sampling
-from medray.retrieval.tokenizer import train_tokenizer
 from medray.training.baichuan import convert
 from medray.training.language_model import LoraConfig
 from medray.training.ppo.config import PpoConfig
@@ -73,23 +70,6 @@ def directory(
     return target
 
 
-@pytest.fixture(scope="module")
-def reward(ray_cluster, storage: Storage) -> tuple[str, str]:
-    """A reward model of random weights, with a tokenizer of its own."""
-    artefact = Artefact(storage, "reward", PPO, key="random")
-    model = artefact.dir / "model"
-    train_tokenizer(["呼吸气道消化泌尿血液循环不适肺炎哮喘胃炎肾炎贫血房颤"], 200, 64, model)
-    torch.manual_seed(0)
-    shape = BertConfig(
-        vocab_size=len(AutoTokenizer.from_pretrained(model)), hidden_size=32, num_labels=1,
-        num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=512,
-    )  # fmt: skip
-    BertForSequenceClassification(shape).save_pretrained(model)
-    artefact.publish()
-    return "reward", "random"
-
-
 def start_from(storage: Storage, directory: Path) -> tuple[str, str]:
     """Publishes a copy of `directory` as a pretrained model."""
     key = f"{directory.parent.name}"
@@ -101,7 +81,7 @@ def start_from(storage: Storage, directory: Path) -> tuple[str, str]:
 
 @pytest.mark.parametrize("directory", [*CONFIGS, "baichuan"], indirect=True)
 def test_any_decoder_is_tuned_rewarded_and_exported(
-    directory: Path, reward: tuple[str, str], storage: Storage
+    ray_cluster, directory: Path, untaught_reward: tuple[str, str], storage: Storage
 ) -> None:
     base = start_from(storage, directory)
     tuned = Artefact(storage, "sft", SFT, key=base[1])
@@ -109,7 +89,7 @@ def test_any_decoder_is_tuned_rewarded_and_exported(
     assert tuned.metrics["loss_after"] < tuned.metrics["loss_before"]
     tuned.publish(drop=("train",))
     final = Artefact(storage, "ppo", PPO, key=base[1])
-    train_ppo(PPO, WORKER, ("sft", base[1]), reward, INSTRUCTIONS, final)
+    train_ppo(PPO, WORKER, ("sft", base[1]), untaught_reward, INSTRUCTIONS, final)
 
     model, info = AutoModelForCausalLM.from_pretrained(
         final.dir / "model", output_loading_info=True

@@ -1,29 +1,22 @@
 """DPO, KTO, GRPO and RLOO on real workers: they learn, resume and leave a model that loads."""
 
-import os
-import signal
-import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medray.common.manifest import Artefact
 from medray.common.metrics import MetricsLog
 from medray.common.storage import Storage
-from medray.retrieval.tokenizer import train_tokenizer
 from medray.training.language_model import LoraConfig
-from medray.training.preference import PreferenceConfig, train_preference
+from medray.training.preference.config import PreferenceConfig
+from medray.training.preference.stage import train_preference
 from medray.training.workers import WorkersConfig
 
 INSTRUCTIONS = ("instructions", "tiny")
@@ -39,24 +32,15 @@ def workers(**values: Any) -> WorkersConfig:
 
 
 @pytest.fixture(scope="module")
-def parents(ray_cluster, storage: Storage, model_dir: Path) -> dict[str, tuple[str, str]]:
+def parents(
+    ray_cluster, storage: Storage, model_dir: Path, untaught_reward: tuple[str, str]
+) -> dict[str, tuple[str, str]]:
     """A decoder and a reward model of random weights."""
     sft = Artefact(storage, "sft", CONFIG, key="untaught")
     AutoModelForCausalLM.from_pretrained(model_dir).save_pretrained(sft.dir / "model")
     AutoTokenizer.from_pretrained(model_dir).save_pretrained(sft.dir / "model")
     sft.publish()
-    reward = Artefact(storage, "reward", CONFIG, key="untaught")
-    directory = reward.dir / "model"
-    train_tokenizer(["呼吸气道消化泌尿血液循环不适肺炎哮喘胃炎肾炎贫血房颤"], 200, 64, directory)
-    torch.manual_seed(0)
-    shape = BertConfig(
-        vocab_size=len(AutoTokenizer.from_pretrained(directory)), hidden_size=32, num_labels=1,
-        num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=512,
-    )  # fmt: skip
-    BertForSequenceClassification(shape).save_pretrained(directory)
-    reward.publish()
-    return {"sft": ("sft", "untaught"), "reward": ("reward", "untaught")}
+    return {"sft": ("sft", "untaught"), "reward": untaught_reward}
 
 
 def learn(storage: Storage, parents: Any, key: str, method: str, **values: Any) -> Artefact:
@@ -106,27 +90,13 @@ def test_one_worker_computes_what_two_do(
 
 @pytest.mark.cluster
 def test_a_killed_worker_leaves_no_trace(
-    storage: Storage, parents: dict[str, tuple[str, str]]
+    storage: Storage,
+    parents: dict[str, tuple[str, str]],
+    one_worker_killed: Callable[[Path], AbstractContextManager[None]],
 ) -> None:
     straight = storage.partial("preference", "dpo")
-    train = storage.partial("preference", "killed") / "train"
-    over, killed = threading.Event(), []
-
-    def kill() -> None:
-        while not over.wait(0.01):
-            if any(train.glob("*/checkpoint_manager_snapshot.json")):
-                for process in psutil.Process().children(recursive=True):
-                    if "RayTrainWorker" in "".join(process.cmdline()):
-                        os.kill(process.pid, signal.SIGKILL)
-                        killed.append(process.pid)
-                        return
-
-    thread = threading.Thread(target=kill, daemon=True)
-    thread.start()
-    made = learn(storage, parents, "killed", "dpo", checkpoint_steps=1)
-    over.set()
-    thread.join()
-    assert killed
+    with one_worker_killed(storage.partial("preference", "killed") / "train"):
+        made = learn(storage, parents, "killed", "dpo", checkpoint_steps=1)
     one, two = (load_file(path / "model" / "model.safetensors") for path in (made.dir, straight))
     assert all(torch.equal(one[name], two[name]) for name in two)
 

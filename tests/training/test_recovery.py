@@ -2,7 +2,8 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -168,26 +169,19 @@ def straight(ray_cluster, storage: Storage, decoder: DecoderConfig) -> Path:
 
 @pytest.mark.parametrize("num_workers", [1, 4])
 def test_other_workers_go_on_where_two_stopped(
-    straight: Path, storage: Storage, decoder: DecoderConfig, num_workers: int
+    straight: Path,
+    storage: Storage,
+    decoder: DecoderConfig,
+    num_workers: int,
+    one_worker_killed: Callable[[Path], AbstractContextManager[None]],
 ) -> None:
     """The order of the data and, to rounding, the losses are those of the run on two workers."""
     artefact = Artefact(storage, "pretrain", PRETRAIN, key=f"then{num_workers}")
-    over, killed = threading.Event(), []
-
-    def kill() -> None:
-        train = artefact.dir / "train"
-        while not over.wait(0.01):
-            if any(train.glob("*/checkpoint_manager_snapshot.json")):
-                killed.append(_kill_one_worker())
-                return
-
-    thread = threading.Thread(target=kill, daemon=True)
-    thread.start()
-    with pytest.raises(ray.train.WorkerGroupError):
+    with (
+        one_worker_killed(artefact.dir / "train"),
+        pytest.raises(ray.train.WorkerGroupError),
+    ):
         pretrain(PRETRAIN, decoder, workers(), CORPUS, INSTRUCTIONS, artefact)
-    over.set()
-    thread.join()
-    assert killed == [True]
     assert not (artefact.dir / "model").exists()
     other = workers(num_workers=num_workers)
     pretrain(PRETRAIN, decoder, other, CORPUS, INSTRUCTIONS, artefact)
@@ -203,19 +197,3 @@ def test_other_workers_go_on_where_two_stopped(
         load_file(path / "model" / "model.safetensors") for path in (artefact.dir, straight)
     )
     assert max((one[name] - two[name]).abs().max().item() for name in two) < 2e-3
-
-
-def _kill_one_worker() -> bool:
-    import os
-    import signal
-
-    import psutil
-
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "RayTrainWorker" in "".join(process.cmdline()):
-                os.kill(process.pid, signal.SIGKILL)
-                return True
-        except psutil.Error:
-            continue
-    return False

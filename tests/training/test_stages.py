@@ -2,15 +2,11 @@
 
 import json
 import math
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -36,6 +32,7 @@ from medray.training.sft import SftConfig, fine_tune
 from medray.training.workers import WorkersConfig
 
 pytestmark = pytest.mark.cluster
+Killing = Callable[[Path], AbstractContextManager[None]]
 CORPUS, INSTRUCTIONS = ("corpus", "tiny"), ("instructions", "tiny")
 PRETRAIN = PretrainConfig(
     learning_rate=1e-2, muon_learning_rate=1e-2, gradient_clip=0,
@@ -110,46 +107,6 @@ def untimed(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if not name.startswith("time/")}
 
 
-def kill_a_worker(train: Path, killed: list[bool], over: threading.Event) -> None:
-    """Waits for the first whole checkpoint, then kills one worker as a lost machine would; notes
-    whether the run was still under way, since only the last checkpoint holds a model."""
-    workers: list[int] = []
-    while not over.wait(0.01):
-        if not workers:
-            workers = find_workers()
-        elif any(train.glob("*/checkpoint_manager_snapshot.json")):
-            os.kill(workers[0], signal.SIGKILL)
-            killed.append(not list(train.rglob("model.safetensors")))
-            return
-
-
-@contextmanager
-def one_worker_killed(train: Path) -> Iterator[None]:
-    """Kills a worker of the run that the block does."""
-    killed: list[bool] = []
-    over = threading.Event()
-    killer = threading.Thread(target=kill_a_worker, args=(train, killed, over), daemon=True)
-    killer.start()
-    try:
-        yield
-    finally:
-        over.set()
-        killer.join()
-    assert killed == [True], "no worker was killed in the middle of the run"
-
-
-def find_workers() -> list[int]:
-    """Process ids of the training workers of this session's cluster, not of another one."""
-    pids = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "RayTrainWorker" in "".join(process.cmdline()):
-                pids.append(process.pid)
-        except psutil.Error:
-            continue
-    return pids
-
-
 @pytest.fixture(scope="module")
 def straight(ray_cluster, storage: Storage, decoder: DecoderConfig) -> Artefact:
     """Four undisturbed steps; published, so that sft can start from it."""
@@ -173,7 +130,7 @@ def test_pretraining_learns_and_logs_every_step(straight: Artefact, pretrained: 
 
 
 def test_a_killed_worker_leaves_no_trace(
-    storage: Storage, decoder: DecoderConfig, pretrained: Path
+    storage: Storage, decoder: DecoderConfig, pretrained: Path, one_worker_killed: Killing
 ) -> None:
     train = storage.partial("pretrain", "killed") / "train"
     with one_worker_killed(train):
@@ -345,7 +302,11 @@ def test_ppo_with_its_kl_in_the_loss_and_a_critic_of_its_own(
     ("step", "run"), [("sft", run_sft), ("reward", run_reward), ("ppo", run_ppo)]
 )
 def test_a_killed_worker_leaves_no_trace_in_any_stage(
-    storage: Storage, rewarding: Artefact, step: str, run: Callable[..., Artefact]
+    storage: Storage,
+    rewarding: Artefact,
+    step: str,
+    run: Callable[..., Artefact],
+    one_worker_killed: Killing,
 ) -> None:
     straight = rewarding.dir if step == "ppo" else storage.fetch(step, "tiny")
     with one_worker_killed(storage.partial(step, "killed") / "train"):

@@ -15,68 +15,26 @@ the papers, which use PPO.
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray.train
 import torch
-from pydantic import Field, model_validator
-from ray.train import Checkpoint
-from transformers import TrainerCallback
 
 from medray.common.errors import DataError
 from medray.common.manifest import Artefact
 from medray.common.metrics import MetricsLog
 from medray.common.records import PreferencePair, Scenario
 from medray.common.rows import read_rows
-from medray.training.checkpoints import METRICS, MODEL, check_settings, write_settings
+from medray.training.checkpoints import METRICS, MODEL, check_settings
 from medray.training.export import write_model
-from medray.training.language_model import LoraConfig, add_lora, load_decoder
-from medray.training.optimiser import OptimiserConfig
+from medray.training.language_model import add_lora, load_decoder
+from medray.training.preference.config import PreferenceConfig
+from medray.training.preference.report import Report
 from medray.training.reward.model import RewardModel
 from medray.training.trainer import Inputs, fit
 from medray.training.workers import WorkersConfig
 
 logger = logging.getLogger(__name__)
-Method = Literal["dpo", "kto", "grpo", "rloo"]
-
-
-class PreferenceConfig(OptimiserConfig):
-    """Settings of preference learning. Source of β: the methods' papers."""
-
-    method: Method = "dpo"
-    learning_rate: float = 1e-5
-    """Source: not given; between the 1e-6 of whole models and the 1e-4 of small adapters."""
-    warmup_steps: int = 50
-    total_steps: int = 1000
-    batch_size: int = 32
-    """Pairs, single answers (KTO) or sampled answers of one update."""
-    beta: float = Field(default=0.1, ge=0)
-    """Strength of the pull to the SFT model."""
-    lora: LoraConfig | None = LoraConfig()
-    max_tokens: int = Field(default=1024, ge=8)
-    """Longest prompt with answer; longer ones are cut."""
-    num_generations: int = Field(default=8, ge=2)
-    """Answers of a group, for GRPO and RLOO."""
-    max_new_tokens: int = 256
-    temperature: float = 1.0
-    num_heldout: int = 200
-    """Held-out pairs or prompts that are measured before and after."""
-    seed: int = 0
-
-    @property
-    def needs_reward(self) -> bool:
-        """Whether the method draws answers and has them scored."""
-        return self.method in ("grpo", "rloo")
-
-    @model_validator(mode="after")
-    def _check_preference(self) -> "PreferenceConfig":
-        if self.muon_learning_rate or self.offload != "none":
-            raise ValueError("preference learns by AdamW, without offload")
-        if self.needs_reward and self.batch_size % self.num_generations:
-            raise ValueError("preference.batch_size must be a multiple of num_generations")
-        if self.lora is not None and self.lora.dropout:
-            raise ValueError("preference.lora.dropout must be 0, for the reference is without it")
-        return self
 
 
 def train_preference(
@@ -115,7 +73,7 @@ def _train(inputs: Inputs[PreferenceConfig]) -> None:
     scratch = Path(tempfile.mkdtemp(prefix="medray-preference-"))
     log = MetricsLog(scratch / METRICS)
     settings = config.model_dump(mode="json")
-    report = _Report(log, settings, scratch, inputs)
+    report = Report(log, settings, scratch, inputs)
     trainer = _build_trainer(inputs, model, tokenizer, train, heldout, scratch, report)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
@@ -179,7 +137,7 @@ def _build_trainer(
     train: Any,
     heldout: Any,
     scratch: Path,
-    report: "_Report",
+    report: Report,
 ) -> Any:
     """TRL's trainer of the method, with our optimiser and schedule."""
     import trl as package
@@ -242,57 +200,3 @@ def _build_trainer(
     if config.method == "grpo":
         return trl.GRPOTrainer(args=trl.GRPOConfig(**same), reward_funcs=reward, **given)
     return trl.RLOOTrainer(args=trl.RLOOConfig(**same), reward_funcs=reward, **given)
-
-
-class _Report(TrainerCallback):
-    """Writes metrics, moves the bar and hands TRL's checkpoints to Ray Train."""
-
-    def __init__(
-        self,
-        log: MetricsLog,
-        settings: dict[str, Any],
-        scratch: Path,
-        inputs: Inputs[PreferenceConfig],
-    ) -> None:
-        self.log, self.settings, self.scratch, self.inputs = log, settings, scratch, inputs
-        self.is_first = ray.train.get_context().get_world_rank() == 0
-
-    def note(self, step: int, figures: dict[str, Any], group: str) -> None:
-        """Writes figures, on the first worker."""
-        if self.is_first:
-            numbers = {
-                f"{group}{name.removeprefix('eval_')}": float(value)
-                for name, value in figures.items()
-                if isinstance(value, (int, float)) and "runtime" not in name
-            }
-            self.log.write(step, numbers)
-
-    def hand_over(self, directory: Path, metrics: dict[str, Any]) -> None:
-        """Reports a directory of this worker as its part of a checkpoint."""
-        if self.is_first:
-            write_settings(directory, self.settings)
-            (directory / METRICS).write_bytes(self.log.path.read_bytes())
-        ray.train.report(metrics, checkpoint=Checkpoint(directory))
-
-    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """TRL logs training and evaluation alike; the latter is noted where it was asked for."""
-        logs = given.get("logs") or {}
-        if "loss" not in logs or any(name.startswith("eval_") for name in logs):
-            return
-        self.note(state.global_step, logs, "train/")
-        if self.is_first and self.inputs.progress is not None:
-            figures = {"loss": f"{logs['loss']:.3g}"}
-            total = self.inputs.config.total_steps
-            self.inputs.progress.put_nowait((state.global_step, total, figures))
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """The evaluation at the start; the one at the end is noted by who asks for it."""
-        if state.global_step == 0:
-            self.note(0, given.get("metrics") or {}, "before/")
-
-    def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Each worker has written its part below its own output directory."""
-        directory = self.scratch / "checkpoints" / f"checkpoint-{state.global_step}"
-        if state.global_step < self.inputs.config.total_steps:
-            directory.mkdir(parents=True, exist_ok=True)
-            self.hand_over(directory, {"step": state.global_step})

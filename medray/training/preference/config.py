@@ -1,0 +1,49 @@
+"""Settings of preference learning. Source of β: the methods' papers."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from medray.training.language_model import LoraConfig
+from medray.training.optimiser import OptimiserConfig
+
+Method = Literal["dpo", "kto", "grpo", "rloo"]
+
+
+class PreferenceConfig(OptimiserConfig):
+    """Settings of one method; `batch_size` and `total_steps` count as in the other stages."""
+
+    method: Method = "dpo"
+    learning_rate: float = 1e-5
+    """Source: not given; between the 1e-6 of whole models and the 1e-4 of small adapters."""
+    warmup_steps: int = 50
+    total_steps: int = 1000
+    batch_size: int = 32
+    """Pairs, single answers (KTO) or sampled answers of one update."""
+    beta: float = Field(default=0.1, ge=0)
+    """Strength of the pull to the SFT model."""
+    lora: LoraConfig | None = LoraConfig()
+    max_tokens: int = Field(default=1024, ge=8)
+    """Longest prompt with answer; longer ones are cut."""
+    num_generations: int = Field(default=8, ge=2)
+    """Answers of a group, for GRPO and RLOO."""
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+    num_heldout: int = 200
+    """Held-out pairs or prompts that are measured before and after."""
+    seed: int = 0
+
+    @property
+    def needs_reward(self) -> bool:
+        """Whether the method draws answers and has them scored."""
+        return self.method in ("grpo", "rloo")
+
+    @model_validator(mode="after")
+    def _check_preference(self) -> "PreferenceConfig":
+        if self.muon_learning_rate or self.offload != "none":
+            raise ValueError("preference learns by AdamW, without offload")
+        if self.needs_reward and self.batch_size % self.num_generations:
+            raise ValueError("preference.batch_size must be a multiple of num_generations")
+        if self.lora is not None and self.lora.dropout:
+            raise ValueError("preference.lora.dropout must be 0, for the reference is without it")
+        return self
