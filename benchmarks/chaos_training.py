@@ -180,9 +180,12 @@ def wait_for_checkpoints(stage: Path, count: int, driver: subprocess.Popen[bytes
 def worker_pids() -> list[int]:
     """The training workers of this cluster."""
     pids = []
-    for process in psutil.process_iter(["cmdline"]):
-        if "RayTrainWorker" in "".join(process.info["cmdline"] or []):
-            pids.append(process.pid)
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "RayTrainWorker" in "".join(process.cmdline()):
+                pids.append(process.pid)
+        except psutil.Error:
+            continue
     return pids
 
 

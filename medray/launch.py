@@ -247,6 +247,7 @@ def run_job(run: Callable[[Job], Any], steps: tuple[str, ...], argv: list[str]) 
             return 0
         check_disk(job)
         started = time.monotonic()
+        os.environ.pop(TRUST, None)
         if job.profile.trust_remote_code:
             os.environ[TRUST] = "1"
         join_ray(job.profile.ray)

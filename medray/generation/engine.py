@@ -66,6 +66,7 @@ class HFEngine:
         model: Any = AutoModelForCausalLM.from_pretrained(
             directory,
             dtype=torch.bfloat16 if device == "cuda" else torch.float32,
+            use_safetensors=True,
             **load_options(),
         )
         tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left", **load_options())

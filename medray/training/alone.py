@@ -107,6 +107,8 @@ def _places(blocks: PackedBlocks, n: int) -> list[_Place]:
     for start, end in pairwise(bounds):
         if not segments_T[start]:
             continue
+        if start and segments_T[start] != segments_T[start - 1]:
+            shared = slice(start, start)
         if branches_T[start]:
             places.append(_Place(n, shared, slice(start, end)))
             continue
@@ -135,7 +137,7 @@ def leaks_across_documents(model: Any) -> bool:
     what it makes of the document alone; also true if it cannot read a packed block at all.
 
     Args:
-        model: a transformers model, with or without adapters; left in the mode it was in.
+        model: a transformers model in fp32, with or without adapters; left in the mode it was in.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     size = int(base.config.vocab_size)
@@ -153,6 +155,8 @@ def leaks_across_documents(model: Any) -> bool:
     base.eval()
     try:
         alone, beside, beside_other = hidden(second), hidden(first, second), hidden(other, second)
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
         return True  # it takes no mask for pairs of tokens
     finally:

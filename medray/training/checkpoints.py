@@ -2,7 +2,8 @@
 
 With as many workers as wrote it, a checkpoint is read as it is, and the run goes on bit for bit.
 With another number the shards are put together first (DeepSpeed's universal checkpoint), and the
-run goes on to rounding, for sums are then taken in another order.
+run goes on to rounding, for sums are then taken in another order; what is drawn at random, PPO's
+answers and dropout, is drawn anew, for each worker draws its own.
 Source: DESIGN.md 3, checkpoints; Universal Checkpointing (Lian et al. 2024).
 """
 
@@ -76,7 +77,7 @@ def save(
             checkpoint=Checkpoint(directory),
             checkpoint_upload_mode=mode.ASYNC if in_background else mode.SYNC,
             delete_local_checkpoint_after_upload=True,
-            checkpoint_upload_fn=_patient_upload(patience_s),
+            checkpoint_upload_fn=patient_upload(patience_s),
         )
         if not in_background:
             # Ray Train takes note of a checkpoint some time after it was handed over. A worker that
@@ -87,7 +88,7 @@ def save(
         raise
 
 
-def _patient_upload(patience_s: float) -> Callable[[Checkpoint, str], Checkpoint]:
+def patient_upload(patience_s: float) -> Callable[[Checkpoint, str], Checkpoint]:
     """Copies to the storage, and tries again while it cannot be reached."""
     storage: Any = ray.train.get_context().get_storage()
 
@@ -138,7 +139,7 @@ def load(
                     _, state = engine.load_checkpoint(
                         str(universal), tag=UNIVERSAL, load_module_strict=strict
                     )
-        except (RuntimeError, KeyError, AssertionError) as error:
+        except (RuntimeError, KeyError, AssertionError, OSError, ValueError) as error:
             raise CheckpointError(
                 f"the checkpoint in {checkpoint.path} is not of this model, or {written_by} "
                 f"workers wrote what {world_size} cannot read ({type(error).__name__}); go on with "
@@ -178,22 +179,22 @@ def _universal(directory: Path) -> Iterator[Path]:
     name = hashlib.sha256(str(directory).encode()).hexdigest()[:16]
     target = Path(tempfile.gettempdir()) / f"medray-universal-{name}"
     is_first = ray.train.get_context().get_local_rank() == 0
-    failed: list[Exception | None] = [None]
-    if is_first:
-        shutil.rmtree(target, ignore_errors=True)
-        arguments = argparse.Namespace(
-            input_folder=str(directory / STATE), output_folder=str(target / UNIVERSAL),
-            num_extract_workers=1, num_merge_workers=1, keep_temp_folder=False, strict=True,
-            inject_missing_state=True,
-        )  # fmt: skip
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                main(arguments)
-        except (KeyError, AssertionError, RuntimeError) as error:
-            failed = [error]
-    gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, failed[0])  # the others wait here until it is whole
+    failed: Exception | None = None
     try:
+        if is_first:
+            shutil.rmtree(target, ignore_errors=True)
+            arguments = argparse.Namespace(
+                input_folder=str(directory / STATE), output_folder=str(target / UNIVERSAL),
+                num_extract_workers=1, num_merge_workers=1, keep_temp_folder=False, strict=True,
+                inject_missing_state=True,
+            )  # fmt: skip
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    main(arguments)
+            except (KeyError, AssertionError, RuntimeError, OSError, ValueError) as error:
+                failed = error
+        gathered: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, failed)  # the others wait here until it is whole
         for error in gathered:
             if error is not None:
                 raise error

@@ -94,7 +94,9 @@ def load_decoder(directory: Path) -> tuple[Any, PreTrainedTokenizerBase]:
         is of another model.
     """
     check_model_directory(directory)
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, **load_options())
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, use_safetensors=True, **load_options()
+    )
     tokenizer = AutoTokenizer.from_pretrained(directory, **load_options())
     check_vocabulary(model, tokenizer, directory)
     return model, with_chat_template(tokenizer)

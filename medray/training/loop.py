@@ -87,8 +87,13 @@ def run_stage(
             if is_first:
                 named = {f"{group}{name}": value for name, value in figures.items()}
                 log.write(step, named)
-                for sink in sinks:
-                    sink(step, named)
+                for sink in list(sinks):
+                    try:
+                        sink(step, named)
+                    except Exception as error:  # whatever a package raises: it is only watched
+                        sinks.remove(sink)
+                        reason = type(error).__name__
+                        logger.warning("%s is no longer watched there: %s", stage.name, reason)
 
         if state is None:
             note(before, "before/")

@@ -9,10 +9,12 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
+import torch.distributed as dist
 from ray import cloudpickle
 from ray.train import (
     CheckpointConfig,
@@ -136,19 +138,37 @@ def train_path(artefact: Artefact) -> str:
 
 
 def _on_worker(config: dict[str, Any]) -> MedrayError | None:
-    """Runs on every worker. An error in the input, which every worker meets alike, is returned:
-    raised, it would count as a worker's death and be tried again."""
+    """Runs on every worker. An error in the input that every worker meets is returned: raised, it
+    would count as a worker's death and be tried again."""
     workers: WorkersConfig = config["workers"]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if not workers.use_gpu:
         torch.set_num_threads(workers.threads_per_worker)
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    together = dist.new_group(backend="gloo")
     try:
         train, inputs = cloudpickle.loads(config["body"])
         train(replace(inputs, progress=config["progress"]))
     except OutOfMemoryError:
         raise
     except MedrayError as error:
+        if not _all_met_it(together):
+            raise
         return error
     return None
+
+
+MEETING_S = 60
+"""How long a worker with an error waits for the others to meet it. Source: not given; workers load
+the same model within seconds of each other."""
+
+
+def _all_met_it(together: Any) -> bool:
+    """Whether every worker stopped with an error. If not, the others wait for this one, and must be
+    ended as if it had died."""
+    try:
+        dist.monitored_barrier(together, timeout=timedelta(seconds=MEETING_S))
+    except RuntimeError:
+        return False
+    return True

@@ -110,7 +110,15 @@ def _mlflow(uri: str, stage: str, run: str) -> Sink:
 
 def _wandb(stack: ExitStack, project: str, stage: str, run: str) -> Sink:
     wandb = _load("wandb", "wandb")
-    logged = wandb.init(project=project, id=f"{stage}-{run}", resume="allow")
+    # No captured output, no code, no names: figures only.
+    quiet = wandb.Settings(
+        console="off",
+        disable_code=True,
+        disable_git=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+    )
+    logged = wandb.init(project=project, id=f"{stage}-{run}", resume="allow", settings=quiet)
     stack.callback(logged.finish)
     return lambda step, figures: logged.log(dict(figures), step=step)
 

@@ -21,6 +21,7 @@ import torch
 from medray.common.records import Scenario
 from medray.generation.engine import HFEngine, Sampling
 from medray.training import losses
+from medray.training.alone import reader_of
 from medray.training.language_model import add_lora
 from medray.training.optimiser import initialise, set_learning_rate
 from medray.training.ppo.config import PpoConfig
@@ -50,6 +51,7 @@ class PpoLearner:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.config, self.reward_model = config, reward_model
+        read = reader_of(model) if config.replay.coefficient else None
         critic = None
         if config.critic == "separate":
             critic = add_lora(copy.deepcopy(model), config.lora, config.seed + 1)
@@ -62,8 +64,10 @@ class PpoLearner:
         self.pad = int(tokenizer.pad_token_id)
         self.sampler = IndexSampler(len(self.prompts), config.rollouts, config.seed)
         self.replay: Replay | None = None
-        if config.replay.coefficient:
-            self.replay = Replay(config.replay, instructions, self.policy, tokenizer, config.seed)
+        if read is not None:
+            self.replay = Replay(
+                config.replay, instructions, self.policy, tokenizer, read, config.seed
+            )
         self.beta = config.kl_coefficient
         self.score_mean: float | None = None  # set by the first evaluation
         self.score_sd = 1.0

@@ -8,6 +8,7 @@ PPO; the KL was 2.9 and 1.5.
 Source: InstructGPT (Ouyang et al. 2022, 3.5), γ; [EMR-LLM] and [ClinicalGPT] replay nothing.
 """
 
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from torch import Tensor
 from medray.common.config import Config
 from medray.common.records import Instruction
 from medray.common.rows import read_rows
-from medray.training.alone import reader_of
+from medray.training.alone import Blocks
 from medray.training.chats import Packer
 from medray.training.language_model import LanguageModelLoss
+from medray.training.packed import PackedBlocks
 from medray.training.sampler import IndexSampler
 from medray.training.supervised import to_device
 
@@ -43,15 +45,22 @@ class Replay:
     """Packed training instructions and their loss under the policy."""
 
     def __init__(
-        self, config: ReplayConfig, instructions: Path, policy: Any, tokenizer: Any, seed: int
+        self,
+        config: ReplayConfig,
+        instructions: Path,
+        policy: Any,
+        tokenizer: Any,
+        read: Callable[[PackedBlocks], Blocks],
+        seed: int,
     ) -> None:
         """Args:
         instructions: the instructions artefact, fetched.
+        read: how the policy reads packed blocks; found out in fp32.
         """
         rows = (row for row in read_rows(instructions / "sft", Instruction) if row.split == "train")
         chosen = islice(rows, config.max_rows)
         packed = Packer(tokenizer, config.block_tokens).pack(chosen, "replayed")
-        self._blocks = reader_of(policy)(packed)
+        self._blocks = read(packed)
         self._config = config
         self._loss = LanguageModelLoss(policy)
         self._sampler = IndexSampler(len(self._blocks), config.batch_size, seed)

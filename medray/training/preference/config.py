@@ -24,13 +24,14 @@ class PreferenceConfig(OptimiserConfig):
     """Strength of the pull to the SFT model."""
     lora: LoraConfig | None = LoraConfig()
     max_tokens: int = Field(default=1024, ge=8)
-    """Longest prompt with answer; longer ones are cut."""
+    """Longest prompt with answer of a pair; longer ones are cut, or left out by TRL if nothing of
+    the answer is left."""
     num_generations: int = Field(default=8, ge=2)
     """Answers of a group, for GRPO and RLOO."""
     max_new_tokens: int = 256
     temperature: float = 1.0
     num_heldout: int = 200
-    """Held-out pairs or prompts that are measured before and after."""
+    """Held-out pairs, prompts or, for KTO, single answers that are measured before and after."""
     seed: int = 0
 
     @property
@@ -44,6 +45,8 @@ class PreferenceConfig(OptimiserConfig):
             raise ValueError("preference learns by AdamW, without offload")
         if self.needs_reward and self.batch_size % self.num_generations:
             raise ValueError("preference.batch_size must be a multiple of num_generations")
+        if self.method == "kto" and self.micro_batch_size < 2:
+            raise ValueError("kto sets each answer beside another's prompt: micro_batch_size >= 2")
         if self.lora is not None and self.lora.dropout:
             raise ValueError("preference.lora.dropout must be 0, for the reference is without it")
         return self

@@ -1,5 +1,6 @@
 """What TRL's trainer says, said as in other stages: metrics, the bar, Ray Train's checkpoints."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import ray.train
 from ray.train import Checkpoint
 from transformers import TrainerCallback
 
+from medray.common.errors import MedrayError
 from medray.common.metrics import MetricsLog
-from medray.training.checkpoints import METRICS, write_settings
+from medray.training.checkpoints import METRICS, patient_upload, write_settings
 from medray.training.preference.config import PreferenceConfig
 from medray.training.trainer import Inputs
 
@@ -41,13 +43,23 @@ class Report(TrainerCallback):
         if self.is_first:
             write_settings(directory, self.settings)
             (directory / METRICS).write_bytes(self.log.path.read_bytes())
-        ray.train.report(metrics, checkpoint=Checkpoint(directory))
+        ray.train.report(
+            metrics,
+            checkpoint=Checkpoint(directory),
+            checkpoint_upload_fn=patient_upload(self.inputs.workers.storage_patience_s),
+        )
+        ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED)
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """TRL logs training and evaluation alike; the latter is noted where it was asked for."""
         logs = given.get("logs") or {}
         if "loss" not in logs or any(name.startswith("eval_") for name in logs):
             return
+        if not math.isfinite(logs["loss"]):  # the mean over workers: all of them stop
+            raise MedrayError(
+                f"preference stopped at step {state.global_step}: loss is not finite; lower the "
+                "learning rate or look at the data"
+            )
         self.note(state.global_step, logs, "train/")
         if self.is_first and self.inputs.progress is not None:
             figures = {"loss": f"{logs['loss']:.3g}"}

@@ -13,6 +13,8 @@ the papers, which use PPO.
 """
 
 import logging
+import random
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from medray.common.records import PreferencePair, Scenario
 from medray.common.rows import read_rows
 from medray.training.checkpoints import METRICS, MODEL, check_settings
 from medray.training.export import write_model
-from medray.training.language_model import add_lora, load_decoder
+from medray.training.language_model import add_lora, check_length, load_decoder
 from medray.training.preference.config import PreferenceConfig
 from medray.training.preference.report import Report
 from medray.training.reward.model import RewardModel
@@ -69,12 +71,26 @@ def _train(inputs: Inputs[PreferenceConfig]) -> None:
         tokenizer.pad_token = tokenizer.eos_token
     if config.lora is not None:
         model = add_lora(model, config.lora, config.seed)
+    check_length(model, config.max_tokens, "preference.max_tokens")
     train, heldout = _data(inputs)
-    scratch = Path(tempfile.mkdtemp(prefix="medray-preference-"))
+    with tempfile.TemporaryDirectory(prefix="medray-preference-") as scratch:
+        _learn(inputs, model, tokenizer, train, heldout, Path(scratch))
+
+
+def _learn(
+    inputs: Inputs[PreferenceConfig],
+    model: Any,
+    tokenizer: Any,
+    train: Any,
+    heldout: Any,
+    scratch: Path,
+) -> None:
+    config = inputs.config
     log = MetricsLog(scratch / METRICS)
     settings = config.model_dump(mode="json")
     report = Report(log, settings, scratch, inputs)
     trainer = _build_trainer(inputs, model, tokenizer, train, heldout, scratch, report)
+    final = scratch / "final"
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         # Not by evaluate() beforehand: the trainer would then train each worker by itself.
@@ -85,9 +101,12 @@ def _train(inputs: Inputs[PreferenceConfig]) -> None:
             check_settings(Path(directory), settings)
             if report.is_first:
                 log.path.write_bytes((Path(directory) / METRICS).read_bytes())
+            if (Path(directory) / MODEL).exists():  # it died after the end, before it was published
+                shutil.copytree(Path(directory) / MODEL, final / MODEL)
+                report.hand_over(final, {"step": config.total_steps})
+                return
             trainer.train(resume_from_checkpoint=directory)
     report.note(config.total_steps, trainer.evaluate(), "after/")
-    final = scratch / "final"
     final.mkdir()
     if report.is_first:
         card = {"title": f"Policy after {config.method.upper()}", "base": inputs.name("sft")}
@@ -116,6 +135,9 @@ def _data(inputs: Inputs[PreferenceConfig]) -> tuple[Any, Any]:
             else:
                 rows.append((row.split, prompt | {"completion": chosen, "label": True}))
                 rows.append((row.split, prompt | {"completion": rejected, "label": False}))
+    # TRL takes KTO's rows in their order, and its KL baseline sets each answer beside the next
+    # prompt, which must not be its own.
+    random.Random(config.seed).shuffle(rows)
     train = [row for split, row in rows if split == "train"]
     heldout = [row for split, row in rows if split == "dev"][: config.num_heldout]
     if not train or not heldout:
@@ -164,6 +186,7 @@ def _build_trainer(
         "seed": config.seed,
         "use_cpu": not workers.use_gpu,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,
         "save_steps": workers.checkpoint_steps,
         "save_total_limit": 1,
         "save_on_each_node": True,
@@ -185,6 +208,7 @@ def _build_trainer(
     if config.method == "kto":
         return trl.KTOTrainer(args=trl.KTOConfig(**same, max_length=config.max_tokens), **given)
     same |= {
+        "per_device_eval_batch_size": config.num_generations,  # whole groups
         "num_generations": config.num_generations,
         "max_completion_length": config.max_new_tokens,
         "temperature": config.temperature,
@@ -198,5 +222,8 @@ def _build_trainer(
         )
 
     if config.method == "grpo":
-        return trl.GRPOTrainer(args=trl.GRPOConfig(**same), reward_funcs=reward, **given)
-    return trl.RLOOTrainer(args=trl.RLOOConfig(**same), reward_funcs=reward, **given)
+        trainer = trl.GRPOTrainer(args=trl.GRPOConfig(**same), reward_funcs=reward, **given)
+    else:
+        trainer = trl.RLOOTrainer(args=trl.RLOOConfig(**same), reward_funcs=reward, **given)
+    reward_model.model.to(trainer.accelerator.device)
+    return trainer

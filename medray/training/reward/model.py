@@ -24,7 +24,7 @@ class RewardModel:
     def __init__(self, directory: Path | str, max_tokens: int = 512, batch_size: int = 64) -> None:
         check_model_directory(Path(directory))
         self.model: Any = AutoModelForSequenceClassification.from_pretrained(
-            directory, **load_options()
+            directory, use_safetensors=True, **load_options()
         ).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(directory, **load_options())
         self.max_tokens, self.batch_size = max_tokens, batch_size

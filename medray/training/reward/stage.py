@@ -211,6 +211,7 @@ def load_scorer(base: Path, config: RewardConfig) -> tuple[Any, Any]:
         problem_type="regression",
         dtype=torch.float32,
         pad_token_id=tokenizer.pad_token_id,
+        use_safetensors=True,
         **load_options(),
     )
     if config.lora is not None:

@@ -27,7 +27,7 @@ def replay(model: Any, tokenizer: Any, tmp_path: Path) -> Replay:
         for k in range(13)
     ]  # fmt: skip
     write_rows(tmp_path / "sft", Instruction, iter(rows))
-    return Replay(CONFIG, tmp_path, model, tokenizer, seed=0)
+    return Replay(CONFIG, tmp_path, model, tokenizer, lambda blocks: blocks, seed=0)
 
 
 @torch.no_grad()
