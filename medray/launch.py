@@ -29,6 +29,7 @@ from medray.common.manifest import (
 from medray.common.storage import Storage
 from medray.generation.directory import TRUST
 from medray.project import find_profile, jobs_directory
+from medray.training.card import complete_card
 
 logger = logging.getLogger("medray")
 
@@ -207,6 +208,7 @@ class Job:
                 fingerprint=fingerprint,
             )
             work(artefact)
+            complete_card(artefact)
             path = artefact.publish(drop=SCRATCH)
             manifest = read_manifest(path)
             seconds = manifest.duration_s
