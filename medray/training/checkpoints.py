@@ -158,7 +158,13 @@ def write_settings(directory: Path, settings: dict[str, Any]) -> None:
 
 def check_settings(directory: Path, now: dict[str, Any]) -> None:
     """Raises CheckpointError if a checkpoint was made with other settings."""
-    saved = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
+    path = directory / SETTINGS
+    if not path.exists():
+        raise CheckpointError(
+            f"the checkpoint in {directory} does not say what settings it was made with; it is of "
+            "an older medray: remove the directory and start again"
+        )
+    saved = json.loads(path.read_text(encoding="utf-8"))
     changed = [
         f"{name} {saved.get(name)!r} → {now.get(name)!r}"
         for name in sorted(saved.keys() | now.keys())
