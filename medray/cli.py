@@ -16,7 +16,9 @@ from medray.project import job_names
 
 ADDRESS = "http://127.0.0.1:8265"
 SERVER = "http://127.0.0.1:8000"
-NO_SETTINGS = (do.ask_server, do.print_table, do.import_ratings, do.convert_model)
+NO_SETTINGS = (
+    do.ask_server, do.print_table, do.import_ratings, do.convert_model, do.quantise_model,
+)  # fmt: skip
 ALIASES = {"eval": "run_eval", "quality": "check_quality"}
 
 
@@ -122,6 +124,12 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("target", type=Path, help="a directory that is not there yet")
     convert.add_argument("--bin", action="store_true", help="read pickles (pytorch_model*.bin)")
     convert.set_defaults(command=do.convert_model)
+
+    quantise = commands.add_parser("quantise", help="a model's weights in 8 or 4 bits, to serve")
+    quantise.add_argument("source", type=Path, help="a directory, as training exports it")
+    quantise.add_argument("target", type=Path, help="a directory that is not there yet")
+    quantise.add_argument("--bits", type=int, choices=(8, 4), required=True)
+    quantise.set_defaults(command=do.quantise_model)
 
     table = commands.add_parser("table", help="print the results of a finished pipeline")
     table.add_argument("--root", type=Path, required=True, help="the profile's storage.root")

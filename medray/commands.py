@@ -147,6 +147,15 @@ def convert_model(args: argparse.Namespace) -> int:
     return 0
 
 
+def quantise_model(args: argparse.Namespace) -> int:
+    """Quantises a directory and prints what it saves."""
+    from medray.training.quantise import quantise
+
+    before, after = quantise(args.source, args.target, args.bits)
+    _say(f"{args.target}: {before / 1e6:.1f} MB → {after / 1e6:.1f} MB of weights\n")
+    return 0
+
+
 def print_table(args: argparse.Namespace) -> int:
     """Prints the demo's table for a storage root."""
     from medray.evaluation.table import format_table, read_table

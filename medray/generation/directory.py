@@ -7,6 +7,7 @@ brings Python code of its own is refused unless the profile trusts it.
 import json
 import logging
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,37 @@ def check_model_directory(directory: Path) -> Path:
             "of the same model into it"
         )
     _check_code(directory)
+    if quantisation(directory) == "bitsandbytes":
+        check_quantiser(f"{directory} is quantised and", "on every machine that loads it")
     return directory
+
+
+def check_trainable(directory: Path) -> Path:
+    """`check_model_directory`, and the weights are no quantised ones.
+
+    Raises:
+        CheckpointError: naming what is missing or in the way, and how to mend it.
+    """
+    if quantisation(check_model_directory(directory)):
+        raise CheckpointError(
+            f"{directory} has quantised weights, which cannot be trained; take the directory that "
+            "it was made from (its README.md names it)"
+        )
+    return directory
+
+
+def quantisation(directory: Path) -> str:
+    """The method that the weights are quantised by (`bitsandbytes`, `gptq`, …), empty if none."""
+    found = read_config(directory).get("quantization_config")
+    return str(found.get("quant_method", "bitsandbytes")) if found else ""
+
+
+def check_quantiser(what: str, where: str) -> None:
+    """Raises CheckpointError if bitsandbytes is not installed, which `what` needs."""
+    if find_spec("bitsandbytes") is None:
+        raise CheckpointError(
+            f"{what} needs the package bitsandbytes: pip install 'medray[quantise]', {where}"
+        )
 
 
 def load_options() -> dict[str, Any]:
@@ -55,15 +86,20 @@ def trusts_remote_code() -> bool:
     return os.environ.get(TRUST) == "1"
 
 
-def _check_code(directory: Path) -> None:
-    """Raises CheckpointError if the model needs code of its own that is not trusted; warns if it is
-    trusted."""
+def read_config(directory: Path) -> dict[str, Any]:
+    """config.json of a directory that has one."""
     try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        return json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(
             f"{directory}/config.json is no JSON ({error}); copy it again"
         ) from None
+
+
+def _check_code(directory: Path) -> None:
+    """Raises CheckpointError if the model needs code of its own that is not trusted; warns if it is
+    trusted."""
+    config = read_config(directory)
     if not config.get("auto_map"):
         return
     if trusts_remote_code():

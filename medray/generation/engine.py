@@ -4,6 +4,7 @@ In: prompts or chats. Out: text, streams of text, log-probabilities. One place l
 language model for inference; quality control, evaluation, roll-outs and serving are handed one.
 """
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from transformers import (
 
 from medray.common.config import Config
 from medray.generation.chat import with_chat_template
-from medray.generation.directory import check_model_directory, load_options
+from medray.generation.directory import check_model_directory, load_options, quantisation
 from medray.generation.prompts import Numbered, citable_texts
 from medray.generation.quoting import GuidedQuotes
 
@@ -63,11 +64,14 @@ class HFEngine:
         """
         directory = check_model_directory(Path(model_dir))
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype: Any = torch.bfloat16 if device == "cuda" else torch.float32
+        if quantisation(directory):
+            # Another type than the directory's would reach the biases only, not the embeddings.
+            dtype = "auto"
+            # It warns in every layer, for every token, that it computes in float16.
+            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            directory,
-            dtype=torch.bfloat16 if device == "cuda" else torch.float32,
-            use_safetensors=True,
-            **load_options(),
+            directory, dtype=dtype, use_safetensors=True, **load_options()
         )
         tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left", **load_options())
         with_chat_template(tokenizer)

@@ -12,7 +12,7 @@ from transformers.models.qwen3 import Qwen3ForCausalLM
 from medray.common.config import Config
 from medray.common.errors import CheckpointError, ConfigError
 from medray.generation.chat import with_chat_template
-from medray.generation.directory import check_model_directory, load_options
+from medray.generation.directory import check_model_directory, check_trainable, load_options
 from medray.training.induction import set_induction_heads
 from medray.training.losses import token_nll_sum
 from medray.training.packed import IGNORE, PackedBlocks
@@ -90,10 +90,10 @@ def load_decoder(directory: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     """Loads a Hugging Face directory in fp32 (DeepSpeed casts it where asked to).
 
     Raises:
-        CheckpointError: if the directory lacks a config, weights or a tokenizer, or the tokenizer
-        is of another model.
+        CheckpointError: if the directory lacks a config, weights or a tokenizer, the tokenizer
+        is of another model, or the weights are quantised.
     """
-    check_model_directory(directory)
+    check_trainable(directory)
     model = AutoModelForCausalLM.from_pretrained(
         directory, dtype=torch.float32, use_safetensors=True, **load_options()
     )

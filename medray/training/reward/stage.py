@@ -23,7 +23,7 @@ from medray.common.errors import DataError
 from medray.common.manifest import Artefact
 from medray.common.records import PreferencePair, ScoredResponse
 from medray.common.rows import read_rows
-from medray.generation.directory import check_model_directory, load_options
+from medray.generation.directory import check_trainable, load_options
 from medray.training.export import export_model
 from medray.training.language_model import LoraConfig, add_lora
 from medray.training.loop import Stage
@@ -200,7 +200,7 @@ def _train(inputs: Inputs[RewardConfig]) -> None:
 
 def load_scorer(base: Path, config: RewardConfig) -> tuple[Any, Any]:
     """A model with a new head of one output, and its tokenizer."""
-    check_model_directory(base)
+    check_trainable(base)
     torch.manual_seed(config.seed)
     tokenizer = AutoTokenizer.from_pretrained(base, **load_options())
     if tokenizer.pad_token_id is None:
