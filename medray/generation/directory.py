@@ -72,7 +72,7 @@ def check_quantiser(what: str, where: str) -> None:
     """Raises CheckpointError if bitsandbytes is not installed, which `what` needs."""
     if find_spec("bitsandbytes") is None:
         raise CheckpointError(
-            f"{what} needs the package bitsandbytes: pip install 'medray[quantise]', {where}"
+            f"{what} needs the package bitsandbytes: pip install bitsandbytes, {where}"
         )
 
 

@@ -65,7 +65,8 @@ class HFEngine:
         directory = check_model_directory(Path(model_dir))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype: Any = torch.bfloat16 if device == "cuda" else torch.float32
-        if quantisation(directory):
+        quantised = bool(quantisation(directory))
+        if quantised:
             # Another type than the directory's would reach the biases only, not the embeddings.
             dtype = "auto"
             # It warns in every layer, for every token, that it computes in float16.
@@ -76,6 +77,10 @@ class HFEngine:
         tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left", **load_options())
         with_chat_template(tokenizer)
         self._set(model.to(torch.device(device)).eval(), tokenizer, batch_size)
+        if quantised:
+            # Its first pass packs the weights, which must not happen in two threads at once.
+            with torch.no_grad():
+                self.model(torch.zeros(1, 1, dtype=torch.long, device=device))
 
     @classmethod
     def wrap(cls, model: Any, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> "HFEngine":

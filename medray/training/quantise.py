@@ -37,8 +37,9 @@ HOW = {
     8: "LLM.int8, one scale a row",
     4: "NF4, one scale for 64 weights",
 }
-WRITTEN = ("config.json", "README.md", "model.safetensors.index.json")
-"""Files of the source that are made anew; so are those of weights."""
+MADE_ANEW = ("config.json", "README.md")
+WEIGHTS = (".safetensors", ".bin", ".index.json")
+"""Files of the source that are not copied, by their names and by the ends of them."""
 
 
 def quantise(source: Path, target: Path, bits: int) -> tuple[int, int]:
@@ -62,8 +63,8 @@ def quantise(source: Path, target: Path, bits: int) -> tuple[int, int]:
     partial = new_partial(target)
     model.save_pretrained(partial)
     for path in source.iterdir():
-        made_anew = path.name in WRITTEN or path.suffix in (".safetensors", ".bin")
-        if path.is_file() and not made_anew:
+        written = path.name in MADE_ANEW or path.name.endswith(WEIGHTS)
+        if path.is_file() and not written:
             shutil.copy(path, partial)
     before, after = (weights_size(directory) for directory in (source, partial))
     (partial / "README.md").write_text(
@@ -76,7 +77,7 @@ def quantise(source: Path, target: Path, bits: int) -> tuple[int, int]:
 
 def load_quantised(source: Path, bits: int) -> Any:
     """The model of `source`, quantised matrix by matrix as it is read."""
-    model, info = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         source,
         dtype="auto",
         device_map={"": "cpu"},
@@ -87,21 +88,28 @@ def load_quantised(source: Path, bits: int) -> Any:
         output_loading_info=True,
         **load_options(),
     )
+    model, info = loaded
     if unlike := sorted({*info["missing_keys"], *info["unexpected_keys"]}):
         raise CheckpointError(
             f"the weights in {source} are not those of a {type(model).__name__} ({unlike[0]} is "
             "missing or too much); give a language model, of pretrain, sft, ppo or preference"
         )
-    if bits == 4:
-        check_blocks(source, model)
+    check_matrices(source, model)
     return model
 
 
-def check_blocks(source: Path, model: Any) -> None:
-    """Raises CheckpointError for matrices that bitsandbytes cannot read again on every CPU: with
-    AVX-512 BF16 it packs 32 rows together, and a scale must not reach over the end of a row."""
-    from bitsandbytes.nn import Linear4bit
+def check_matrices(source: Path, model: Any) -> None:
+    """Raises CheckpointError for experts in one tensor, which stay as they are, and for matrices
+    that bitsandbytes cannot multiply by on every CPU in 4 bits: with AVX-512 BF16 it packs 32 rows
+    together, and a scale must not reach over the end of a row."""
+    from bitsandbytes.nn.modules import Linear4bit
 
+    for name, parameter in model.named_parameters():
+        if "experts" in name and parameter.ndim == 3:
+            raise CheckpointError(
+                f"{name} in {source} holds experts of a mixture, which bitsandbytes does not "
+                "quantise; take a model without"
+            )
     for name, module in model.named_modules():
         if isinstance(module, Linear4bit):
             rows, columns = module.out_features, module.in_features

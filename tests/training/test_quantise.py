@@ -19,6 +19,8 @@ from transformers import (
     LlamaForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 from medray import cli
@@ -168,9 +170,12 @@ def test_the_engine_and_the_policy_answer_with_it(
     kept = {torch.float32 if name == "tied" else torch.bfloat16}
     floats = {p.dtype for p in engine.model.parameters() if p.is_floating_point()}
     assert floats == kept
+    weights = {key: value.clone() for key, value in engine.model.named_parameters()}
     greedy = Sampling(max_new_tokens=6)
     (answer,) = engine.generate(["患者"], greedy)
     assert 0 < answer.num_tokens <= 6
+    # Packed before the first answer: streams share the model.
+    assert all(torch.equal(weights[key], p) for key, p in engine.model.named_parameters())
     assert len(engine.score(["患者", "气道"], [["肺炎", "咳"], ["是"]])[0]) == 2
 
     async def stream() -> list[str | Finish]:
@@ -229,6 +234,13 @@ def test_what_cannot_be_quantised(
     with pytest.raises(CheckpointError, match=r"score\.weight is missing or too much"):
         quantise(scorer, target, 8)
 
+    mixture = tmp_path / "mixture"
+    shape = SHAPE | {"moe_intermediate_size": 64, "num_experts": 2, "num_experts_per_tok": 1}
+    Qwen3MoeForCausalLM(Qwen3MoeConfig(**shape, vocab_size=300)).save_pretrained(mixture)
+    AutoTokenizer.from_pretrained(source).save_pretrained(mixture)
+    with pytest.raises(CheckpointError, match=r"experts of a mixture.* take a model without"):
+        quantise(mixture, target, 8)
+
     pickled = Path(shutil.copytree(source, tmp_path / "pickled"))
     torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
@@ -240,9 +252,9 @@ def test_what_cannot_be_quantised(
     with pytest.raises(CheckpointError, match="is there already"):
         quantise(source, target, 8)
     monkeypatch.setattr(directory, "find_spec", lambda _: None)
-    with pytest.raises(CheckpointError, match=r"medray quantise needs .*medray\[quantise\]"):
+    with pytest.raises(CheckpointError, match=r"medray quantise needs .*pip install bitsandbytes"):
         quantise(source, target, 8)
-    with pytest.raises(CheckpointError, match=r"is quantised and needs .*medray\[quantise\]"):
+    with pytest.raises(CheckpointError, match=r"is quantised and needs .*pip install bitsandbytes"):
         HFEngine(quantised["tied", 8])
 
 
