@@ -23,7 +23,7 @@ import torch
 from frame import print_result
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
 
-from medray.training.estimate import GPUS, SHAPES, flops_per_token
+from medray.training.estimate import SHAPES, flops_per_token, peak_flops
 from medray.training.language_model import LanguageModelLoss, LoraConfig, add_lora
 from medray.training.optimiser import checkpoint_activations
 from medray.training.packed import PackedBlocks
@@ -45,12 +45,6 @@ TINY = LlamaConfig(
 )  # fmt: skip
 LORA = LoraConfig()
 DOCUMENTS = 4  # in a block
-
-
-def peak_flops() -> float | None:
-    """The bf16 peak of this machine's GPU, if it is a known one."""
-    name = torch.cuda.get_device_name().lower() if torch.cuda.is_available() else ""
-    return next((gpu.flops_per_s for known, gpu in GPUS.items() if known in name), None)
 
 
 def make_blocks(num: int, length: int, vocab_size: int) -> PackedBlocks:
@@ -92,7 +86,7 @@ def measure(
         if step >= 2:
             seconds.append(time.perf_counter() - started)
     typical = statistics.median(seconds)
-    flops = micro * length * flops_per_token(model, shape, lora, False, length)
+    flops = micro * length * flops_per_token(model, shape, lora is not None, False, length)
     peak = peak_flops()
     return {
         "tokens_per_s": round(micro * length / typical),

@@ -128,6 +128,8 @@ class Job:
         if step in ("reward", "samples"):
             first = self.profile.reward.parent if step == "reward" else self.profile.samples.policy
             names = (first, *names[1:])
+        if step == "sft" and self.profile.sft.general_fraction:
+            names = (*names, "corpus")
         if step == "preference" and not self.profile.preference.needs_reward:
             names = tuple(name for name in names if name != "reward")
         return [parent for parent in names if parent != "sample" or self.data is None]

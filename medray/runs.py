@@ -16,6 +16,7 @@ from medray.common.errors import DataError
 from medray.common.manifest import Manifest, stored_manifest
 from medray.common.metrics import MetricsLog
 from medray.common.storage import Storage
+from medray.training.forgetting import HELD_OUT
 
 logger = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
@@ -95,9 +96,13 @@ def compare(storage: Storage, runs: Sequence[Run], out: Path) -> None:
 
 
 def read_steps(storage: Storage, run: Run) -> list[dict[str, Any]]:
-    """The rows of a run's training steps, without what was measured before and after."""
+    """The rows of a run's steps and of what was measured between them."""
     path = storage.fetch(*run.name.split("/", 1)) / METRICS
-    return [row for row in MetricsLog(path).read() if "time/step_s" in row]
+    return [
+        row
+        for row in MetricsLog(path).read()
+        if "time/step_s" in row or any(name.startswith(HELD_OUT) for name in row)
+    ]
 
 
 def smooth(values: Sequence[float], most: int = SMOOTH) -> list[float]:

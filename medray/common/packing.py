@@ -1,7 +1,9 @@
-"""Best-fit packing: many short sequences into few fixed blocks."""
+"""Best-fit packing: many short sequences into few fixed blocks, and out of them again."""
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 
 def pack_best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -29,3 +31,10 @@ def pack_best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         blocks[block].append(i)
         bisect.insort(room, (free - lengths[i], block))
     return blocks
+
+
+def read_segments(tokens_NT: np.ndarray, segments_NT: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the tokens of every segment, block by block."""
+    for tokens_T, segments_T in zip(tokens_NT, segments_NT, strict=True):
+        for segment in range(1, int(segments_T.max(initial=0)) + 1):
+            yield tokens_T[segments_T == segment]

@@ -8,7 +8,7 @@ into pieces of T. Memory: lengths only; tokens pass through a scratch file.
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,13 +82,6 @@ def piece_lengths(num_tokens: int, block_tokens: int) -> list[int]:
     """
     full, rest = divmod(num_tokens, block_tokens)
     return [block_tokens] * full + ([rest] if rest else [])
-
-
-def read_segments(tokens_NT: np.ndarray, segments_NT: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the tokens of every segment, block by block."""
-    for tokens_T, segments_T in zip(tokens_NT, segments_NT, strict=True):
-        for segment in range(1, int(segments_T.max(initial=0)) + 1):
-            yield tokens_T[segments_T == segment]
 
 
 def unigram_nats(train_V: np.ndarray, heldout_V: np.ndarray) -> float | None:

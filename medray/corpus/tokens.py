@@ -111,6 +111,7 @@ def write_token_blocks(
         "heldout": _tokens(spooled["heldout"]),
     }
     if tally.has_general():
+        texts["general"] = _tokens(spooled["train_general"])  # each once, for fine-tuning
         texts["heldout_general"] = _tokens(spooled["heldout_general"])
         used = int((taken_D > 0).sum())
         counts["replay"] = Counts(rows_in=len(taken_D), rows_out=used)

@@ -119,16 +119,17 @@ def _places(blocks: PackedBlocks, n: int) -> list[_Place]:
     return places
 
 
-def reader_of(model: Any) -> Callable[[PackedBlocks], Blocks]:
-    """How `model` reads packed blocks: as they are, or one sequence a row if it leaks."""
-    if not leaks_across_documents(model):
-        return lambda blocks: blocks
-    logger.warning(
-        "%s sees across the documents of a packed block, so every sequence gets a row of its own; "
-        "batch_size counts sequences, and training is slower",
-        type(model).__name__,
-    )
-    return SingleSequences
+def reader_of(*models: Any) -> Callable[[PackedBlocks], Blocks]:
+    """How `models` read packed blocks: as they are, or one sequence a row if one of them leaks."""
+    for model in models:
+        if leaks_across_documents(model):
+            logger.warning(
+                "%s sees across the documents of a packed block, so every sequence gets a row of "
+                "its own; batch_size counts sequences, and training is slower",
+                type(model).__name__,
+            )
+            return SingleSequences
+    return lambda blocks: blocks
 
 
 @torch.no_grad()

@@ -33,6 +33,13 @@ class Packer(NamedTuple):
     """"token" weighs every answer token alike [EMR-LLM 1.3], "example" every example: its answer
     tokens share a weight of 1 [ClinicalGPT 2.2]."""
 
+    @property
+    def pad(self) -> int:
+        """The token that fills a block's end."""
+        pad: Any = self.tokenizer.pad_token_id
+        eos: Any = self.tokenizer.eos_token_id
+        return eos if pad is None else pad
+
     def pack(self, rows: Iterable[Instruction], what: str) -> PackedBlocks:
         """Tokenises and packs; examples longer than a block are left out and counted.
 
@@ -78,9 +85,7 @@ class Packer(NamedTuple):
                 f"no {what} instruction fits into {self.block_tokens} tokens; "
                 "raise sft.block_tokens or look at the instructions artefact"
             )
-        pad: Any = self.tokenizer.pad_token_id
-        eos: Any = self.tokenizer.eos_token_id
-        return PackedBlocks.pack(sequences, self.block_tokens, eos if pad is None else pad)
+        return PackedBlocks.pack(sequences, self.block_tokens, self.pad)
 
 
 def share_weight(tokens: Tokens) -> Tokens:

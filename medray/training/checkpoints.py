@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 STATE, UNIVERSAL = "state", "universal"  # DeepSpeed's tags inside a checkpoint
 METRICS, SETTINGS = "metrics.jsonl", "settings.json"
 MODEL = "model"
+SCORE = "score"
+"""What Ray Train knows the best checkpoint by; those without a model have none."""
 
 
 def save(

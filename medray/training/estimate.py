@@ -13,6 +13,7 @@ Source: ZeRO (Rajbhandari et al. 2020, 3 and 5); PaLM (Chowdhery et al. 2022, ap
 
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,12 +103,14 @@ def estimate(
         trained,
         weights=size * parameters / shards[3],
         gradients=size * trained / shards[2],
-        optimiser=0 if config.offload == "cpu" else optimiser,
+        optimiser=0 if config.offload != "none" else optimiser,
         activations=activation_bytes(shape, lora, config) * tokens,
         tokens_per_step=config.batch_size * block_tokens,
         flops_per_step=config.batch_size
         * block_tokens
-        * flops_per_token(model, shape, lora, config.activation_checkpointing, block_tokens),
+        * flops_per_token(
+            model, shape, lora is not None, config.activation_checkpointing, block_tokens
+        ),
     )
 
 
@@ -118,15 +121,47 @@ def make(shape: PretrainedConfig, lora: LoraConfig | None) -> Any:
         return model if lora is None else add_lora(model, lora, seed=0)
 
 
+def peak_flops() -> float | None:
+    """The bf16 peak of this process's GPU, FLOP/s; None without one, or for one not in GPUS."""
+    name = torch.cuda.get_device_name().lower() if torch.cuda.is_available() else ""
+    return next((gpu.flops_per_s for known, gpu in GPUS.items() if known in name), None)
+
+
+def count_flops(model: Any) -> Callable[[int, int, int], float]:
+    """(blocks, tokens of a block, tokens that the loss falls on) → FLOP of a step of `model`.
+
+    The projection to the vocabulary runs for the tokens with loss only. What is computed again for
+    checkpointed activations is not counted, as MFU has it.
+    """
+    base = base_of(model)
+    adapted = any(not p.requires_grad for p in model.parameters())
+    head = (4 if adapted else 6) * base.get_output_embeddings().weight.numel()
+    # Counted before the weights are sharded (ZeRO-3), when they lose their sizes.
+    weights, all_of_one = (
+        flops_per_token(model, base.config, adapted, False, length) for length in (0, 1)
+    )
+
+    def flops(num_blocks: int, length: int, num_labels: int) -> float:
+        tokens = num_blocks * length
+        each = weights + (all_of_one - weights) * length
+        return tokens * each - head * (tokens - num_labels)
+
+    return flops
+
+
 def flops_per_token(
-    model: Any, shape: PretrainedConfig, lora: LoraConfig | None, checkpointed: bool, length: int
+    model: Any, shape: PretrainedConfig, adapted: bool, checkpointed: bool, length: int
 ) -> float:
-    """FLOP of forward and backward pass for one token in a block of `length`."""
+    """FLOP of forward and backward pass for one token in a block of `length`.
+
+    Args:
+        adapted: the weights themselves are frozen, so that their gradients are not computed.
+    """
     embeddings = base_of(model).get_input_embeddings().weight.numel()
     read = sum(p.numel() for p in model.parameters()) - embeddings
     if shape.tie_word_embeddings:
         read += embeddings  # read as the projection to the vocabulary
-    passes = (6 if lora is None else 4) + 2 * checkpointed
+    passes = (4 if adapted else 6) + 2 * checkpointed
     attention = 2 * passes * shape.num_hidden_layers * shape.hidden_size * length
     return passes * read + attention
 

@@ -14,6 +14,8 @@ BY = "loss_of/"
 """Begins the name of the held-out loss of one source or task; its name follows."""
 STAGE = "stage/"
 """Begins the names of what was measured after a stage of the curriculum."""
+HELD_OUT = "held_out/"
+"""Begins the names of what was measured every so many steps."""
 FILE = "forgetting.json"
 
 Matrix = dict[str, dict[str, float]]
@@ -28,6 +30,8 @@ def loss_matrix(rows: Sequence[dict[str, Any]]) -> Matrix:
     for row in rows:
         for key, value in row.items():
             moment, found, task = key.partition(f"/{BY}")
+            if moment == HELD_OUT.rstrip("/"):
+                moment = f"step {row['step']}"
             if found:
                 matrix.setdefault(moment.removeprefix(STAGE), {})[task] = value
     return matrix

@@ -166,12 +166,16 @@ def base_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-class LanguageModelLoss(nn.Module):
-    """A decoder with its loss, so that DeepSpeed's engine wraps both.
+def logits_of(model: Any, chosen_BT: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+    """Logits [N, V] of the N chosen places. The projection to the vocabulary runs on these only:
+    for fine-tuning, where answers are short, that saves most of it."""
+    base = base_of(model)
+    hidden_BTD = base.base_model(**inputs, use_cache=False).last_hidden_state
+    return base.get_output_embeddings()(hidden_BTD[chosen_BT])
 
-    The vocabulary projection runs only on the tokens that carry loss: for fine-tuning, where
-    answers are short, that saves most of it.
-    """
+
+class LanguageModelLoss(nn.Module):
+    """A decoder with its loss, so that DeepSpeed's engine wraps both."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -179,8 +183,6 @@ class LanguageModelLoss(nn.Module):
 
     def forward(self, labels: Tensor, weights: Tensor, **inputs: Tensor) -> Tensor:
         """Sum of the negative log-likelihood of `labels` [B, T], each times its weight, in nats."""
-        base = base_of(self.model)
-        hidden_BTD = base.base_model(**inputs, use_cache=False).last_hidden_state
         chosen_BT = labels != IGNORE
-        logits_NV = base.get_output_embeddings()(hidden_BTD[chosen_BT])
+        logits_NV = logits_of(self.model, chosen_BT, inputs)
         return token_nll_sum(logits_NV, labels[chosen_BT], weights[chosen_BT])

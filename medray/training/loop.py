@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray.train
 import torch
@@ -22,7 +22,10 @@ import torch
 from medray.common.errors import MedrayError
 from medray.common.metrics import MetricsLog
 from medray.training import checkpoints
-from medray.training.forgetting import STAGE
+from medray.training.checkpoints import SCORE
+from medray.training.estimate import peak_flops
+from medray.training.forgetting import HELD_OUT, STAGE
+from medray.training.optimiser import OptimiserConfig
 from medray.training.watching import check_packages, open_sinks
 from medray.training.workers import WorkersConfig
 
@@ -47,34 +50,46 @@ class Stage:
     """True if frozen weights stay out of checkpoints (LoRA)."""
     milestones: Mapping[int, str] = field(default_factory=dict)
     """Step → name: after it held-out figures are measured too (the end of a curriculum's stage)."""
+    score: Callable[[dict[str, float]], float] = lambda figures: -figures["loss"]
+    """Held-out figures → what the best model has most of."""
     get_state: Callable[[], dict[str, Any]] = dict
     """Further state of the stage (the KL coefficient)."""
     set_state: Callable[[dict[str, Any]], None] = lambda state: None
 
 
+class Best(NamedTuple):
+    """The measurement with the highest score so far."""
+
+    score: float
+    step: int
+    figures: dict[str, float]
+
+
 def run_stage(
     stage: Stage,
     workers: WorkersConfig,
-    settings: dict[str, Any],
+    config: OptimiserConfig,
     run: str = "",
     progress: Any = None,
 ) -> None:
     """Trains to the end, from the newest checkpoint if there is one, and reports the model.
 
     Args:
-        settings: those of the stage, as JSON has them; a checkpoint of others is refused.
+        config: the stage's settings; a checkpoint of others is refused.
         run: the artefact's key, by which sinks tell the runs of a stage apart.
         progress: a queue that takes (step, total steps, figures), for the driver's bar.
     """
     check_packages(workers.watch)
+    settings = config.model_dump(mode="json")
+    keeps_best = config.keep == "best"
     is_first = ray.train.get_context().get_world_rank() == 0
     with tempfile.TemporaryDirectory(prefix="medray-") as scratch, ExitStack() as stack:
         log = MetricsLog(Path(scratch) / checkpoints.METRICS)
         state = checkpoints.load(stage.engine, log, settings, partial_state=stage.partial_state)
         if state is None:
-            step, before = 0, stage.evaluate()
+            step, before, best = 0, stage.evaluate(), None
         else:
-            step, before = state["step"], state["before"]
+            step, before, best = state["step"], state["before"], state["best"]
             stage.set_state(state["stage"])
             logger.info("%s resumes at step %d", stage.name, step)
 
@@ -98,20 +113,23 @@ def run_stage(
         if state is None:
             note(before, "before/")
 
-        def save(figures: dict[str, float], export: Callable[[Path], None] | None = None) -> None:
+        def save(figures: dict[str, float], *, brings_model: bool) -> None:
+            score = {SCORE: best.score} if brings_model and best else {}
+            export = stage.export if brings_model else None
             checkpoints.save(
                 stage.engine,
-                {"step": step, "before": before, "stage": stage.get_state()},
+                {"step": step, "before": before, "best": best, "stage": stage.get_state()},
                 log,
-                {"step": step, **figures},
+                {"step": step, **figures, **score},
                 settings,
                 partial_state=stage.partial_state,
-                in_background=workers.upload_in_background and export is None,
+                in_background=workers.upload_in_background and not brings_model,
                 patience_s=workers.storage_patience_s,
                 export=export,
             )
 
         shown, warned = 0.0, False
+        peak = (peak_flops() or 0) * ray.train.get_context().get_world_size()
         while step < stage.total_steps:
             started = time.monotonic()
             metrics = _guarded_step(stage, step)
@@ -119,6 +137,8 @@ def run_stage(
             seconds = metrics["time/step_s"] = time.monotonic() - started
             if "train/tokens" in metrics:
                 metrics["time/tokens_per_s"] = metrics["train/tokens"] / seconds
+            if peak and "train/flops" in metrics:
+                metrics["time/mfu"] = metrics["train/flops"] / seconds / peak
             note(metrics)
             if is_first:
                 shown = _show(progress, shown, step, stage.total_steps, metrics)
@@ -126,14 +146,28 @@ def run_stage(
                     logger.info("%s %d/%d %s", stage.name, step, stage.total_steps, metrics)
             if name := stage.milestones.get(step):
                 note(stage.evaluate(), f"{STAGE}{name}/")
+            if step == stage.total_steps:
+                break
+            is_best = False
+            if config.evaluate_steps and step % config.evaluate_steps == 0:
+                figures = stage.evaluate()
+                note(figures, HELD_OUT)
+                if keeps_best and (best is None or stage.score(figures) > best.score):
+                    best, is_best = Best(stage.score(figures), step, figures), True
             is_due = step % workers.checkpoint_steps == 0
             if not is_due and not warned and _machine_is_leaving():
                 is_due = warned = True
-            if is_due and step < stage.total_steps:
-                save(metrics)
+            if is_due or is_best:
+                save(metrics, brings_model=is_best)
         after = stage.evaluate()
+        if keeps_best:
+            note(after, HELD_OUT)
+            if best is None or stage.score(after) > best.score:
+                best = Best(stage.score(after), step, after)
+            after = best.figures
+            note({"best/step": best.step})
         note(after, "after/")
-        save(after, stage.export)
+        save(after, brings_model=best is None or best.step == step)
 
 
 def _guarded_step(stage: Stage, step: int) -> dict[str, float]:
@@ -193,7 +227,7 @@ def _show(
     figures = {
         name.split("/")[1]: f"{value:.3g}"
         for name, value in metrics.items()
-        if name in ("train/loss", "time/tokens_per_s", "ppo/reward", "ppo/kl")
+        if name in ("train/loss", "time/tokens_per_s", "time/mfu", "ppo/reward", "ppo/kl")
     }
     progress.put_nowait((step, total_steps, figures))
     return now

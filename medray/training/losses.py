@@ -14,6 +14,21 @@ def token_nll_sum(logits_NV: Tensor, labels_N: Tensor, weights_N: Tensor) -> Ten
     return weights_N @ F.cross_entropy(logits_NV.float(), labels_N, reduction="none")
 
 
+def distillation_sum(
+    logits_NV: Tensor, taught_NV: Tensor, weights_N: Tensor, temperature: float
+) -> Tensor:
+    """Weighted sum of τ² KL(q_τ ‖ p_τ) over N tokens, in nats: p of `logits_NV`, q of the teacher's
+    `taught_NV`, both softened by τ. τ² keeps its gradient as large as at τ = 1.
+
+    Source: Hinton et al. 2015, 2.
+    """
+    log_p_NV, log_q_NV = (
+        F.log_softmax(part.float() / temperature, dim=-1) for part in (logits_NV, taught_NV)
+    )
+    kl_N = F.kl_div(log_p_NV, log_q_NV, reduction="none", log_target=True).sum(-1)
+    return temperature**2 * (weights_N @ kl_N)
+
+
 def gae(
     rewards_BA: Tensor, values_BA: Tensor, mask_BA: Tensor, *, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:

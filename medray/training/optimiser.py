@@ -37,8 +37,10 @@ class OptimiserConfig(Config):
     """Samples of one forward pass on one worker."""
     zero_stage: Literal[0, 1, 2, 3] = 2
     """[ClinicalGPT 3.1]."""
-    offload: Literal["none", "cpu"] = "none"
-    """Where optimiser states live."""
+    offload: Literal["none", "cpu", "nvme"] = "none"
+    """Where optimiser states live: with the weights, in the machine's memory, or on its disk."""
+    offload_path: str = ""
+    """For `nvme`: a directory on a fast disk of every machine; a run leaves it as it was."""
     precision: Literal["fp32", "bf16"] = "fp32"
     activation_checkpointing: bool = False
     """Keep only each layer's input for the backward pass and compute the rest again: less memory
@@ -46,6 +48,13 @@ class OptimiserConfig(Config):
     bucket_elements: int = 2_000_000
     """Elements that one all-reduce carries; large buckets stall deterministic CPU runs."""
     total_steps: int = 100_000
+    seed: int = 0
+    """Of new weights, the order of the data, dropout and what is drawn."""
+    evaluate_steps: int = Field(default=0, ge=0)
+    """Held-out figures are also measured after every so many steps; 0: before and after only."""
+    keep: Literal["last", "best"] = "last"
+    """The model that a stage brings home: the last one, or the one that did best when measured, at
+    `evaluate_steps` or at the end: by loss, in PPO by reward. Source: not in the papers."""
 
     @model_validator(mode="after")
     def _check(self) -> "OptimiserConfig":
@@ -54,11 +63,15 @@ class OptimiserConfig(Config):
                 f"batch_size {self.batch_size} must be a multiple of "
                 f"micro_batch_size {self.micro_batch_size}"
             )
+        if self.keep == "best" and not self.evaluate_steps:
+            raise ValueError("keep: best needs evaluate_steps, how often models are compared")
         if self.muon_learning_rate and self.gradient_clip:
             raise ValueError(
                 "with muon_learning_rate, gradient_clip must be 0: DeepSpeed would clip by the "
                 "norm of Muon's orthogonal update, which follows from the matrices' sizes"
             )
+        if self.offload == "nvme" and (self.zero_stage != 3 or not self.offload_path):
+            raise ValueError("offload: nvme takes zero_stage 3 and an offload_path")
         if self.muon_learning_rate and (self.zero_stage == 3 or self.offload != "none"):
             raise ValueError("muon_learning_rate takes zero_stage 0, 1 or 2 and offload none")
         return self
@@ -92,8 +105,10 @@ class OptimiserConfig(Config):
             "reduce_bucket_size": self.bucket_elements,
             "allgather_bucket_size": self.bucket_elements,
         }
-        if self.offload == "cpu":
-            zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+        if self.offload != "none":
+            zero["offload_optimizer"] = {"device": self.offload, "pin_memory": True}
+        if self.offload == "nvme":
+            zero["offload_optimizer"]["nvme_path"] = self.offload_path
         settings: dict[str, Any] = {
             "train_micro_batch_size_per_gpu": self.micro_batch_size,
             "gradient_accumulation_steps": self.accumulation(world_size),

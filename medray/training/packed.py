@@ -107,6 +107,16 @@ class PackedBlocks:
             np.concatenate([self.branches_NT, other.branches_NT]),
         )
 
+    def take(self, indices: Sequence[int]) -> "PackedBlocks":
+        """Some of the blocks, in this order, repeated where named twice; in memory."""
+        arrays = (self.tokens_NT, self.segments_NT, self.weights_NT, self.branches_NT)
+        return PackedBlocks(*(np.asarray(array[indices]) for array in arrays))
+
+    def reweighted(self, scale: float) -> "PackedBlocks":
+        """The same blocks, each token's weight `scale` times as high."""
+        weights_NT = self.weights_NT * np.float32(scale)
+        return PackedBlocks(self.tokens_NT, self.segments_NT, weights_NT, self.branches_NT)
+
     def whole(self, answer_weight: float = 1.0) -> "PackedBlocks":
         """The same blocks with the loss on every token, on an answer's `answer_weight` times."""
         weights_NT = np.where(self.weights_NT > 0, np.float32(answer_weight), np.float32(1))

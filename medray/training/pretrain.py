@@ -10,7 +10,6 @@ Source: [EMR-LLM 1.2, 2.2]; Instruction Pre-Training (Cheng et al. 2024); prompt
 """
 
 from functools import partial
-from pathlib import Path
 
 from pydantic import Field
 
@@ -20,15 +19,17 @@ from medray.common.rows import read_rows
 from medray.training.alone import reader_of
 from medray.training.chats import Packer
 from medray.training.forgetting import write_forgetting
+from medray.training.general import GENERAL, read_heldout
 from medray.training.language_model import (
     DecoderConfig,
+    LanguageModelLoss,
     build_decoder,
     check_length,
     load_tokenizer,
 )
 from medray.training.optimiser import OptimiserConfig
 from medray.training.packed import PackedBlocks
-from medray.training.supervised import headline, train_language_model
+from medray.training.supervised import Texts, headline, train_language_model
 from medray.training.trainer import Inputs, fit
 from medray.training.workers import WorkersConfig
 
@@ -40,7 +41,6 @@ class PretrainConfig(OptimiserConfig):
     """Also read the training instructions. Source: not in [EMR-LLM]; for decoders made here."""
     answer_weight: float = Field(default=1.0, ge=1)
     """Weight of an answer's tokens in the loss, beside 1 for all others."""
-    seed: int = 0
 
 
 def pretrain(
@@ -69,30 +69,13 @@ def _train(decoder: DecoderConfig, inputs: Inputs[PretrainConfig]) -> None:
     model = build_decoder(decoder, tokenizer, train, config.seed)
     check_length(model, train.block_tokens, "corpus.block_tokens")
     read = reader_of(model)
-    heldout = read_heldout(corpus / "blocks")
+    heldout = {source: read(blocks) for source, blocks in read_heldout(corpus / "blocks").items()}
     train_language_model(
         "pretrain",
         inputs,
         config,
-        model,
+        LanguageModelLoss(model),
         tokenizer,
-        read(train),
-        {source: read(blocks) for source, blocks in heldout.items()},
-        config.seed,
+        Texts(read(train), heldout, aside=GENERAL),
         {"title": "Pretrained decoder", "base": decoder.path or "new, Qwen3"},
-        aside=GENERAL,
     )
-
-
-GENERAL = "general text"
-"""What is kept aside against forgetting: its held-out loss is shown, and no part of `loss`."""
-
-
-def read_heldout(blocks: Path) -> dict[str, PackedBlocks]:
-    """Held-out blocks of each source, and of general text as GENERAL."""
-    heldout = PackedBlocks.open_groups(blocks, "heldout")
-    if (blocks / "heldout_general.npy").exists():
-        general = PackedBlocks.open(blocks, "heldout_general")
-        if len(general):
-            heldout[GENERAL] = general
-    return heldout

@@ -1,25 +1,36 @@
-"""Supervised fine-tuning with LoRA, the loss on the answer only. In: a model, instructions.
+"""Supervised fine-tuning, the loss on the answer only. In: a model, instructions.
 
     sequence = [q; sep; a], loss over a       (separators come from the chat template)
 
 Source: [EMR-LLM 1.3], [ClinicalGPT 2.2, 3.1].
 """
 
-from functools import reduce
+from collections.abc import Callable, Iterable
+from functools import partial, reduce
 
+import torch
 from pydantic import Field, model_validator
 
 from medray.common.manifest import Artefact
 from medray.common.records import Instruction
 from medray.common.rows import read_rows
-from medray.training.alone import reader_of
+from medray.training.alone import Blocks, reader_of
 from medray.training.chats import Packer, Reduction
 from medray.training.curriculum import CurriculumConfig, StagedSampler, rows_of_stage
+from medray.training.distil import DistilConfig, DistillationLoss, load_teacher
 from medray.training.forgetting import write_forgetting
-from medray.training.language_model import LoraConfig, add_lora, check_length, load_decoder
+from medray.training.general import GENERAL, read_general, read_heldout_general, with_general
+from medray.training.language_model import (
+    LanguageModelLoss,
+    LoraConfig,
+    add_lora,
+    check_length,
+    load_decoder,
+)
 from medray.training.optimiser import OptimiserConfig
 from medray.training.packed import PackedBlocks
-from medray.training.supervised import headline, train_language_model
+from medray.training.soft_prompt import SoftPromptConfig, add_soft_prompt
+from medray.training.supervised import Texts, headline, train_language_model
 from medray.training.trainer import Inputs, fit
 from medray.training.workers import WorkersConfig
 
@@ -30,7 +41,14 @@ class SftConfig(OptimiserConfig):
     learning_rate: float = 2e-4
     """[EMR-LLM 1.3]."""
     lora: LoraConfig | None = LoraConfig()
-    """None fine-tunes every weight."""
+    """None fine-tunes every weight, or the soft prompt alone."""
+    soft_prompt: SoftPromptConfig | None = None
+    """Prompt tuning, in place of LoRA."""
+    distil: DistilConfig | None = None
+    """Learn from a larger teacher too."""
+    general_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the blocks, and of the loss, that is general text of the corpus, replayed against
+    forgetting. Source: not in the papers."""
     block_tokens: int = 1024
     """Longest example [ClinicalGPT 3.1]; also the size of a packed block."""
     reduction: Reduction = "token"
@@ -43,7 +61,6 @@ class SftConfig(OptimiserConfig):
     many there are."""
     num_heldout: int = 2000
     """Held-out examples that the loss is measured on."""
-    seed: int = 0
 
     @model_validator(mode="after")
     def _check_sft(self) -> "SftConfig":
@@ -53,6 +70,8 @@ class SftConfig(OptimiserConfig):
                 f"epochs of its curriculum; got total_steps {self.total_steps} and "
                 f"{'no' if self.curriculum is None else 'a'} curriculum"
             )
+        if self.lora is not None and self.soft_prompt is not None:
+            raise ValueError("sft trains adapters or a soft prompt: set sft.lora to null for it")
         return self
 
 
@@ -62,9 +81,14 @@ def fine_tune(
     base: tuple[str, str],
     instructions: tuple[str, str],
     artefact: Artefact,
+    corpus: tuple[str, str] | None = None,
 ) -> None:
-    """Trains; the model comes to `artefact`. The pairs are the (step, key) of artefacts."""
-    rows = fit(_train, config, workers, artefact, base=base, instructions=instructions)
+    """Trains; the model comes to `artefact`. The pairs are the (step, key) of artefacts; `corpus`
+    is needed for general text only."""
+    parents = {"base": base, "instructions": instructions}
+    if corpus is not None:
+        parents["corpus"] = corpus
+    rows = fit(_train, config, workers, artefact, **parents)
     artefact.metrics |= headline(rows) | write_forgetting(rows, artefact.dir)
 
 
@@ -72,40 +96,59 @@ def _train(inputs: Inputs[SftConfig]) -> None:
     config = inputs.config
     model, tokenizer = load_decoder(inputs.fetch("base") / "model")
     check_length(model, config.block_tokens, "sft.block_tokens")
+    wrap, models = LanguageModelLoss, [model]
+    if config.distil is not None:
+        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        teacher = load_teacher(config.distil, tokenizer, dtype)
+        models.append(teacher)
+        wrap = partial(
+            DistillationLoss, teacher=teacher, num_tokens=len(tokenizer), config=config.distil
+        )
+    read = reader_of(*models)
     if config.lora is not None:
         model = add_lora(model, config.lora, config.seed)
-    directory = inputs.fetch("instructions") / "sft"
-    rows = list(read_rows(directory, Instruction))
-    train = [row for row in rows if row.split == "train"][: config.max_rows]
-    heldout = [row for row in rows if row.split == "dev"][: config.num_heldout]
+    elif config.soft_prompt is not None:
+        model = add_soft_prompt(model, tokenizer, config.soft_prompt, config.seed)
     packer = Packer(tokenizer, config.block_tokens, config.reduction)
-    read = reader_of(model)
-    sampler, milestones = None, {}
+    texts, total_steps = read_texts(inputs, packer, read)
+    # How many rows make a block is known only now; the schedule needs the steps.
+    config = config.model_copy(update={"total_steps": total_steps})
+    card = {"title": "Fine-tuned decoder", "base": inputs.name("base")}
+    train_language_model("sft", inputs, config, wrap(model), tokenizer, texts, card)
+
+
+def read_texts(
+    inputs: Inputs[SftConfig], packer: Packer, read: Callable[[PackedBlocks], Blocks]
+) -> tuple[Texts, int]:
+    """The blocks to learn from and to be measured on, and the number of steps."""
+    config = inputs.config
+    rows = list(read_rows(inputs.fetch("instructions") / "sft", Instruction))
+    train = [row for row in rows if row.split == "train"][: config.max_rows]
+    dev = [row for row in rows if row.split == "dev"][: config.num_heldout]
+    heldout = packer.pack_by_task(dev, "held-out")
+    general = None
+    if config.general_fraction:
+        blocks = inputs.fetch("corpus") / "blocks"
+        general = read_general(blocks, config.block_tokens, packer.pad)
+        heldout |= read_heldout_general(blocks)
+
+    def pack(rows: Iterable[Instruction], what: str) -> PackedBlocks:
+        packed = packer.pack(rows, what)
+        if general is None:
+            return packed
+        return with_general(packed, general, config.general_fraction, config.seed)
+
+    held_out = {task: read(blocks) for task, blocks in heldout.items()}
     if config.curriculum is None:
-        blocks = read(packer.pack(train, "train"))
-    else:
-        stages = config.curriculum.all_stages
-        packed = [packer.pack(rows_of_stage(stage, train), stage.name) for stage in stages]
-        blocks = read(reduce(PackedBlocks.join, packed))
-        sampler = StagedSampler(
-            [len(read(part)) for part in packed],
-            [stage.epochs for stage in stages],
-            config.batch_size,
-            config.seed,
-        )
-        milestones = sampler.milestones([stage.name for stage in stages])
-        # How many rows make a block is known only now; the schedule needs the steps.
-        config = config.model_copy(update={"total_steps": sampler.total_steps})
-    train_language_model(
-        "sft",
-        inputs,
-        config,
-        model,
-        tokenizer,
-        blocks,
-        {task: read(part) for task, part in packer.pack_by_task(heldout, "held-out").items()},
+        return Texts(read(pack(train, "train")), held_out, GENERAL), config.total_steps
+    stages = config.curriculum.all_stages
+    parts = [pack(rows_of_stage(stage, train), stage.name) for stage in stages]
+    sampler = StagedSampler(
+        [len(read(part)) for part in parts],
+        [stage.epochs for stage in stages],
+        config.batch_size,
         config.seed,
-        {"title": "Fine-tuned decoder", "base": inputs.name("base")},
-        sampler,
-        milestones,
     )
+    milestones = sampler.milestones([stage.name for stage in stages])
+    whole = read(reduce(PackedBlocks.join, parts))
+    return Texts(whole, held_out, GENERAL, sampler, milestones), sampler.total_steps

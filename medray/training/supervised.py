@@ -8,6 +8,7 @@ Source: [EMR-LLM 1.2, 1.3]. Differs from [ClinicalGPT 3.1], whose mean is per ex
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch.distributed as dist
 from transformers import PreTrainedTokenizerBase
 
 from medray.training.alone import Blocks
+from medray.training.estimate import count_flops
 from medray.training.export import export_model
 from medray.training.forgetting import BY
 from medray.training.language_model import LanguageModelLoss
@@ -26,35 +28,42 @@ from medray.training.sampler import IndexSampler, seed_of
 from medray.training.trainer import Inputs
 
 
+@dataclass(frozen=True)
+class Texts:
+    """What a language model learns from, and is measured on."""
+
+    train: Blocks
+    heldout: Mapping[str, Blocks]
+    """By what they are of (source, task); `loss` is over all of them but those named `aside`."""
+    aside: str = ""
+    sampler: IndexSampler | None = None
+    """Orders the training blocks; None shuffles all of them in each epoch."""
+    milestones: Mapping[int, str] = field(default_factory=dict)
+    """Steps after which held-out losses are also measured, and their names."""
+
+
 def train_language_model(
     name: str,
     inputs: Inputs[Any],
     config: OptimiserConfig,
-    model: Any,
+    loss: LanguageModelLoss,
     tokenizer: PreTrainedTokenizerBase,
-    train: Blocks,
-    heldout: Mapping[str, Blocks],
-    seed: int,
+    texts: Texts,
     card: dict[str, str],
-    sampler: IndexSampler | None = None,
-    milestones: Mapping[int, str] | None = None,
-    aside: str = "",
 ) -> None:
     """The body of a worker: builds the stage and runs it.
 
     Args:
         config: the optimiser's settings; those of `inputs`, but for a number of steps known late.
-        model: may wear LoRA.
-        heldout: held-out blocks by what they are of (source, task); `loss` is over all of them but
-            those named `aside`.
-        sampler: orders the training blocks; None shuffles all of them in each epoch.
-        milestones: steps after which held-out losses are also measured, and their names.
+        loss: of a model that may wear LoRA.
     """
+    model, train, seed = loss.model, texts.train, config.seed
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     is_lora = hasattr(model, "merge_and_unload")
-    engine = initialise(LanguageModelLoss(model), config, world_size)
-    sampler = sampler or IndexSampler(len(train), config.batch_size, seed)
+    step_flops = count_flops(model)
+    engine = initialise(loss, config, world_size)
+    sampler = texts.sampler or IndexSampler(len(train), config.batch_size, seed)
 
     def train_step(step: int) -> dict[str, float]:
         set_learning_rate(engine, config, step)
@@ -72,12 +81,17 @@ def train_language_model(
             engine.step()
             loss_sum += loss.detach().float().cpu()
         mean = all_reduce_sum(loss_sum, engine) / weight
-        return {"train/loss": float(mean), "train/tokens": float(train.num_labels(batch))}
+        labels = train.num_labels(batch)
+        return {
+            "train/loss": float(mean),
+            "train/tokens": float(labels),
+            "train/flops": step_flops(config.batch_size, train.block_tokens, labels),
+        }
 
     def evaluate() -> dict[str, float]:
         engine.eval()
-        sums = {name: held_out_sums(blocks) for name, blocks in heldout.items()}
-        counted = [values for name, values in sums.items() if name != aside]
+        sums = {name: held_out_sums(blocks) for name, blocks in texts.heldout.items()}
+        counted = [values for name, values in sums.items() if name != texts.aside]
         loss_sum, num_tokens = (sum(values) for values in zip(*counted, strict=True))
         figures = {"loss": loss_sum / max(1.0, num_tokens), "tokens": num_tokens}
         if len(sums) > 1:
@@ -105,7 +119,7 @@ def train_language_model(
         evaluate,
         export,
         partial_state=is_lora,
-        milestones=milestones or {},
+        milestones=texts.milestones,
     )
     inputs.run(stage)
 

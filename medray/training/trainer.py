@@ -25,20 +25,20 @@ from ray.train import (
 )
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from medray.common.config import Config
 from medray.common.errors import MedrayError
 from medray.common.manifest import Artefact
 from medray.common.metrics import MetricsLog
 from medray.common.storage import Storage, StorageConfig
-from medray.training.checkpoints import METRICS, MODEL
+from medray.training.checkpoints import METRICS, MODEL, SCORE
 from medray.training.loop import OutOfMemoryError, Stage, run_stage
+from medray.training.optimiser import OptimiserConfig
 from medray.training.progress import progress
 from medray.training.workers import WorkersConfig, worker_environment
 
 TRAIN_DIR = "train"
 
 
-Settings = TypeVar("Settings", bound=Config)
+Settings = TypeVar("Settings", bound=OptimiserConfig)
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ class Inputs(Generic[Settings]):
 
     def run(self, stage: Stage) -> None:
         """Trains `stage` to the end, as the loop does it."""
-        settings = self.config.model_dump(mode="json")
-        run_stage(stage, self.workers, settings, self.run_key, self.progress)
+        run_stage(stage, self.workers, self.config, self.run_key, self.progress)
 
 
 def fit(
@@ -89,7 +88,8 @@ def fit(
         # As bytes, so that Ray's controller does not import all that training needs.
         body = cloudpickle.dumps((train, inputs))  # pyright: ignore[reportPrivateImportUsage]
         try:
-            result = _trainer({"body": body, "progress": updates}, workers, artefact).fit()
+            loop = {"body": body, "progress": updates}
+            result = _trainer(loop, workers, artefact, keeps_best=config.keep == "best").fit()
         except WorkerGroupError as error:
             for failure in error.worker_failures.values():
                 cause = getattr(failure, "_base_exc", failure)
@@ -101,14 +101,21 @@ def fit(
     if result.checkpoint is None:
         raise MedrayError(f"{artefact.step} ended without a checkpoint; see the workers' logs")
     model = artefact.dir / MODEL
-    with result.checkpoint.as_directory() as directory:
+    best = result.checkpoint
+    if config.keep == "best":
+        best = result.get_best_checkpoint(SCORE, "max")
+        assert best is not None  # the last one has a score, or one before it did better
+    with best.as_directory() as directory:
         shutil.rmtree(model, ignore_errors=True)
         shutil.copytree(Path(directory) / MODEL, model)
+    with result.checkpoint.as_directory() as directory:
         shutil.copy(Path(directory) / METRICS, artefact.dir / METRICS)
     return MetricsLog(artefact.dir / METRICS).read()
 
 
-def _trainer(config: dict[str, Any], workers: WorkersConfig, artefact: Artefact) -> TorchTrainer:
+def _trainer(
+    config: dict[str, Any], workers: WorkersConfig, artefact: Artefact, *, keeps_best: bool
+) -> TorchTrainer:
     return TorchTrainer(
         _on_worker,
         train_loop_config=config | {"workers": workers},
@@ -123,7 +130,10 @@ def _trainer(config: dict[str, Any], workers: WorkersConfig, artefact: Artefact)
             name=artefact.step,
             storage_path=train_path(artefact),
             failure_config=FailureConfig(max_failures=workers.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=workers.num_to_keep),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=workers.num_to_keep,
+                checkpoint_score_attribute=SCORE if keeps_best else None,
+            ),
             worker_runtime_env={"env_vars": worker_environment(workers)},
         ),
     )

@@ -4,7 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from medray.corpus.blocks import piece_lengths, read_segments, unigram_nats, write_blocks
+from medray.common.packing import read_segments
+from medray.corpus.blocks import piece_lengths, unigram_nats, write_blocks
 
 T = 16
 

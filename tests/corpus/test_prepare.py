@@ -11,11 +11,11 @@ import pytest
 
 from medray.common.errors import CheckpointError, ConfigError, DataError
 from medray.common.manifest import Artefact, read_manifest
+from medray.common.packing import read_segments
 from medray.common.records import Document, Passage
 from medray.common.rows import read_rows
 from medray.common.storage import Storage, StorageConfig
 from medray.corpus import prepare
-from medray.corpus.blocks import read_segments
 from medray.corpus.clean import render
 from medray.corpus.prepare import CorpusConfig, check_sources, prepare_corpus
 from medray.corpus.tokenizer import load_tokenizer

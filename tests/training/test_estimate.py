@@ -12,6 +12,7 @@ from medray.training.estimate import (
     SHAPES,
     activation_bytes,
     cache_bytes,
+    count_flops,
     estimate,
     flops_per_token,
     make,
@@ -60,8 +61,8 @@ def test_flops_by_hand() -> None:
     # A layer: 4·32² for attention, 3·32·64 for the MLP, 2·32 for norms; the head 32·50, a norm 32.
     read = 3 * (4 * 32**2 + 3 * 32 * 64 + 64) + 32 * 50 + 32
     model = make(TINY, None)
-    assert flops_per_token(model, TINY, None, False, 64) == 6 * read + 12 * 3 * 32 * 64
-    assert flops_per_token(model, TINY, None, True, 64) == 8 * read + 16 * 3 * 32 * 64
+    assert flops_per_token(model, TINY, False, False, 64) == 6 * read + 12 * 3 * 32 * 64
+    assert flops_per_token(model, TINY, False, True, 64) == 8 * read + 16 * 3 * 32 * 64
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=4)])
@@ -119,3 +120,12 @@ def test_time_by_hand() -> None:
     # Four GPUs of 312 TFLOP/s at 0.4 of it.
     assert found.step_s(GPUS["a100"], 4) == pytest.approx(found.flops_per_step / (4 * 312e12 * 0.4))
     assert GPUS["h200"].memory_gib * GIB > 141e9
+
+
+def test_a_step_projects_to_the_vocabulary_only_where_there_is_loss() -> None:
+    layers = 3 * (4 * 32**2 + 3 * 32 * 64 + 64) + 32
+    attention = 12 * 3 * 32 * 64
+    flops = count_flops(make(TINY, None))
+    # 2 blocks of 64 tokens, 10 of them with loss.
+    assert flops(2, 64, 10) == 128 * (6 * layers + attention) + 10 * 6 * 32 * 50
+    assert flops(2, 64, 128) == 128 * flops_per_token(make(TINY, None), TINY, False, False, 64)

@@ -59,7 +59,6 @@ class PpoConfig(OptimiserConfig):
     replay: ReplayConfig = ReplayConfig()
     num_heldout: int = 200
     """Held-out prompts that reward and KL are measured on, before and after."""
-    seed: int = 0
 
     @model_validator(mode="after")
     def _check_ppo(self) -> "PpoConfig":

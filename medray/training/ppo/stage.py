@@ -66,6 +66,7 @@ def _train(inputs: Inputs[PpoConfig]) -> None:
             learner.evaluate,
             export,
             partial_state=True,
+            score=lambda figures: figures["reward"],
             get_state=learner.get_state,
             set_state=learner.set_state,
         )

@@ -32,7 +32,6 @@ class PreferenceConfig(OptimiserConfig):
     temperature: float = 1.0
     num_heldout: int = 200
     """Held-out pairs, prompts or, for KTO, single answers that are measured before and after."""
-    seed: int = 0
 
     @property
     def needs_reward(self) -> bool:
@@ -43,6 +42,8 @@ class PreferenceConfig(OptimiserConfig):
     def _check_preference(self) -> "PreferenceConfig":
         if self.muon_learning_rate or self.offload != "none":
             raise ValueError("preference learns by AdamW, without offload")
+        if self.evaluate_steps:
+            raise ValueError("preference measures before and after only: evaluate_steps must be 0")
         if self.needs_reward and self.batch_size % self.num_generations:
             raise ValueError("preference.batch_size must be a multiple of num_generations")
         if self.method == "kto" and self.micro_batch_size < 2:

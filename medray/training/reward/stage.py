@@ -50,7 +50,6 @@ class RewardConfig(OptimiserConfig):
     lora: LoraConfig | None = None
     """None trains every weight."""
     max_tokens: int = 512
-    seed: int = 0
 
     @model_validator(mode="after")
     def _check_reward(self) -> "RewardConfig":

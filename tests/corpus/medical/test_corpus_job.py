@@ -10,10 +10,10 @@ import pytest
 
 from medray.common.errors import ConfigError
 from medray.common.manifest import Artefact
+from medray.common.packing import read_segments
 from medray.common.records import Document
 from medray.common.rows import read_rows
 from medray.common.storage import Storage, StorageConfig
-from medray.corpus.blocks import read_segments
 from medray.corpus.clean import render
 from medray.corpus.medical import filter as medical_filter
 from medray.corpus.medical.classifier import MedicalClassifier
@@ -32,7 +32,7 @@ SETTINGS = {
     "block_tokens": 64,
     "tokenizer": {"vocab_size": 700},
 }
-BLOCKS = ("train", "heldout", "heldout_general")
+BLOCKS = ("train", "heldout", "general", "heldout_general")
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,7 @@ def test_general_text_is_marked_and_replayed_by_its_share(made):
 
     assert sorted(pieces["heldout"]) == cut(tokens["heldout", False])
     assert sorted(pieces["heldout_general"]) == cut(tokens["heldout", True])
+    assert sorted(pieces["general"]) == cut(tokens["train", True])
     medical = sum(map(len, tokens["train", False]))
     total = sum(map(len, pieces["train"]))
     assert medical == made.metrics["train_tokens"]
@@ -177,7 +178,7 @@ def test_a_trained_filter_is_used_again(made, texts, tmp_path):
         made.dir / "medical" / "weights.npz"
     ).read_bytes()
     assert "replay" not in other.counts and "replayed_tokens" not in other.metrics
-    assert not (other.dir / "blocks" / "heldout_general.npy").exists()
+    assert not list((other.dir / "blocks").glob("*general*"))
 
 
 @pytest.mark.parametrize(
