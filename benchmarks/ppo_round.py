@@ -5,7 +5,8 @@ The value is the ratio, TRL's seconds by ours, with a critic of its own on both 
 TRL does not have. TRL dropped PPO after 1.12, so it runs in an environment of its own:
 `python -m venv DIR && DIR/bin/pip install 'trl==1.12.*' peft torch`, then --other-python
 DIR/bin/python; without one only our side is measured. Both sides take turns, one thread each; a
-ratio is the median over the turns.
+ratio is the median over the turns. Seconds are the processor's, which other work on the machine
+hardly changes; wall_s stands beside them.
 
 Alike: policy, critic and reward model (Qwen3 of one shape, random weights, one tokenizer), LoRA on
 the same matrices of policy and critic, prompts, answers of the same number of tokens (ending one is
@@ -27,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +41,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+OURS = ("separate", "trunk")  # settings of the critic
 RANK, ALPHA = 8, 32
 MATRICES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 HELD_OUT = 8
-GAMMA, LAM, CLIP, VALUE_COEFFICIENT, LEARNING_RATE = 1.0, 0.95, 0.2, 0.5, 1e-5
 
 
 @dataclass(frozen=True)
@@ -62,20 +64,8 @@ class Work:
 QUICK = Work(rollouts=16, passes=2, answer_tokens=32, width=64, layers=2, vocabulary=1000)
 
 
-def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
-    """The same function; what each call took is added to `seconds`."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
-        result = function(*args, **kwargs)
-        seconds.append(time.perf_counter() - started)
-        return result
-
-    return call
-
-
 def make_models(work: Work, directory: Path) -> None:
-    """policy/, reward/, prompts.json (the text and the ids of each) and work.json."""
+    """policy/, reward/ and prompts.json."""
     from near_duplicates import sample_texts
     from transformers import Qwen3Config
     from transformers.models.qwen3 import Qwen3ForCausalLM, Qwen3ForSequenceClassification
@@ -104,18 +94,21 @@ def make_models(work: Work, directory: Path) -> None:
     for name, model in ("policy", policy), ("reward", Qwen3ForSequenceClassification(config)):
         model.save_pretrained(directory / name)
         tokenizer.save_pretrained(directory / name)
-    chats: list[Any] = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
-        for prompt in prompts
-    ]
-    ids = tokenizer(chats, add_special_tokens=False)["input_ids"]
-    (directory / "prompts.json").write_text(json.dumps([prompts, ids]), encoding="utf-8")
-    (directory / "work.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
+    (directory / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
 
 
-Turn = Callable[[], dict[str, Any]]
+Turn = Callable[[], dict[str, float]]
+
+
+class Clock:
+    """Seconds of the processor since it was made; of the wall beside them."""
+
+    def __init__(self) -> None:
+        self._started = time.process_time(), time.perf_counter()
+
+    def read(self) -> dict[str, float]:
+        cpu, wall = self._started
+        return {"seconds": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
 
 
 def our_turn(work: Work, directory: Path, critic: Any) -> Turn:
@@ -127,12 +120,11 @@ def our_turn(work: Work, directory: Path, critic: Any) -> Turn:
     from medray.training.reward.model import RewardModel
 
     config = PpoConfig(
-        learning_rate=LEARNING_RATE, rollouts=work.rollouts, batch_size=work.batch,
-        micro_batch_size=work.batch, epochs=work.passes, max_new_tokens=work.answer_tokens,
-        gamma=GAMMA, lam=LAM, clip=CLIP, value_clip=CLIP, value_coefficient=VALUE_COEFFICIENT,
-        critic=critic, lora=LoraConfig(rank=RANK, alpha=ALPHA, target_modules=MATRICES),
+        rollouts=work.rollouts, batch_size=work.batch, micro_batch_size=work.batch,
+        epochs=work.passes, max_new_tokens=work.answer_tokens, critic=critic,
+        lora=LoraConfig(rank=RANK, alpha=ALPHA, target_modules=MATRICES),
     )  # fmt: skip
-    prompts, _ = json.loads((directory / "prompts.json").read_text(encoding="utf-8"))
+    prompts = json.loads((directory / "prompts.json").read_text(encoding="utf-8"))
     rows = [
         Scenario(id=f"{k}", prompt=prompt, split="train" if k < work.rollouts else "dev")
         for k, prompt in enumerate(prompts)
@@ -141,122 +133,108 @@ def our_turn(work: Work, directory: Path, critic: Any) -> Turn:
     reward = RewardModel(directory / "reward")
     learner: Any = PpoLearner(config, model, tokenizer, reward, rows, directory)
     learner.evaluate()  # as a run begins; sets what scores are normalised by
-    generating: list[float] = []
-    rolling_out: list[float] = []
-    learner.generator.generate_ids = timed(learner.generator.generate_ids, generating)
-    learner.roll_out = timed(learner.roll_out, rolling_out)
-    step = 0
+    roll_out, engine, steps = learner.roll_out, learner.engine, count()
+    roll_out_s = 0.0
 
-    def turn() -> dict[str, Any]:
-        nonlocal step
-        updates = learner.engine.global_steps
-        started, cpu = time.perf_counter(), time.process_time()
-        figures = learner.round(step)
-        seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
-        step += 1
+    def timed_roll_out(*given: Any) -> Any:
+        nonlocal roll_out_s
+        started = time.process_time()
+        experience = roll_out(*given)
+        roll_out_s = time.process_time() - started
+        return experience
+
+    learner.roll_out = timed_roll_out
+
+    def turn() -> dict[str, float]:
+        updates, clock = engine.global_steps, Clock()
+        figures = learner.round(next(steps))
+        times = clock.read()
         assert figures["ppo/length"] == work.answer_tokens
-        return {
-            "seconds": seconds,
-            "cpu_s": cpu_s,
-            "generate_s": generating[-1],
-            "roll_out_s": rolling_out[-1],
-            "updates": learner.engine.global_steps - updates,
-        }
+        learning = {"roll_out_s": roll_out_s, "learn_s": times["seconds"] - roll_out_s}
+        return {**times, **learning, "updates": engine.global_steps - updates}
 
     return turn
 
 
-def trl_side(directory: Path) -> None:
+def trl_side(work: Work, directory: Path) -> None:
     """Runs in the other environment: a line on stdin starts a round, a line on stdout ends it."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # the Trainer prints
     import peft
     from datasets import Dataset
     from transformers import TrainerCallback
-    from trl.experimental.ppo import (  # pyright: ignore[reportMissingImports]
-        PPOConfig,
-        PPOTrainer,
-        ppo_trainer,
-    )
+    from trl.experimental.ppo import PPOConfig, PPOTrainer  # pyright: ignore
 
     torch.set_num_threads(1)
-    work = Work(**json.loads((directory / "work.json").read_text(encoding="utf-8")))
-    _, ids = json.loads((directory / "prompts.json").read_text(encoding="utf-8"))
+    tokenizer = AutoTokenizer.from_pretrained(directory / "policy", padding_side="left")
+    prompts = json.loads((directory / "prompts.json").read_text(encoding="utf-8"))
+    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    encoded = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=False)
     lora: dict[str, Any] = {"r": RANK, "lora_alpha": ALPHA, "target_modules": MATRICES}
     critic = AutoModelForSequenceClassification.from_pretrained(directory / "policy", num_labels=1)
     critic = peft.inject_adapter_in_model(peft.LoraConfig(**lora), critic)
     critic.score.requires_grad_(True)
-    generating: list[float] = []
-    ppo_trainer.batch_generation = timed(ppo_trainer.batch_generation, generating)
 
-    class Clock(TrainerCallback):
+    class Turns(TrainerCallback):
         """Waits for its turn before each round."""
 
         def wait(self) -> None:
             if not sys.stdin.readline():
                 sys.exit(0)
-            self.updates, self.started, self.cpu = 0, time.perf_counter(), time.process_time()
+            self.updates, self.clock = 0, Clock()
+
+        def count(self, *_: Any) -> None:
+            self.updates += 1
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.wait()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            found: dict[str, Any] = {
-                "seconds": time.perf_counter() - self.started,
-                "cpu_s": time.process_time() - self.cpu,
-                "generate_s": generating[-1],
-                "updates": self.updates,
-            }
+            found = self.clock.read() | {"updates": self.updates}
             # The log holds how many answers ended; none may.
             assert state.log_history[-1]["val/num_eos_tokens"] == 0
             answers.write(json.dumps(found) + "\n")
             self.wait()
 
-    clock = Clock()
+    turns = Turns()
     trainer = PPOTrainer(
         PPOConfig(
             output_dir=str(directory / "out"), use_cpu=True, bf16=False, report_to=[],
             gradient_checkpointing=False, disable_tqdm=True, save_strategy="no",
-            learning_rate=LEARNING_RATE, lr_scheduler_type="constant",
-            total_episodes=work.rollouts * 10_000, num_sample_generations=0,
+            learning_rate=1e-5, vf_coef=0.5, temperature=1.0, num_sample_generations=0,
+            total_episodes=work.rollouts * 10_000,  # until stdin closes
             per_device_train_batch_size=work.batch,
             gradient_accumulation_steps=work.rollouts // work.batch,
             num_mini_batches=work.rollouts // work.batch, num_ppo_epochs=work.passes,
             local_rollout_forward_batch_size=work.rollouts, response_length=work.answer_tokens,
-            temperature=1.0, gamma=GAMMA, lam=LAM, cliprange=CLIP, cliprange_value=CLIP,
-            vf_coef=VALUE_COEFFICIENT,
         ),
-        AutoTokenizer.from_pretrained(directory / "policy", padding_side="left"),
+        tokenizer,
         model=AutoModelForCausalLM.from_pretrained(directory / "policy"),
         ref_model=None,  # the policy without its adapter
         reward_model=AutoModelForSequenceClassification.from_pretrained(directory / "reward"),
-        train_dataset=Dataset.from_dict({"input_ids": ids[: work.rollouts]}),
-        eval_dataset=Dataset.from_dict({"input_ids": ids[work.rollouts :]}),
+        train_dataset=Dataset.from_dict({"input_ids": encoded[: work.rollouts]}),
         value_model=critic,
-        callbacks=[clock],
+        callbacks=[turns],
         peft_config=peft.LoraConfig(**lora, task_type="CAUSAL_LM"),
     )  # fmt: skip
 
-    def count(*_: Any) -> None:
-        clock.updates += 1
-
-    trainer.optimizer.optimizer.register_step_post_hook(count)
+    trainer.optimizer.optimizer.register_step_post_hook(turns.count)
     trainer.train()
 
 
-def trl_turn(python: str, directory: Path) -> Turn:
+def trl_turn(python: str, work: Work, directory: Path) -> Turn:
     """A round of TRL. Its process ends when its stdin closes."""
     log = directory / "trl.log"
     kept = ("PATH", "HOME", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
     with log.open("wb") as errors:
         child = subprocess.Popen(
-            [python, __file__, "--trl-side", str(directory)],
+            [python, __file__, "--trl-side", str(directory), json.dumps(asdict(work))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, bufsize=1,
             # Of the worker's RANK and MASTER_PORT accelerate would make a process group.
             env={name: os.environ[name] for name in kept if name in os.environ},
         )  # fmt: skip
 
-    def turn() -> dict[str, Any]:
+    def turn() -> dict[str, float]:
         assert child.stdin and child.stdout
         child.stdin.write("round\n")
         if not (line := child.stdout.readline()):
@@ -266,15 +244,15 @@ def trl_turn(python: str, directory: Path) -> Turn:
     return turn
 
 
-def take_turns(given: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def take_turns(given: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
     """The rounds of each side but the first, a warm-up. On a worker of Ray Train, which
     `PpoLearner` needs."""
     torch.set_num_threads(1)
     work, directory = Work(**given["work"]), Path(given["directory"])
-    sides: dict[str, Turn] = {c: our_turn(work, directory, c) for c in ("separate", "trunk")}
+    sides: dict[str, Turn] = {critic: our_turn(work, directory, critic) for critic in OURS}
     if given["python"]:
-        sides["trl"] = trl_turn(given["python"], directory)
-    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+        sides["trl"] = trl_turn(given["python"], work, directory)
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for turn in range(given["turns"] + 1):
         for name in sorted(sides, reverse=bool(turn % 2)):
             rounds[name].append(sides[name]())
@@ -304,25 +282,15 @@ def run(work: Work, turns: int, python: str | None) -> Any:
     return found
 
 
-def figures_of(rounds: list[dict[str, Any]], work: Work) -> dict[str, Any]:
-    """Medians: seconds of a round, tokens of answers generated and, of ours, learned from a
-    second."""
-
-    def median(figure: Callable[[dict[str, Any]], float]) -> float:
-        return statistics.median(figure(found) for found in rounds)
-
+def figures_of(rounds: list[dict[str, float]], work: Work) -> dict[str, float]:
+    """Medians over the rounds; of ours also the tokens of answers that a second rolls out (with
+    scores and log-probabilities) and learns from, each pass counted."""
+    figures = {name: statistics.median(found[name] for found in rounds) for name in rounds[0]}
     tokens = work.rollouts * work.answer_tokens
-    figures: dict[str, Any] = {
-        "seconds": round(median(lambda r: r["seconds"]), 2),
-        "cpu_s": round(median(lambda r: r["cpu_s"]), 2),
-        "generated_per_s": round(tokens / median(lambda r: r["generate_s"])),
-        "updates": rounds[-1]["updates"],
-    }
-    if "roll_out_s" in rounds[-1]:
-        learning_s = median(lambda r: r["seconds"] - r["roll_out_s"])
-        figures["scoring_s"] = round(median(lambda r: r["roll_out_s"] - r["generate_s"]), 2)
-        figures["learned_per_s"] = round(tokens * work.passes / learning_s)
-    return figures
+    if "learn_s" in figures:
+        figures["rolled_out_tokens_per_s"] = tokens / figures["roll_out_s"]
+        figures["learned_tokens_per_s"] = tokens * work.passes / figures["learn_s"]
+    return {name: round(value, 2) for name, value in figures.items()}
 
 
 def main() -> int:
@@ -336,17 +304,16 @@ def main() -> int:
     arguments = parser.parse_args()
     work, turns = (QUICK, 3) if arguments.quick else (Work(), arguments.turns)
     rounds = run(work, turns, arguments.other_python)
-    ours = {name: figures_of(rounds[name], work) for name in ("separate", "trunk")}
+    ours: dict[str, Any] = {name: figures_of(rounds[name], work) for name in OURS}
     other = None
     if "trl" in rounds:
         other = figures_of(rounds["trl"], work)
         for name, figures in ours.items():
             assert figures["updates"] == other["updates"]
-            for ratio, clock in ("ratio", "seconds"), ("cpu_ratio", "cpu_s"):
-                pairs = zip(rounds[name], rounds["trl"], strict=True)
-                ratios = [trl[clock] / found[clock] for found, trl in pairs]
-                figures[ratio] = round(statistics.median(ratios), 3)
-                figures[f"{ratio}s"] = [round(value, 2) for value in ratios]
+            pairs = list(zip(rounds[name], rounds["trl"], strict=True))
+            for ratios, clock in ("ratios", "seconds"), ("wall_ratios", "wall_s"):
+                figures[ratios] = [round(trl[clock] / found[clock], 2) for found, trl in pairs]
+            figures["ratio"] = statistics.median(figures["ratios"])
     print_result(
         "ppo_round",
         ours["separate"].get("ratio"),
@@ -361,6 +328,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--trl-side"]:
-        trl_side(Path(sys.argv[2]))
+        trl_side(Work(**json.loads(sys.argv[3])), Path(sys.argv[2]))
     else:
         sys.exit(main())
