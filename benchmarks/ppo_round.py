@@ -6,7 +6,7 @@ TRL does not have. TRL dropped PPO after 1.12, so it runs in an environment of i
 `python -m venv DIR && DIR/bin/pip install 'trl==1.12.*' peft torch`, then --other-python
 DIR/bin/python; without one only our side is measured. Both sides take turns, one thread each; a
 ratio is the median over the turns. Seconds are the processor's, which other work on the machine
-hardly changes; wall_s stands beside them.
+changes less; wall_s stands beside them.
 
 Alike: policy, critic and reward model (Qwen3 of one shape, random weights, one tokenizer), LoRA on
 the same matrices of policy and critic, prompts, answers of the same number of tokens (ending one is
