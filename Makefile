@@ -66,7 +66,7 @@ format: $(STAMP)
 # The last line of a benchmark is its result as JSON.
 bench: $(STAMP)
 	@mkdir -p benchmarks/results
-	@for file in $(filter-out benchmarks/gpu_% benchmarks/frame.py,$(wildcard benchmarks/*.py)); do \
+	@for file in $(filter-out benchmarks/gpu_% benchmarks/frame.py benchmarks/learning_figures.py,$(wildcard benchmarks/*.py)); do \
 		name=$$(basename $$file .py); echo "== $$name"; \
 		$(BIN)/python $$file | tee benchmarks/results/$$name.log; \
 		tail -n 1 benchmarks/results/$$name.log > benchmarks/results/$$name.json; \

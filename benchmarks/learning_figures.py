@@ -30,6 +30,7 @@ from medray.quality.run import check_quality
 from medray.training.chats import Packer
 from medray.training.curriculum import StageConfig, rows_of_stage
 from medray.training.forgetting import FILE
+from medray.training.general import GENERAL, read_heldout
 from medray.training.language_model import (
     LanguageModelLoss,
     build_decoder,
@@ -37,7 +38,6 @@ from medray.training.language_model import (
     load_tokenizer,
 )
 from medray.training.packed import PackedBlocks
-from medray.training.pretrain import GENERAL, read_heldout
 from medray.training.reward.model import RewardModel
 from medray.training.reward.stage import load_scorer
 

@@ -133,7 +133,7 @@ def our_turn(work: Work, directory: Path, critic: Any) -> Turn:
     reward = RewardModel(directory / "reward")
     learner: Any = PpoLearner(config, model, tokenizer, reward, rows, directory)
     learner.evaluate()  # as a run begins; sets what scores are normalised by
-    roll_out, engine, steps = learner.roll_out, learner.engine, count()
+    roll_out, engine, steps = learner.actor.roll_out, learner.engine, count()
     roll_out_s = 0.0
 
     def timed_roll_out(*given: Any) -> Any:
@@ -143,7 +143,7 @@ def our_turn(work: Work, directory: Path, critic: Any) -> Turn:
         roll_out_s = time.process_time() - started
         return experience
 
-    learner.roll_out = timed_roll_out
+    learner.actor.roll_out = timed_roll_out
 
     def turn() -> dict[str, float]:
         updates, clock = engine.global_steps, Clock()

@@ -67,6 +67,11 @@ def run_pretrain(
     return artefact
 
 
+def train_losses(artefact: Artefact) -> list[float]:
+    rows = MetricsLog(artefact.dir / "metrics.jsonl").read()
+    return [row["train/loss"] for row in rows if "train/loss" in row]
+
+
 def test_the_best_model_comes_home(ray_cluster, storage: Storage, decoder: DecoderConfig) -> None:
     found = run_pretrain(storage, decoder, "best", FAST, num_to_keep=1, checkpoint_steps=2)
     rows = MetricsLog(found.dir / "metrics.jsonl").read()
@@ -92,7 +97,8 @@ def test_a_soft_prompt_learns_beside_general_text(
     config = SFT.model_copy(update={**prompt, "learning_rate": 0.1, "total_steps": 8})
     artefact = Artefact(storage, "sft", config, key="prompt")
     fine_tune(config, WORKER, base, INSTRUCTIONS, artefact, general)
-    assert artefact.metrics["loss_after"] < artefact.metrics["loss_before"]
+    losses = train_losses(artefact)  # two blocks, one of chats and one general, in every step
+    assert losses[-1] < losses[0]
     forgetting = json.loads((artefact.dir / FILE).read_text(encoding="utf-8"))
     assert set(forgetting["loss"]["after"]) == {"t", "u", GENERAL}
     tokenizer = AutoTokenizer.from_pretrained(artefact.dir / "model")
@@ -119,11 +125,7 @@ def test_a_student_comes_nearer_to_its_teacher(
     config = SFT.model_copy(update={"distil": distil, "lora": None, "learning_rate": 3e-3})
     artefact = Artefact(storage, "sft", config, key="distilled")
     fine_tune(config, WORKER, base, INSTRUCTIONS, artefact)
-    losses = [
-        row["train/loss"]
-        for row in MetricsLog(artefact.dir / "metrics.jsonl").read()
-        if "train/loss" in row
-    ]
+    losses = train_losses(artefact)
     assert losses[-1] < 0.8 * losses[0]
     model, info = AutoModelForCausalLM.from_pretrained(
         artefact.dir / "model", output_loading_info=True

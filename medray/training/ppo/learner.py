@@ -19,14 +19,14 @@ import ray.train
 import torch
 
 from medray.common.records import Scenario
-from medray.generation.engine import HFEngine, Sampling
 from medray.training import losses
 from medray.training.alone import reader_of
 from medray.training.language_model import add_lora
 from medray.training.optimiser import initialise, set_learning_rate
+from medray.training.ppo.actor import Actor
 from medray.training.ppo.config import PpoConfig
 from medray.training.ppo.guards import length_guard, repetition_guard
-from medray.training.ppo.policy import Experience, PolicyWithValue, lay_out
+from medray.training.ppo.policy import Experience, PolicyWithValue
 from medray.training.ppo.prompts import fitting_prompts
 from medray.training.ppo.replay import Replay
 from medray.training.reward.model import RewardModel
@@ -50,7 +50,7 @@ class PpoLearner:
     ) -> None:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
-        self.config, self.reward_model = config, reward_model
+        self.config = config
         read = reader_of(model) if config.replay.coefficient else None
         critic = None
         if config.critic == "separate":
@@ -58,10 +58,8 @@ class PpoLearner:
         self.policy = add_lora(model, config.lora, config.seed)
         module = PolicyWithValue(self.policy, model.config.hidden_size, critic)
         self.engine = initialise(module, config, self.world_size)
-        reward_model.model.to(self.engine.device)
-        self.generator = HFEngine.wrap(self.policy, tokenizer, config.rollouts)
-        self.prompts, self.heldout = fitting_prompts(prompts, self.generator, config)
-        self.pad = int(tokenizer.pad_token_id)
+        self.actor = Actor(config, self.policy, tokenizer, reward_model, self.engine)
+        self.prompts, self.heldout = fitting_prompts(prompts, self.actor.generator, config)
         self.sampler = IndexSampler(len(self.prompts), config.rollouts, config.seed)
         self.replay: Replay | None = None
         if read is not None:
@@ -80,7 +78,9 @@ class PpoLearner:
         # 1. roll out, 2. score
         mine = self.sampler.share(step, self.rank, self.world_size)
         texts = [self.prompts[i] for i in mine]
-        experience = self.roll_out(texts, seed_of(config.seed, step, "roll out", self.rank))
+        orders = [self._order(step, epoch, len(texts)) for epoch in range(config.epochs)]
+        seed = seed_of(config.seed, step, "roll out", self.rank)
+        experience = self.actor.roll_out(texts, seed, orders[0])
         # 3. rewards and advantages
         kl_BA = self._estimate_kl(experience) * experience.mask_BA
         self._set_advantages(experience, kl_BA)
@@ -88,9 +88,7 @@ class PpoLearner:
         figures, kl_old = torch.zeros(4), 0.0
         share = config.batch_size // self.world_size
         update = step * config.epochs * (config.rollouts // config.batch_size)
-        for epoch in range(config.epochs):
-            generator = torch.Generator().manual_seed(seed_of(config.seed, step, "epoch", epoch))
-            order = torch.randperm(len(experience), generator=generator).tolist()
+        for order in orders:
             before = figures[3].item()
             for minibatch in chunks(order, share):
                 figures += self._update(experience.rows(minibatch), update)
@@ -120,38 +118,10 @@ class PpoLearner:
             "ppo/clip_fraction": clipped,
         }
 
-    @torch.no_grad()
-    def roll_out(self, texts: list[str], seed: int) -> Experience:
-        """Answers to prompts, their scores, and log-probabilities under policy and reference."""
-        config = self.config
-        self.engine.eval()
-        encoded = [
-            self.generator.encode(self.generator.prompt([{"role": "user", "content": text}]))
-            for text in texts
-        ]
-        sampling = Sampling(
-            max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=seed
-        )
-        answers = self.generator.generate_ids(encoded, sampling)
-        decoded = self.generator.tokenizer.batch_decode(answers, skip_special_tokens=True)
-        scores_B = torch.tensor(self.reward_model.score(texts, decoded))
-        tokens_BT, attention_BT, places_BA, mask_BA = lay_out(encoded, answers, self.pad)
-        logprobs, reference, values = [], [], []
-        # At the micro-batch's shape, so that the first ratios are exactly 1.
-        for part in chunks(range(len(texts)), config.micro_batch_size):
-            index = list(part)
-            inputs = [t[index].to(self.engine.device) for t in (tokens_BT, attention_BT, places_BA)]
-            logprobs_BA, values_BA = self.engine.module(*inputs)
-            with self.policy.disable_adapter():
-                reference_BA, _ = self.engine.module(*inputs)
-            logprobs.append(logprobs_BA.cpu())
-            values.append(values_BA.cpu())
-            reference.append(reference_BA.cpu())
-        empty_BA = torch.zeros_like(mask_BA)
-        return Experience(
-            tokens_BT, attention_BT, places_BA, mask_BA, scores_B,
-            torch.cat(logprobs), torch.cat(reference), torch.cat(values), empty_BA, empty_BA,
-        )  # fmt: skip
+    def _order(self, step: int, epoch: int, num: int) -> list[int]:
+        """The order of a pass over a round's answers, the same on every worker."""
+        generator = torch.Generator().manual_seed(seed_of(self.config.seed, step, "epoch", epoch))
+        return torch.randperm(num, generator=generator).tolist()
 
     def evaluate(self) -> dict[str, float]:
         """Reward, KL to the reference and length of sampled answers to held-out prompts."""
@@ -159,7 +129,7 @@ class PpoLearner:
         figures = torch.zeros(5, dtype=torch.float64)
         if mine:
             seed = seed_of(self.config.seed, "held out", self.rank)
-            experience = self.roll_out(mine, seed)
+            experience = self.actor.roll_out(mine, seed, range(len(mine)))
             kl_B = (
                 losses.kl_k1(experience.logprobs_BA, experience.reference_BA) * experience.mask_BA
             ).sum(-1)

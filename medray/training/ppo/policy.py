@@ -6,11 +6,13 @@ reference π_SFT, and a linear head on its hidden states is the critic (by setti
 Source: [ClinicalGPT 2.4]; DESIGN.md 3, PPO colocated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from medray.training.language_model import base_of
@@ -39,23 +41,55 @@ class PolicyWithValue(nn.Module):
         Returns:
             (logprobs_BA of the answer tokens, values_BA of the states they were chosen in).
         """
-        base = base_of(self.policy)
-        rows_B1 = torch.arange(len(tokens_BT), device=tokens_BT.device)[:, None]
-
-        def states(model: Any) -> Tensor:
-            """[B, A, D]"""
-            hidden_BTD = model.base_model(
-                input_ids=tokens_BT, attention_mask=attention_BT, use_cache=False
-            ).last_hidden_state
-            return hidden_BTD[rows_B1, places_BA - 1]
-
-        states_BAD = states(base)
-        logits_BAV = base.get_output_embeddings()(states_BAD).float()
-        chosen_BA1 = tokens_BT[rows_B1, places_BA][..., None]
-        logprobs_BA = logits_BAV.log_softmax(-1).gather(-1, chosen_BA1)[..., 0]
+        logprobs_BA, states_BAD = self.read(tokens_BT, attention_BT, places_BA)
         if self.critic is not None:
-            states_BAD = states(base_of(self.critic))
+            states_BAD = _states(base_of(self.critic), tokens_BT, attention_BT, places_BA)
         return logprobs_BA, self.value_head(states_BAD).float()[..., 0]
+
+    def read(
+        self, tokens_BT: Tensor, attention_BT: Tensor, places_BA: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(logprobs_BA, the states [B, A, D] they come from), as the policy's adapter is set."""
+        base = base_of(self.policy)
+        states_BAD = _states(base, tokens_BT, attention_BT, places_BA)
+        logits_BAV = base.get_output_embeddings()(states_BAD).float()
+        chosen_BA1 = tokens_BT[_rows(tokens_BT), places_BA][..., None]
+        return logits_BAV.log_softmax(-1).gather(-1, chosen_BA1)[..., 0], states_BAD
+
+
+def _states(model: Any, tokens_BT: Tensor, attention_BT: Tensor, places_BA: Tensor) -> Tensor:
+    """The hidden states that answer tokens were chosen in. [B, A, D]"""
+    hidden_BTD = model.base_model(
+        input_ids=tokens_BT, attention_mask=attention_BT, use_cache=False
+    ).last_hidden_state
+    return hidden_BTD[_rows(tokens_BT), places_BA - 1]
+
+
+def _rows(tokens_BT: Tensor) -> Tensor:
+    return torch.arange(len(tokens_BT), device=tokens_BT.device)[:, None]
+
+
+@contextmanager
+def merged_adapters(model: Any) -> Iterator[None]:
+    """Inside, LoRA's products are part of the weights, so that to generate costs what it costs
+    without adapters; afterwards all is as before, bit for bit, for the weights themselves were set
+    aside. That takes their memory again, while no activations do. DoRA stays as it is."""
+    layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    if any(name in layer.use_dora for layer in layers for name in layer.active_adapters):
+        yield
+        return
+    kept: list[tuple[Tensor, Tensor]] = []
+    try:
+        for layer in layers:
+            weight: Any = layer.get_base_layer().weight
+            kept.append((weight, weight.data))
+            for name in layer.active_adapters:
+                weight.data = weight.data + layer.get_delta_weight(name)
+        with model.disable_adapter():
+            yield
+    finally:
+        for weight, data in kept:
+            weight.data = data
 
 
 @dataclass
@@ -78,9 +112,18 @@ class Experience:
     returns_BA: Tensor
 
     def rows(self, indices: Sequence[int]) -> "Experience":
-        """Some of the answers."""
+        """Some of the answers, as long as the longest of these."""
         index = list(indices)
-        return Experience(**{name: tensor[index] for name, tensor in vars(self).items()})
+        chosen = {name: tensor[index] for name, tensor in vars(self).items()}
+        T = int(chosen["attention_BT"].sum(-1).max())
+        A = int(chosen["mask_BA"].sum(-1).max())
+        ends = {"T": T, "A": A}
+        return Experience(
+            **{
+                name: tensor[:, : ends[name[-1]]] if tensor.ndim > 1 else tensor
+                for name, tensor in chosen.items()
+            }
+        )
 
     def __len__(self) -> int:
         return len(self.tokens_BT)

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from medray.training.language_model import LoraConfig, add_lora
-from medray.training.ppo.policy import Experience, PolicyWithValue, lay_out
+from medray.training.ppo.policy import (
+    Experience,
+    PolicyWithValue,
+    lay_out,
+    merged_adapters,
+)
 
 PROMPTS = [[5, 6, 7], [8], [9, 10]]
 ANSWERS = [[11, 12], [13, 14, 15, 16], [17]]
@@ -47,15 +52,39 @@ def test_values_are_read_where_the_token_was_chosen(model: Any) -> None:
 
 
 def test_rows_of_an_experience() -> None:
-    experience = Experience(**{name: torch.arange(6).reshape(3, 2) for name in FIELDS})
+    laid_out = lay_out(PROMPTS, ANSWERS, pad=0)
+    counted_BA = torch.arange(12.0).reshape(3, 4)
+    experience = Experience(*laid_out, torch.tensor([7.0, 8.0, 9.0]), *[counted_BA] * 5)
     assert len(experience) == 3
-    assert experience.rows([2, 0]).advantages_BA.tolist() == [[4, 5], [0, 1]]
+    some = experience.rows([2, 0])  # 3 and 5 tokens, 1 and 2 of them answers
+    assert some.tokens_BT.tolist() == [[9, 10, 17, 0, 0], [5, 6, 7, 11, 12]]
+    assert some.mask_BA.tolist() == [[1, 0], [1, 1]]
+    assert some.advantages_BA.tolist() == [[8, 9], [0, 1]]
+    assert some.scores_B.tolist() == [9, 7]
+    alone = experience.rows([2])
+    assert alone.attention_BT.tolist() == [[1, 1, 1]] and alone.places_BA.tolist() == [[2]]
 
 
-FIELDS = (
-    "tokens_BT", "attention_BT", "places_BA", "mask_BA", "scores_B", "logprobs_BA",
-    "reference_BA", "values_BA", "advantages_BA", "returns_BA",
-)  # fmt: skip
+def test_merged_adapters_say_the_same_and_leave_every_bit(model: Any) -> None:
+    policy = add_lora(model, LoraConfig(rank=4, alpha=8), seed=0)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    trained = [name for name, p in policy.named_parameters() if p.requires_grad]
+    tokens_BT = torch.arange(5, 25).reshape(2, 10)
+    with torch.no_grad():
+        expected = policy(tokens_BT).logits
+        with merged_adapters(policy):
+            merged = policy(tokens_BT).logits
+        with policy.disable_adapter():
+            base = policy(tokens_BT).logits
+        torch.testing.assert_close(merged, expected, atol=1e-4, rtol=1e-4)
+        assert (merged - base).abs().max() > 0.1
+        assert torch.equal(policy(tokens_BT).logits, expected)
+    assert all(torch.equal(before[name], value) for name, value in policy.state_dict().items())
+    assert [name for name, p in policy.named_parameters() if p.requires_grad] == trained
 
 
 def test_a_separate_critic_does_not_touch_the_policy(model: Any) -> None:
