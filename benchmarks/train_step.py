@@ -2,9 +2,10 @@
 
 The value is the lower of two ratios, each divided by its goal: ZeRO-0 in one process against a
 bare loop (goal 0.95), and ZeRO-2 on two workers against DistributedDataParallel (goal 0.85); 1 and
-more reaches both. Both sides accumulate, clip and step with torch's AdamW in fp32; they take turns
-within each process, and a ratio is the median over the turns. `flops_per_s` counts 6 × parameters
-× tokens.
+more reaches both. A worker reads a micro-batch of four blocks; `accumulated` is ZeRO-2 again with
+two blocks and two passes, after each of which it reduces gradients, where DistributedDataParallel
+does once a step. Both sides clip and step with torch's AdamW in fp32; they take turns within each
+process, and a ratio is the median over the turns. `flops_per_s` counts 6 × parameters × tokens.
 Source: DESIGN.md 4, row 1.
 """
 
@@ -37,7 +38,7 @@ from medray.training.packed import PackedBlocks
 from medray.training.sampler import IndexSampler
 from medray.training.supervised import chunks
 
-BLOCK_TOKENS, BATCH, MICRO = 256, 4, 1
+BLOCK_TOKENS, BATCH = 256, 8
 GOALS = {"zero0": 0.95, "zero2": 0.85}
 LEARNING_RATE = 1e-4
 
@@ -65,10 +66,12 @@ def blocks(num: int) -> PackedBlocks:
 Step = Callable[[int], float]
 
 
-def deepspeed_step(quick: bool, stage: int, data: PackedBlocks, rank: int, world: int) -> Step:
+def deepspeed_step(
+    quick: bool, stage: int, micro: int, data: PackedBlocks, rank: int, world: int
+) -> Step:
     """A step as `medray.training.supervised` does it."""
     config = OptimiserConfig(
-        learning_rate=LEARNING_RATE, warmup_steps=0, batch_size=BATCH, micro_batch_size=MICRO,
+        learning_rate=LEARNING_RATE, warmup_steps=0, batch_size=BATCH, micro_batch_size=micro,
         zero_stage=stage, total_steps=1000,
     )  # fmt: skip
     engine = initialise(LanguageModelLoss(model(quick)), config, world)
@@ -79,8 +82,8 @@ def deepspeed_step(quick: bool, stage: int, data: PackedBlocks, rank: int, world
         engine.train()
         weight = data.weight(sampler.batch(number))
         total = 0.0
-        for micro in chunks(sampler.share(number, rank, world), MICRO):
-            loss = engine(**data.collate(micro))
+        for part in chunks(sampler.share(number, rank, world), micro):
+            loss = engine(**data.collate(part))
             engine.backward(loss * world * config.accumulation(world) / weight)
             engine.step()
             total += float(loss.detach())
@@ -89,7 +92,7 @@ def deepspeed_step(quick: bool, stage: int, data: PackedBlocks, rank: int, world
     return step
 
 
-def torch_step(quick: bool, data: PackedBlocks, rank: int, world: int) -> Step:
+def torch_step(quick: bool, micro: int, data: PackedBlocks, rank: int, world: int) -> Step:
     """The same step in plain PyTorch: one process, or DistributedDataParallel."""
     module: Any = LanguageModelLoss(model(quick)).train()
     if world > 1:
@@ -102,11 +105,11 @@ def torch_step(quick: bool, data: PackedBlocks, rank: int, world: int) -> Step:
     def step(number: int) -> float:
         weight = data.weight(sampler.batch(number))
         total = 0.0
-        parts = list(chunks(sampler.share(number, rank, world), MICRO))
-        for k, micro in enumerate(parts):
+        parts = list(chunks(sampler.share(number, rank, world), micro))
+        for k, part in enumerate(parts):
             if world > 1:
                 module.require_backward_grad_sync = k + 1 == len(parts)
-            loss = module(**data.collate(micro))
+            loss = module(**data.collate(part))
             (loss * world / weight).backward()
             total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -117,7 +120,9 @@ def torch_step(quick: bool, data: PackedBlocks, rank: int, world: int) -> Step:
     return step
 
 
-def worker(rank: int, world: int, port: int, stage: int, quick: bool, turns: int, out: str) -> None:
+def worker(
+    rank: int, world: int, port: int, stage: int, micro: int, quick: bool, turns: int, out: str
+) -> None:
     """Takes turns and writes, on the first worker, seconds and losses of both sides."""
     torch.set_num_threads(1)
     os.environ |= {
@@ -127,8 +132,8 @@ def worker(rank: int, world: int, port: int, stage: int, quick: bool, turns: int
     dist.init_process_group("gloo", rank=rank, world_size=world)
     data = blocks(64)
     sides = {
-        "ours": deepspeed_step(quick, stage, data, rank, world),
-        "other": torch_step(quick, data, rank, world),
+        "ours": deepspeed_step(quick, stage, micro, data, rank, world),
+        "other": torch_step(quick, micro, data, rank, world),
     }
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     losses: dict[str, list[float]] = {name: [] for name in sides}
@@ -145,14 +150,14 @@ def worker(rank: int, world: int, port: int, stage: int, quick: bool, turns: int
     dist.destroy_process_group()
 
 
-def compare(stage: int, world: int, quick: bool, turns: int) -> dict[str, Any]:
+def compare(stage: int, world: int, micro: int, quick: bool, turns: int) -> dict[str, Any]:
     """Ratio of speeds, ours by the other's, and what it rests on."""
     with tempfile.TemporaryDirectory() as scratch, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
         out = str(Path(scratch) / "seconds")
-        mp.spawn(worker, (world, port, stage, quick, turns, out), nprocs=world)
+        mp.spawn(worker, (world, port, stage, micro, quick, turns, out), nprocs=world)
         seconds, losses = torch.load(out)
     gap = max(abs(a - b) for a, b in zip(losses["ours"], losses["other"], strict=True))
     ratios = [b / a for a, b in zip(seconds["ours"], seconds["other"], strict=True)]
@@ -167,14 +172,15 @@ def compare(stage: int, world: int, quick: bool, turns: int) -> dict[str, Any]:
 def main() -> int:
     """Prints the result line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="2 M parameters, 5 turns")
     arguments = parser.parse_args()
     turns = 5 if arguments.quick else arguments.turns
     num_parameters = sum(p.numel() for p in model(arguments.quick).parameters())
     found = {
-        "zero0": compare(0, 1, arguments.quick, turns),
-        "zero2": compare(2, 2, arguments.quick, turns),
+        "zero0": compare(0, 1, 4, arguments.quick, turns),
+        "zero2": compare(2, 2, 4, arguments.quick, turns),
+        "accumulated": compare(2, 2, 2, arguments.quick, turns),
     }
     flops = 6 * num_parameters * BATCH * BLOCK_TOKENS
     for figures in found.values():
