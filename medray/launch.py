@@ -313,6 +313,7 @@ def join_ray(config: Any) -> None:
     import ray.exceptions
 
     logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # what it could download
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     address = config.address or os.environ.get("RAY_ADDRESS")
     _check_listens(address or "")

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from medray.training.language_model import base_of
@@ -74,6 +73,8 @@ def merged_adapters(model: Any) -> Iterator[None]:
     """Inside, LoRA's products are part of the weights, so that to generate costs what it costs
     without adapters; afterwards all is as before, bit for bit, for the weights themselves were set
     aside. That takes their memory again, while no activations do. DoRA stays as it is."""
+    from peft.tuners.lora import LoraLayer
+
     layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
     if any(name in layer.use_dora for layer in layers for name in layer.active_adapters):
         yield
