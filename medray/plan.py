@@ -19,6 +19,7 @@ from medray.training.estimate import (
     estimate,
     shape_of,
 )
+from medray.training.language_model import LoraConfig
 
 SPARE = 0.9
 """Share of a GPU's memory that a stage may take: the allocator and NCCL need some. Source: not
@@ -48,7 +49,12 @@ def training_plan(profile: Profile, gpu_name: str) -> Iterator[Line]:
     pretrain, sft, ppo = profile.pretrain, profile.sft, profile.ppo
     found = estimate(shape, pretrain, None, profile.corpus.block_tokens, workers)
     yield _line("pretrain", found, gpu, gpu_name, workers, pretrain.total_steps)
-    found = estimate(shape, sft, sft.lora, sft.block_tokens, workers)
+    # A soft prompt's few vectors cost what the smallest adapters do: all else is frozen.
+    adapted = LoraConfig(rank=1) if sft.soft_prompt else sft.lora
+    found = estimate(shape, sft, adapted, sft.block_tokens, workers)
+    if sft.distil and (teacher := shape_of(sft.distil.path)):
+        whole = estimate(teacher, sft, None, sft.block_tokens, 1).weights  # on every GPU
+        found = found._replace(weights=found.weights + whole)
     yield _line("sft", found, gpu, gpu_name, workers, sft.total_steps)
     # Prompts are taken to be as long as answers; a roll-out keeps a cache, an update activations.
     length = 2 * ppo.max_new_tokens

@@ -51,7 +51,8 @@ class DistillationLoss(LanguageModelLoss):
         chosen_BT = labels != IGNORE
         labels_N, weights_N = labels[chosen_BT], weights[chosen_BT]
         logits_NV = logits_of(self.model, chosen_BT, inputs)
-        teacher = self._teacher[0].to(labels.device)  # moves once
+        # It comes in fp32, and is moved and cast once.
+        teacher = self._teacher[0].to(labels.device, logits_NV.dtype)
         with torch.no_grad():
             taught_NV = logits_of(teacher, chosen_BT, inputs)
         known = self._num_tokens  # either may have more rows than there are tokens
@@ -62,8 +63,8 @@ class DistillationLoss(LanguageModelLoss):
         return (1 - alpha) * token_nll_sum(logits_NV, labels_N, weights_N) + alpha * taught
 
 
-def load_teacher(config: DistilConfig, tokenizer: PreTrainedTokenizerBase, dtype: Any) -> Any:
-    """The teacher, which must have `tokenizer`'s vocabulary.
+def load_teacher(config: DistilConfig, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """The teacher in fp32, which must have `tokenizer`'s vocabulary.
 
     Raises:
         CheckpointError: if there is no such model.
@@ -77,4 +78,4 @@ def load_teacher(config: DistilConfig, tokenizer: PreTrainedTokenizerBase, dtype
             "that learns; take a teacher of the same family, or let it write answers and fine-tune "
             "on these (instructions.growth)"
         )
-    return teacher.to(dtype)
+    return teacher

@@ -103,7 +103,7 @@ def estimate(
         trained,
         weights=size * parameters / shards[3],
         gradients=size * trained / shards[2],
-        optimiser=0 if config.offload != "none" else optimiser,
+        optimiser=0 if config.offload == "cpu" else optimiser,
         activations=activation_bytes(shape, lora, config) * tokens,
         tokens_per_step=config.batch_size * block_tokens,
         flops_per_step=config.batch_size

@@ -19,31 +19,36 @@ GENERAL = "general text"
 
 
 def read_heldout(blocks: Path) -> dict[str, PackedBlocks]:
-    """Held-out blocks of each source, and of general text as GENERAL."""
-    return PackedBlocks.open_groups(blocks, "heldout") | read_heldout_general(blocks)
+    """Held-out blocks of each source, and of general text as GENERAL, if the corpus has any."""
+    general = _open(blocks, "heldout_general")
+    found = PackedBlocks.open_groups(blocks, "heldout")
+    return found if general is None else found | {GENERAL: general}
 
 
-def read_heldout_general(blocks: Path) -> dict[str, PackedBlocks]:
-    """Held-out blocks of general text as GENERAL; empty if the corpus has none."""
-    if not (blocks / "heldout_general.npy").exists():
-        return {}
-    general = PackedBlocks.open(blocks, "heldout_general")
-    return {GENERAL: general} if len(general) else {}
-
-
-def read_general(blocks: Path, block_tokens: int, pad: int) -> PackedBlocks:
-    """Training blocks of general text, packed anew if they are not of `block_tokens`.
+def read_general(blocks: Path, block_tokens: int, pad: int) -> tuple[PackedBlocks, PackedBlocks]:
+    """Training and held-out blocks of general text, packed anew if they are not of `block_tokens`.
 
     Raises:
         DataError: if the corpus has none.
     """
-    found = (blocks / "general.npy").exists()
-    general = PackedBlocks.open(blocks, "general") if found else None
-    if general is None or not len(general):
+    train, heldout = (_open(blocks, name) for name in ("general", "heldout_general"))
+    if train is None or heldout is None:
         raise DataError(
-            "sft.general_fraction is above 0, but the corpus holds no general text for training; "
-            "mark a source with general: true and prepare the corpus again, or set it to 0"
+            "sft.general_fraction is above 0, but the corpus holds no general text in both splits; "
+            "mark a source with general: true and prepare the corpus, or set it to 0; a corpus of "
+            "an older medray is to be removed and prepared again"
         )
+    return _repack(train, block_tokens, pad), _repack(heldout, block_tokens, pad)
+
+
+def _open(blocks: Path, name: str) -> PackedBlocks | None:
+    if not (blocks / f"{name}.npy").exists():
+        return None
+    found = PackedBlocks.open(blocks, name)
+    return found if len(found) else None
+
+
+def _repack(general: PackedBlocks, block_tokens: int, pad: int) -> PackedBlocks:
     if general.block_tokens == block_tokens:
         return general
     pieces = [

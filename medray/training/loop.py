@@ -152,7 +152,7 @@ def run_stage(
             if config.evaluate_steps and step % config.evaluate_steps == 0:
                 figures = stage.evaluate()
                 note(figures, HELD_OUT)
-                if keeps_best and (best is None or stage.score(figures) > best.score):
+                if keeps_best and is_better(stage.score(figures), best):
                     best, is_best = Best(stage.score(figures), step, figures), True
             is_due = step % workers.checkpoint_steps == 0
             if not is_due and not warned and _machine_is_leaving():
@@ -162,12 +162,17 @@ def run_stage(
         after = stage.evaluate()
         if keeps_best:
             note(after, HELD_OUT)
-            if best is None or stage.score(after) > best.score:
+            if best is None or is_better(stage.score(after), best):
                 best = Best(stage.score(after), step, after)
             after = best.figures
             note({"best/step": best.step})
         note(after, "after/")
         save(after, brings_model=best is None or best.step == step)
+
+
+def is_better(score: float, best: Best | None) -> bool:
+    """Whether a score is above the best so far; one that is no number never is."""
+    return math.isfinite(score) and (best is None or score > best.score)
 
 
 def _guarded_step(stage: Stage, step: int) -> dict[str, float]:

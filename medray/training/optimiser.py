@@ -37,10 +37,9 @@ class OptimiserConfig(Config):
     """Samples of one forward pass on one worker."""
     zero_stage: Literal[0, 1, 2, 3] = 2
     """[ClinicalGPT 3.1]."""
-    offload: Literal["none", "cpu", "nvme"] = "none"
-    """Where optimiser states live: with the weights, in the machine's memory, or on its disk."""
-    offload_path: str = ""
-    """For `nvme`: a directory on a fast disk of every machine; a run leaves it as it was."""
+    offload: Literal["none", "cpu"] = "none"
+    """Where optimiser states live. DeepSpeed's NVMe offload is left out: it does not bring back all
+    of the state from a checkpoint, so that a run would not go on as it was."""
     precision: Literal["fp32", "bf16"] = "fp32"
     activation_checkpointing: bool = False
     """Keep only each layer's input for the backward pass and compute the rest again: less memory
@@ -70,8 +69,6 @@ class OptimiserConfig(Config):
                 "with muon_learning_rate, gradient_clip must be 0: DeepSpeed would clip by the "
                 "norm of Muon's orthogonal update, which follows from the matrices' sizes"
             )
-        if self.offload == "nvme" and (self.zero_stage != 3 or not self.offload_path):
-            raise ValueError("offload: nvme takes zero_stage 3 and an offload_path")
         if self.muon_learning_rate and (self.zero_stage == 3 or self.offload != "none"):
             raise ValueError("muon_learning_rate takes zero_stage 0, 1 or 2 and offload none")
         return self
@@ -105,10 +102,8 @@ class OptimiserConfig(Config):
             "reduce_bucket_size": self.bucket_elements,
             "allgather_bucket_size": self.bucket_elements,
         }
-        if self.offload != "none":
-            zero["offload_optimizer"] = {"device": self.offload, "pin_memory": True}
-        if self.offload == "nvme":
-            zero["offload_optimizer"]["nvme_path"] = self.offload_path
+        if self.offload == "cpu":
+            zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
         settings: dict[str, Any] = {
             "train_micro_batch_size_per_gpu": self.micro_batch_size,
             "gradient_accumulation_steps": self.accumulation(world_size),

@@ -8,7 +8,6 @@ Source: [EMR-LLM 1.3], [ClinicalGPT 2.2, 3.1].
 from collections.abc import Callable, Iterable
 from functools import partial, reduce
 
-import torch
 from pydantic import Field, model_validator
 
 from medray.common.manifest import Artefact
@@ -19,7 +18,7 @@ from medray.training.chats import Packer, Reduction
 from medray.training.curriculum import CurriculumConfig, StagedSampler, rows_of_stage
 from medray.training.distil import DistilConfig, DistillationLoss, load_teacher
 from medray.training.forgetting import write_forgetting
-from medray.training.general import GENERAL, read_general, read_heldout_general, with_general
+from medray.training.general import GENERAL, read_general, with_general
 from medray.training.language_model import (
     LanguageModelLoss,
     LoraConfig,
@@ -72,6 +71,10 @@ class SftConfig(OptimiserConfig):
             )
         if self.lora is not None and self.soft_prompt is not None:
             raise ValueError("sft trains adapters or a soft prompt: set sft.lora to null for it")
+        if self.soft_prompt is not None and self.zero_stage == 3:
+            raise ValueError("sft.soft_prompt takes zero_stage 0, 1 or 2: word vectors stay whole")
+        if self.soft_prompt is not None and self.distil is not None:
+            raise ValueError("the teacher of sft.distil cannot read the tokens of a soft prompt")
         return self
 
 
@@ -98,13 +101,12 @@ def _train(inputs: Inputs[SftConfig]) -> None:
     check_length(model, config.block_tokens, "sft.block_tokens")
     wrap, models = LanguageModelLoss, [model]
     if config.distil is not None:
-        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        teacher = load_teacher(config.distil, tokenizer, dtype)
+        teacher = load_teacher(config.distil, tokenizer)
         models.append(teacher)
         wrap = partial(
             DistillationLoss, teacher=teacher, num_tokens=len(tokenizer), config=config.distil
         )
-    read = reader_of(*models)
+    read = reader_of(*models)  # in fp32
     if config.lora is not None:
         model = add_lora(model, config.lora, config.seed)
     elif config.soft_prompt is not None:
@@ -114,6 +116,8 @@ def _train(inputs: Inputs[SftConfig]) -> None:
     # How many rows make a block is known only now; the schedule needs the steps.
     config = config.model_copy(update={"total_steps": total_steps})
     card = {"title": "Fine-tuned decoder", "base": inputs.name("base")}
+    if config.distil is not None:
+        card["teacher"] = config.distil.path
     train_language_model("sft", inputs, config, wrap(model), tokenizer, texts, card)
 
 
@@ -129,8 +133,7 @@ def read_texts(
     general = None
     if config.general_fraction:
         blocks = inputs.fetch("corpus") / "blocks"
-        general = read_general(blocks, config.block_tokens, packer.pad)
-        heldout |= read_heldout_general(blocks)
+        general, heldout[GENERAL] = read_general(blocks, config.block_tokens, packer.pad)
 
     def pack(rows: Iterable[Instruction], what: str) -> PackedBlocks:
         packed = packer.pack(rows, what)

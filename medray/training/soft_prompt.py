@@ -49,7 +49,8 @@ def add_soft_prompt(
     if max(ids) >= model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
     drawn = torch.randperm(known, generator=torch.Generator().manual_seed(seed))
-    read, written = (part.weight for part in (model.get_input_embeddings(), model.lm_head))
+    parts = model.get_input_embeddings(), model.get_output_embeddings()
+    read, written = (part.weight for part in parts)
     with torch.no_grad():
         read[ids] = read[drawn[torch.arange(len(ids)) % known]].clone()
         if written is not read:

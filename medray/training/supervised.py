@@ -24,6 +24,7 @@ from medray.training.forgetting import BY
 from medray.training.language_model import LanguageModelLoss
 from medray.training.loop import Stage
 from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
+from medray.training.packed import PackedBlocks
 from medray.training.sampler import IndexSampler, seed_of
 from medray.training.trainer import Inputs
 
@@ -82,11 +83,10 @@ def train_language_model(
             loss_sum += loss.detach().float().cpu()
         mean = all_reduce_sum(loss_sum, engine) / weight
         labels = train.num_labels(batch)
-        return {
-            "train/loss": float(mean),
-            "train/tokens": float(labels),
-            "train/flops": step_flops(config.batch_size, train.block_tokens, labels),
-        }
+        figures = {"train/loss": float(mean), "train/tokens": float(labels)}
+        if isinstance(train, PackedBlocks):  # other rows are as long as their longest
+            figures["train/flops"] = step_flops(config.batch_size, train.block_tokens, labels)
+        return figures
 
     def evaluate() -> dict[str, float]:
         engine.eval()
@@ -102,9 +102,10 @@ def train_language_model(
     def held_out_sums(blocks: Blocks) -> tuple[float, float]:
         """(loss, weight of its tokens), each summed over `blocks`."""
         total = torch.zeros(2)
-        for micro in chunks(range(rank, len(blocks), world_size), config.micro_batch_size):
-            loss = engine.module(**to_device(blocks.collate(micro), engine))
-            total += torch.tensor([float(loss), blocks.weight(micro)])
+        for micro in shares(len(blocks), rank, world_size, config.micro_batch_size):
+            loss = engine.module(**to_device(blocks.collate(micro or [0]), engine))
+            if micro:
+                total += torch.tensor([float(loss), blocks.weight(micro)])
         loss_sum, weight = all_reduce_sum(total, engine).tolist()
         return loss_sum, weight
 
@@ -128,6 +129,15 @@ def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     """Cuts `items` into pieces of `size`; the last may be shorter."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def shares(num: int, rank: int, world_size: int, size: int) -> Iterator[Sequence[int]]:
+    """A worker's part of `num` items in pieces of `size`: as many pieces on every worker, the last
+    ones empty where there are too few, for sharded weights (ZeRO-3) are read by all together."""
+    mine = range(rank, num, world_size)
+    most = -(-num // world_size)
+    for start in range(0, most, size):
+        yield mine[start : start + size]
 
 
 def to_device(batch: dict[str, torch.Tensor], engine: Any) -> dict[str, torch.Tensor]:

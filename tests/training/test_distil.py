@@ -69,4 +69,4 @@ def test_a_teacher_of_other_tokens_is_refused(
 
     convert(baichuan, tmp_path / "teacher")
     with pytest.raises(ConfigError, match="another vocabulary"):
-        load_teacher(DistilConfig(path=str(tmp_path / "teacher")), tokenizer, torch.float32)
+        load_teacher(DistilConfig(path=str(tmp_path / "teacher")), tokenizer)

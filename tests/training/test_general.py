@@ -8,7 +8,7 @@ import pytest
 from medray.common.errors import DataError
 from medray.common.packing import read_segments
 from medray.corpus.blocks import write_blocks
-from medray.training.general import GENERAL, read_general, read_heldout_general, with_general
+from medray.training.general import GENERAL, read_general, read_heldout, with_general
 from medray.training.packed import PackedBlocks, Tokens
 
 # Three blocks of 8 tokens with 2, 3 and 4 answer tokens; general documents of 5, 12 and 3 tokens.
@@ -28,7 +28,7 @@ def blocks(tmp_path: Path) -> Path:
 
 
 def test_general_text_has_its_share_of_blocks_and_loss(blocks: Path) -> None:
-    general = read_general(blocks, 8, pad=0)
+    general, _ = read_general(blocks, 8, pad=0)
     both = with_general(CHATS, general, 0.5, seed=0)
     assert len(both) == 6 and both.tokens_NT[:3].tolist() == CHATS.tokens_NT.tolist()
     # 9 answer tokens; the general blocks weigh as much, and alike token by token.
@@ -44,8 +44,8 @@ def test_general_text_has_its_share_of_blocks_and_loss(blocks: Path) -> None:
 
 
 def test_blocks_of_another_length_hold_the_same_text(blocks: Path) -> None:
-    short = read_general(blocks, 4, pad=0)
-    assert short.block_tokens == 4
+    short, heldout = read_general(blocks, 4, pad=0)
+    assert short.block_tokens == 4 == heldout.block_tokens
     found = sorted(
         map(tuple, (p.tolist() for p in read_segments(short.tokens_NT, short.segments_NT)))
     )
@@ -57,6 +57,7 @@ def test_blocks_of_another_length_hold_the_same_text(blocks: Path) -> None:
 def test_a_corpus_without_general_text_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="general: true"):
         read_general(tmp_path, 8, pad=0)
-    assert read_heldout_general(tmp_path) == {}
+    write_blocks(tmp_path, "heldout", DOCUMENTS, 8, pad=0)
+    assert set(read_heldout(tmp_path)) == {"heldout"}
     write_blocks(tmp_path, "heldout_general", DOCUMENTS, 8, pad=0)
-    assert len(read_heldout_general(tmp_path)[GENERAL]) == 3
+    assert len(read_heldout(tmp_path)[GENERAL]) == 3

@@ -29,8 +29,9 @@ SHAPE = Qwen3Config(
         (OptimiserConfig, {"muon_learning_rate": 0.01, "gradient_clip": 0, "zero_stage": 3},
          "zero_stage 0, 1 or 2"),
         (OptimiserConfig, {"keep": "best"}, "keep: best needs evaluate_steps"),
-        (OptimiserConfig, {"offload": "nvme"}, "zero_stage 3 and an offload_path"),
         (SftConfig, {"soft_prompt": {}}, "sft.lora to null"),
+        (SftConfig, {"soft_prompt": {}, "lora": None, "zero_stage": 3}, "zero_stage 0, 1 or 2"),
+        (SftConfig, {"soft_prompt": {}, "lora": None, "distil": {"path": "t"}}, "the teacher"),
         (PreferenceConfig, {"evaluate_steps": 5}, "evaluate_steps must be 0"),
         (PpoConfig, {"zero_stage": 3}, r"ppo\.zero_stage must be 0, 1 or 2"),
         (PpoConfig, {"rollouts": 12}, r"ppo\.rollouts must be a multiple of ppo\.batch_size"),
@@ -107,7 +108,4 @@ def test_offload_goes_to_deepspeed() -> None:
     config = OptimiserConfig(offload="cpu", zero_stage=3, precision="bf16").deepspeed(1)
     assert config["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
     assert config["zero_optimization"]["stage"] == 3
-    disk = OptimiserConfig(offload="nvme", zero_stage=3, offload_path="/scratch").deepspeed(1)
-    offload = disk["zero_optimization"]["offload_optimizer"]
-    assert (offload["device"], offload["nvme_path"]) == ("nvme", "/scratch")
     assert config["bf16"] == {"enabled": True}

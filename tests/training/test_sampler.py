@@ -5,6 +5,7 @@ import hashlib
 import pytest
 
 from medray.training.sampler import IndexSampler, seed_of
+from medray.training.supervised import shares
 
 
 @pytest.mark.parametrize(("num_samples", "batch_size"), [(10, 4), (3, 8), (7, 7), (1, 2)])
@@ -48,3 +49,15 @@ def test_seed_is_a_function_of_its_parts() -> None:
     assert seed_of(0, 3, "roll out", 1) == expected
     seeds = {seed_of(0, step, name, r) for step in range(20) for name in "ab" for r in range(2)}
     assert len(seeds) == 80
+
+
+@pytest.mark.parametrize(
+    ("num", "size", "expected"),
+    [
+        (5, 1, [[[0], [2], [4]], [[1], [3], []]]),
+        (5, 2, [[[0, 2], [4]], [[1, 3], []]]),
+        (1, 4, [[[0]], [[]]]),
+    ],
+)
+def test_every_worker_gets_as_many_pieces(num: int, size: int, expected: list) -> None:
+    assert [[list(part) for part in shares(num, rank, 2, size)] for rank in (0, 1)] == expected

@@ -6,6 +6,7 @@ reference π_SFT, and a linear head on its hidden states is the critic (by setti
 Source: [ClinicalGPT 2.4]; DESIGN.md 3, PPO colocated.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,11 +73,18 @@ def _rows(tokens_BT: Tensor) -> Tensor:
 def merged_adapters(model: Any) -> Iterator[None]:
     """Inside, LoRA's products are part of the weights, so that to generate costs what it costs
     without adapters; afterwards all is as before, bit for bit, for the weights themselves were set
-    aside. That takes their memory again, while no activations do. DoRA stays as it is."""
+    aside. That takes their memory again, while no activations do. In bf16 the sum is rounded, so
+    that answers are drawn from a policy a little off. DoRA, and weights that two layers share, stay
+    as they are."""
     from peft.tuners.lora import LoraLayer
 
     layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
-    if any(name in layer.use_dora for layer in layers for name in layer.active_adapters):
+    every = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    if any(
+        layer.use_dora.get(name) or every[id(layer.get_base_layer().weight)] > 1
+        for layer in layers
+        for name in layer.active_adapters
+    ):
         yield
         return
     kept: list[tuple[Tensor, Tensor]] = []

@@ -31,7 +31,7 @@ from medray.training.optimiser import OptimiserConfig, initialise, set_learning_
 from medray.training.reward.figures import ranking_figures, regression_figures
 from medray.training.reward.model import encode
 from medray.training.sampler import IndexSampler, seed_of
-from medray.training.supervised import all_reduce_sum, chunks
+from medray.training.supervised import all_reduce_sum, chunks, shares
 from medray.training.trainer import Inputs, fit
 from medray.training.workers import WorkersConfig
 
@@ -169,8 +169,9 @@ def _train(inputs: Inputs[RewardConfig]) -> None:
         engine.eval()
         mine = heldout[rank::world_size]
         outputs: list[float] = []
-        for micro in chunks(range(len(mine)), 4 * config.micro_batch_size):
-            outputs += engine.module(**batch([mine[i] for i in micro]))[1].tolist()
+        for micro in shares(len(heldout), rank, world_size, 4 * config.micro_batch_size):
+            found = engine.module(**batch([heldout[i] for i in micro or [0]]))[1].tolist()
+            outputs += found if micro else []
         gathered: list[Any] = [None] * world_size
         scores = [row.score for row in mine if isinstance(row, ScoredResponse)]
         dist.all_gather_object(gathered, (outputs, scores))

@@ -76,8 +76,12 @@ def test_merged_adapters_say_the_same_and_leave_every_bit(model: Any) -> None:
     tokens_BT = torch.arange(5, 25).reshape(2, 10)
     with torch.no_grad():
         expected = policy(tokens_BT).logits
+        query = policy.get_base_model().model.layers[0].self_attn.q_proj
+        kept = query.get_base_layer().weight.clone()
         with merged_adapters(policy):
             merged = policy(tokens_BT).logits
+            gap = (query.get_base_layer().weight - kept).abs().max()
+        assert gap > 0.01
         with policy.disable_adapter():
             base = policy(tokens_BT).logits
         torch.testing.assert_close(merged, expected, atol=1e-4, rtol=1e-4)
@@ -105,3 +109,22 @@ def test_a_separate_critic_does_not_touch_the_policy(model: Any) -> None:
     alone = PolicyWithValue(policy.policy, 32)
     alone.value_head.load_state_dict(policy.value_head.state_dict())
     torch.testing.assert_close(alone(*lay_out(PROMPTS, ANSWERS, pad=0)[:3])[1], values)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"dora": True}, {"target_modules": ["embed_tokens", "lm_head"]}],
+    ids=["dora", "tied"],
+)
+def test_what_cannot_be_merged_stays_as_it_is(model: Any, changes: dict[str, Any]) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.01 * torch.randn_like(parameter)  # DoRA takes no rows of zeros
+    policy = add_lora(model, LoraConfig(rank=4, alpha=8, **changes), seed=0)
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    tokens_BT = torch.arange(5, 25).reshape(2, 10)
+    with torch.no_grad():
+        expected = policy(tokens_BT).logits
+        with merged_adapters(policy):
+            assert torch.equal(policy(tokens_BT).logits, expected)
+    assert all(torch.equal(before[name], value) for name, value in policy.state_dict().items())
