@@ -4,6 +4,7 @@ Heavy packages are imported inside the commands, so that `medray --help` answers
 """
 
 import argparse
+import logging
 import os
 import sys
 
@@ -149,6 +150,10 @@ def convert_model(args: argparse.Namespace) -> int:
 
 def quantise_model(args: argparse.Namespace) -> int:
     """Quantises a directory and prints what it saves."""
+    from medray.launch import set_environment
+
+    set_environment()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # what it could download
     from medray.training.quantise import quantise
 
     before, after = quantise(args.source, args.target, args.bits)
