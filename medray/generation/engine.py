@@ -25,6 +25,7 @@ from transformers import (
 from medray.common.config import Config
 from medray.generation.chat import with_chat_template
 from medray.generation.directory import check_model_directory, load_options, quantisation
+from medray.generation.drawing import drawing
 from medray.generation.prompts import Numbered, citable_texts
 from medray.generation.quoting import GuidedQuotes
 
@@ -149,8 +150,10 @@ class HFEngine:
             inputs = self._pad([prompts[i] for i in batch])
             output = self.model.generate(
                 **inputs,
-                logits_processor=self._guides(
-                    [citable[i] for i in batch] if citable else [], inputs["input_ids"].shape[1]
+                logits_processor=self._processors(
+                    sampling,
+                    [citable[i] for i in batch] if citable else [],
+                    inputs["input_ids"].shape[1],
                 ),
                 **self._arguments(sampling),
             )
@@ -234,7 +237,9 @@ class HFEngine:
                         attention_mask=torch.ones_like(inputs),
                         streamer=streamer,
                         stopping_criteria=StoppingCriteriaList([_Stop(stopped)]),
-                        logits_processor=self._guides([_citable(messages, sampling)], len(prompt)),
+                        logits_processor=self._processors(
+                            sampling, [_citable(messages, sampling)], len(prompt)
+                        ),
                         **self._arguments(sampling),
                     )
             except BaseException as error:
@@ -262,24 +267,23 @@ class HFEngine:
         for start in range(0, len(order), size):
             yield order[start : start + size]
 
-    def _guides(
-        self, citable: Sequence[dict[int, Numbered]], num_prompt_tokens: int
+    def _processors(
+        self, sampling: Sampling, citable: Sequence[dict[int, Numbered]], num_prompt_tokens: int
     ) -> LogitsProcessorList:
+        """What shapes the logits of each token, in their order."""
+        draws = drawing(sampling.temperature, sampling.top_p)
         if not any(citable):
-            return LogitsProcessorList()
+            return draws
         guide = GuidedQuotes(self.tokenizer, citable, num_prompt_tokens)
-        return LogitsProcessorList([guide])
+        return LogitsProcessorList([guide, *draws])
 
     def _arguments(self, sampling: Sampling) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
+        return {
             "max_new_tokens": sampling.max_new_tokens,
-            "do_sample": sampling.temperature > 0,
+            "do_sample": False,  # see `drawing`
             "pad_token_id": self.tokenizer.pad_token_id,
             "eos_token_id": sorted(self.eos_ids),
         }
-        if sampling.temperature > 0:
-            arguments |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-        return arguments
 
     def _pad(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
         batch = self.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")

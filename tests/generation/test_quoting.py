@@ -155,16 +155,13 @@ def _continue(
     engine: HFEngine, prompts: list[str], begun: list[str], sampling: Sampling, texts: dict
 ) -> list[str]:
     """Continues answers that have begun; the guide sees the beginning as the model's own."""
-    from transformers import LogitsProcessorList
-
     answers = []
     for prompt, start in zip(prompts, begun, strict=True):
         ids = engine.encode(prompt)
-        guide = GuidedQuotes(engine.tokenizer, [texts], len(ids))
-        torch.manual_seed(sampling.seed + len(answers))
+        torch.manual_seed(sampling.seed * len(prompts) + len(answers))
         output = engine.model.generate(
             torch.tensor([ids + engine.encode(start)]),
-            logits_processor=LogitsProcessorList([guide] if texts else []),
+            logits_processor=engine._processors(sampling, [texts], len(ids)),
             **engine._arguments(sampling),
         )
         answers.append(str(engine.tokenizer.decode(output[0, len(ids) :])))

@@ -21,19 +21,23 @@ from medray.training.supervised import chunks
 class RewardModel:
     """Scores responses to scenarios; of what scale depends on how it was trained."""
 
-    def __init__(self, directory: Path | str, max_tokens: int = 512, batch_size: int = 64) -> None:
+    def __init__(self, directory: Path | str, max_tokens: int = 512, batch_size: int = 0) -> None:
         check_model_directory(Path(directory))
         self.model: Any = AutoModelForSequenceClassification.from_pretrained(
             directory, use_safetensors=True, **load_options()
         ).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(directory, **load_options())
-        self.max_tokens, self.batch_size = max_tokens, batch_size
+        self.max_tokens = max_tokens
+        # On a CPU, what a batch computes should stay in the cache.
+        self.batch_size = batch_size or (64 if torch.cuda.is_available() else 16)
 
     @torch.no_grad()
     def score(self, scenarios: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """One score per pair, in order."""
-        scores: list[float] = []
-        for batch in chunks(range(len(scenarios)), self.batch_size):
+        """One score per pair, in order. Batches are of like lengths, so that little is padding."""
+        scores = [0.0] * len(scenarios)
+        lengths = [len(a) + len(b) for a, b in zip(scenarios, responses, strict=True)]
+        order = sorted(range(len(scores)), key=lengths.__getitem__)
+        for batch in chunks(order, self.batch_size):
             inputs = encode(
                 self.tokenizer,
                 [scenarios[i] for i in batch],
@@ -41,7 +45,9 @@ class RewardModel:
                 self.max_tokens,
             )
             inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
-            scores += self.model(**inputs).logits[:, 0].float().tolist()
+            found = self.model(**inputs).logits[:, 0].float().tolist()
+            for i, score in zip(batch, found, strict=True):
+                scores[i] = score
         return scores
 
 
