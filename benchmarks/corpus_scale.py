@@ -71,7 +71,7 @@ def run_chain(export: Path) -> dict[str, Any]:
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    ray.init(include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", include_dashboard=False, log_to_driver=False)
     stop, peaks = threading.Event(), {}
     watcher = threading.Thread(target=watch_memory, args=(stop, peaks))
     watcher.start()

@@ -46,7 +46,12 @@ from medray.corpus.stages import Outcome, Stages
 from medray.corpus.terms.dictionaries import read_dictionary
 from medray.corpus.terms.normalise import TermsConfig, load_terms
 from medray.corpus.terms.words import Segmenter
-from medray.corpus.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
+from medray.corpus.tokenizer import (
+    TokenizerConfig,
+    load_tokenizer,
+    train_tokenizer,
+    trained_tokenizer,
+)
 from medray.corpus.tokens import write_token_blocks
 from medray.generation.prompts import formats
 from medray.privacy.audit import KEY_ENV as AUDIT_KEY_ENV
@@ -161,7 +166,7 @@ def pack_corpus(config: CorpusConfig, target: Path, tokenizer_path: Path | None)
         target / "documents",
         target / "blocks",
         {source.name for source in config.sources if source.pretrain},
-        load_tokenizer(tokenizer_path or target / "tokenizer"),
+        load_tokenizer(tokenizer_path) if tokenizer_path else trained_tokenizer(target),
         config.block_tokens,
         config.replay_fraction,
     )

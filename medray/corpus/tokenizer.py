@@ -84,6 +84,14 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> "PreTraine
     )
 
 
+def trained_tokenizer(corpus: Path) -> "PreTrainedTokenizerFast":
+    """Reads the tokenizer that the corpus job trained. Its class is known: transformers, asked to
+    find it, would import torch, which the job needs for nothing else."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(corpus / "tokenizer", local_files_only=True)
+
+
 def load_tokenizer(path: Path) -> "PreTrainedTokenizerFast":
     """Reads a tokenizer directory, from the disk only.
 
