@@ -169,7 +169,8 @@ def initialise(module: nn.Module, config: OptimiserConfig, world_size: int) -> A
     )
     if config.zero_stage == 0 and config.precision == "fp32":
         # The one case in which DeepSpeed's own optimisers, which look, are not around this one.
-        engine.optimizer.register_step_pre_hook(_refuse_broken_gradients)
+        optimiser: Any = engine.optimizer
+        optimiser.register_step_pre_hook(_refuse_broken_gradients)
     return engine
 
 

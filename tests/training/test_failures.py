@@ -16,7 +16,12 @@ from medray.common.errors import (
     ServiceError,
     StorageError,
 )
-from medray.training.failures import EndAtMistakes, OutOfMemoryError, explaining_memory
+from medray.training.failures import (
+    EndAtMistakes,
+    OutOfMemoryError,
+    explaining_memory,
+    is_want_of_memory,
+)
 from medray.training.loop import Stage, _guarded_step, _measured
 from medray.training.optimiser import OptimiserConfig, initialise
 from medray.training.workers import WorkersConfig
@@ -150,6 +155,7 @@ def test_want_of_memory_says_what_to_change() -> None:
     ],
 )
 def test_other_errors_are_not_taken_for_want_of_memory(error: Exception, is_memory: bool) -> None:
+    assert is_want_of_memory(error) == is_memory
     expected = OutOfMemoryError if is_memory else type(error)
     with pytest.raises(expected), explaining_memory("sft", "in step 1", "lower it"):
         raise error

@@ -240,6 +240,7 @@ def _read(instructions: Path, config: RewardConfig) -> tuple[list[Any], list[Any
     Raises:
         DataError: if a split has none, or there is nothing to tell apart in the training split.
     """
+    rows: list[Any]
     if config.objective == "regression":
         what, rows = "scored responses", list(read_rows(instructions / "scores", ScoredResponse))
     else:

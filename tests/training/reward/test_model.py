@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -20,7 +21,7 @@ from medray.common.records import PreferencePair, ScoredResponse
 from medray.common.rows import write_rows
 from medray.retrieval.tokenizer import train_tokenizer
 from medray.training.language_model import load_decoder, max_positions
-from medray.training.reward.model import RewardModel, encode, encode_pairs
+from medray.training.reward.model import RewardModel, encode, encode_pairs, trained_length
 from medray.training.reward.stage import RewardConfig, _read, load_scorer
 
 
@@ -116,6 +117,13 @@ def test_a_model_reads_as_many_tokens_as_it_was_trained_on(
     for number, named in enumerate((VERY_LARGE_INTEGER, 4096)):
         made = saved(model_dir, tmp_path / f"{number}", config, model_max_length=named)
         assert made.max_tokens == 128
+    # BLOOM, which has no positions.
+    bloom = SimpleNamespace(config=SimpleNamespace())
+    lengths = [
+        trained_length(bloom, SimpleNamespace(model_max_length=named))
+        for named in (VERY_LARGE_INTEGER, 4096)
+    ]
+    assert lengths == [512, 4096]
 
 
 def test_more_tokens_than_the_model_reads_are_refused(
