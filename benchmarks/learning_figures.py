@@ -260,7 +260,7 @@ def reward_scores(job: Job, step: str) -> dict[str, Any]:
         for part in load_scorer(job.path(config.parent) / "model", config):
             part.save_pretrained(new)
         for directory in (new, job.path(step) / "model"):
-            model = RewardModel(directory, config.max_tokens)
+            model = RewardModel(directory)
             prompts = [pair.prompt for pair in pairs]
             chosen = model.score(prompts, [pair.chosen for pair in pairs])
             rejected = model.score(prompts, [pair.rejected for pair in pairs])

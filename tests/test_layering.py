@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "ray", "deepspeed", "transformers", "trl", "pymilvus", "FlagEmbedding"}
 LIGHT_PACKAGES = ("common", "privacy", "quality", "evaluation", "sample")
-PROMPTS = "medray.generation.prompts"
+PROMPTS, DIRECTORY = "medray.generation.prompts", "medray.generation.directory"
 
 # Package → what it may import besides itself. A longer name admits that one module only.
 # Top-level modules (cli, doctor, launch, ...) import everything, and no package imports them.
@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "sample": {"medray.common", "medray.privacy"},
     "corpus": {"medray.common", "medray.privacy", PROMPTS},
     "instructions": {"medray.common", "medray.privacy", PROMPTS},
-    "retrieval": {"medray.common", "medray.privacy"},
+    "retrieval": {"medray.common", "medray.privacy", DIRECTORY},
     "generation": {"medray.common", "medray.privacy"},
     "training": {"medray.common", "medray.privacy", "medray.generation"},
     "quality": {"medray.common", "medray.privacy", PROMPTS},

@@ -26,12 +26,13 @@ from transformers import (
 )
 
 from medray.common.config import Config
-from medray.common.errors import CheckpointError, DataError
+from medray.common.errors import DataError
 from medray.common.manifest import Artefact, Counts
 from medray.common.metrics import MetricsLog
 from medray.common.records import Document, RetrievalQuestion
 from medray.common.rows import count_rows, read_batches, read_rows
 from medray.common.split import unit_hash
+from medray.generation.directory import check_trainable, load_options
 from medray.retrieval.contrastive import (
     ContrastiveConfig,
     PairBatches,
@@ -118,7 +119,7 @@ def train_encoder(
 
     Raises:
         DataError: if the corpus has no training text or no passage.
-        CheckpointError: if `base` is not a model directory.
+        CheckpointError: if `base` is not a model directory, or has pickled weights only.
     """
     import ray.train
     from ray.train.torch import TorchTrainer
@@ -168,12 +169,9 @@ def prepare_data(config: EncoderConfig, corpus: Path, target: Path) -> None:
     temporary.mkdir(parents=True)
     counts = Counts()
     if config.base:
-        if not (Path(config.base) / "config.json").is_file():
-            raise CheckpointError(
-                f"encoder.base {config.base} has no config.json; "
-                "give a Hugging Face model directory, or leave it empty"
-            )
-        AutoTokenizer.from_pretrained(config.base).save_pretrained(temporary / "tokenizer")
+        base = check_trainable(Path(config.base))
+        tokenizer = AutoTokenizer.from_pretrained(base, **load_options())
+        tokenizer.save_pretrained(temporary / "tokenizer")
     else:
         texts = (text for batch in _texts(config, corpus, Counts()) for text in batch)
         train_tokenizer(texts, config.vocab_size, config.max_positions, temporary / "tokenizer")
@@ -253,7 +251,8 @@ def train_worker(settings: dict[str, Any]) -> None:
 def build_masked_model(config: EncoderConfig, tokenizer: Any) -> Any:
     """Returns the model that masked-language training starts from."""
     if config.base:
-        return AutoModelForMaskedLM.from_pretrained(config.base)
+        base = check_trainable(Path(config.base))
+        return AutoModelForMaskedLM.from_pretrained(base, use_safetensors=True, **load_options())
     return BertForMaskedLM(
         BertConfig(
             vocab_size=len(tokenizer),

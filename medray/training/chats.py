@@ -82,8 +82,8 @@ class Packer(NamedTuple):
     def _blocks(self, sequences: list[Tokens], what: str) -> PackedBlocks:
         if not sequences:
             raise DataError(
-                f"no {what} instruction fits into {self.block_tokens} tokens; "
-                "raise sft.block_tokens or look at the instructions artefact"
+                f"no {what} instruction fits into {self.block_tokens} tokens, or there is none; "
+                "look at the counts of the instructions artefact, or raise block_tokens"
             )
         return PackedBlocks.pack(sequences, self.block_tokens, self.pad)
 

@@ -27,6 +27,7 @@ from tenacity.wait import wait_exponential_jitter
 
 from medray.common.errors import CheckpointError
 from medray.common.metrics import MetricsLog
+from medray.training.failures import is_want_of_memory
 
 logger = logging.getLogger(__name__)
 STATE, UNIVERSAL = "state", "universal"  # DeepSpeed's tags inside a checkpoint
@@ -142,6 +143,8 @@ def load(
                         str(universal), tag=UNIVERSAL, load_module_strict=strict
                     )
         except (RuntimeError, KeyError, AssertionError, OSError, ValueError) as error:
+            if is_want_of_memory(error):
+                raise
             raise CheckpointError(
                 f"the checkpoint in {checkpoint.path} is not of this model, or {written_by} "
                 f"workers wrote what {world_size} cannot read ({type(error).__name__}); go on with "

@@ -120,13 +120,21 @@ def check_length(model: Any, num_tokens: int, setting: str) -> None:
     Args:
         setting: what gave the length, for the message.
     """
-    config = model.config
-    limit = getattr(config, "max_position_embeddings", None)
+    limit = max_positions(model)
     if limit is not None and num_tokens > limit:
         raise ConfigError(
             f"{setting} gives sequences of {num_tokens} tokens, but the model reads {limit} at "
             f"most; lower {setting} or take a model with a longer context"
         )
+
+
+def max_positions(model: Any) -> int | None:
+    """Tokens of the longest sequence that a model reads, None for any length (ALiBi)."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    embeddings = getattr(getattr(base_of(model), "base_model", None), "embeddings", None)
+    first = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    # RoBERTa numbers positions from behind its padding token.
+    return limit if limit is None or first is None else limit - first - 1
 
 
 def add_lora(

@@ -10,20 +10,20 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray.train
-import torch
 
 from medray.common.errors import MedrayError
 from medray.common.metrics import MetricsLog
 from medray.training import checkpoints
 from medray.training.checkpoints import SCORE
 from medray.training.estimate import peak_flops
+from medray.training.failures import explaining_memory
 from medray.training.forgetting import HELD_OUT, STAGE
 from medray.training.optimiser import OptimiserConfig
 from medray.training.watching import check_packages, open_sinks
@@ -55,6 +55,9 @@ class Stage:
     get_state: Callable[[], dict[str, Any]] = dict
     """Further state of the stage (the KL coefficient)."""
     set_state: Callable[[dict[str, Any]], None] = lambda state: None
+    takes_memory: Sequence[str] = ()
+    """Settings that the memory of a step grows with, for the message when it runs out; empty:
+    micro_batch_size alone."""
 
 
 class Best(NamedTuple):
@@ -87,7 +90,7 @@ def run_stage(
         log = MetricsLog(Path(scratch) / checkpoints.METRICS)
         state = checkpoints.load(stage.engine, log, settings, partial_state=stage.partial_state)
         if state is None:
-            step, before, best = 0, stage.evaluate(), None
+            step, before, best = 0, _measured(stage, 0), None
         else:
             step, before, best = state["step"], state["before"], state["best"]
             stage.set_state(state["stage"])
@@ -145,12 +148,12 @@ def run_stage(
                 if step % workers.log_steps == 0 or step == stage.total_steps:
                     logger.info("%s %d/%d %s", stage.name, step, stage.total_steps, metrics)
             if name := stage.milestones.get(step):
-                note(stage.evaluate(), f"{STAGE}{name}/")
+                note(_measured(stage, step), f"{STAGE}{name}/")
             if step == stage.total_steps:
                 break
             is_best = False
             if config.evaluate_steps and step % config.evaluate_steps == 0:
-                figures = stage.evaluate()
+                figures = _measured(stage, step)
                 note(figures, HELD_OUT)
                 if keeps_best and is_better(stage.score(figures), best):
                     best, is_best = Best(stage.score(figures), step, figures), True
@@ -159,7 +162,7 @@ def run_stage(
                 is_due = warned = True
             if is_due or is_best:
                 save(metrics, brings_model=is_best)
-        after = stage.evaluate()
+        after = _measured(stage, step)
         if keeps_best:
             note(after, HELD_OUT)
             if best is None or is_better(stage.score(after), best):
@@ -176,39 +179,58 @@ def is_better(score: float, best: Best | None) -> bool:
 
 
 def _guarded_step(stage: Stage, step: int) -> dict[str, float]:
-    """One step; its metrics are finite.
+    """One step; its metrics and its gradients are finite.
 
     Raises:
-        MedrayError: for a loss that is not, and, with what to change, for want of memory.
+        MedrayError: if they are not; nothing is saved after that.
+        OutOfMemoryError: for want of memory, with what to change.
     """
-    try:
-        metrics = stage.train_step(step)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
-            raise
-        name = stage.name
-        raise OutOfMemoryError(
-            f"{name} ran out of memory in step {step + 1}: lower {name}.micro_batch_size or the "
-            f"tokens of a block, set {name}.activation_checkpointing to true, or raise "
-            f"{name}.zero_stage; `medray doctor --profile` tells what a stage needs"
-        ) from error
-    broken = [name for name, value in metrics.items() if not math.isfinite(value)]
-    if broken:
-        raise MedrayError(
-            f"{stage.name} stopped at step {step + 1}: {', '.join(broken)} is not finite; lower "
-            "the learning rate or look at the data"
-        )
+    name, skipped = stage.name, stage.engine.skipped_steps
+    remedy = (
+        f"lower {_memory_settings(stage)}, set {name}.activation_checkpointing to true, or raise "
+        f"{name}.zero_stage"
+    )
+    with explaining_memory(name, f"in step {step + 1}", remedy):
+        try:
+            metrics = stage.train_step(step)
+        except FloatingPointError:  # of an optimiser that would have taken them
+            raise _not_finite(stage, f"at step {step + 1}", ["a gradient"]) from None
+    _check_finite(stage, f"at step {step + 1}", metrics)
+    # DeepSpeed leaves out such an update and goes on, without a word.
+    if stage.engine.skipped_steps > skipped:
+        raise _not_finite(stage, f"at step {step + 1}", ["a gradient"])
     return metrics
 
 
-class OutOfMemoryError(MedrayError):
-    """One worker's want of memory: the others do not meet it, and must be ended with it."""
+def _measured(stage: Stage, step: int) -> dict[str, float]:
+    """Held-out figures after `step` steps, all finite.
+
+    Raises:
+        MedrayError, OutOfMemoryError: as `_guarded_step`.
+    """
+    moment = f"as it was measured after step {step}"
+    with explaining_memory(stage.name, moment, f"lower {_memory_settings(stage)}"):
+        figures = stage.evaluate()
+    _check_finite(stage, f"when it was measured after step {step}", figures)
+    return figures
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """On CPUs torch says so in words only."""
-    text = str(error)
-    return "DefaultCPUAllocator: can't allocate memory" in text or "out of memory" in text
+def _check_finite(stage: Stage, moment: str, figures: Mapping[str, float]) -> None:
+    if broken := [name for name, value in figures.items() if not math.isfinite(value)]:
+        raise _not_finite(stage, moment, broken)
+
+
+def _not_finite(stage: Stage, moment: str, what: Sequence[str]) -> MedrayError:
+    return MedrayError(
+        f"{stage.name} stopped {moment}: {', '.join(what)} is not finite; nothing of it was saved; "
+        f"lower {stage.name}.learning_rate, raise {stage.name}.warmup_steps, or look at the data "
+        "and at the model it starts from"
+    )
+
+
+def _memory_settings(stage: Stage) -> str:
+    *others, last = stage.takes_memory or (f"{stage.name}.micro_batch_size",)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _machine_is_leaving() -> bool:

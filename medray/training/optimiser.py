@@ -86,12 +86,16 @@ class OptimiserConfig(Config):
         return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done)))
 
     def accumulation(self, world_size: int) -> int:
-        """Forward passes that each worker does for one optimiser step."""
+        """Forward passes that each worker does for one optimiser step.
+
+        Raises:
+            ConfigError: if the workers cannot share a batch evenly.
+        """
         per_pass = self.micro_batch_size * world_size
         if self.batch_size % per_pass:
-            raise ValueError(
+            raise ConfigError(
                 f"batch_size {self.batch_size} must be a multiple of micro_batch_size × workers = "
-                f"{self.micro_batch_size} × {world_size}"
+                f"{self.micro_batch_size} × {world_size}; change one of the three"
             )
         return self.batch_size // per_pass
 
@@ -129,7 +133,11 @@ class OptimiserConfig(Config):
 
 
 def initialise(module: nn.Module, config: OptimiserConfig, world_size: int) -> Any:
-    """Returns the DeepSpeed engine around `module`, with an optimiser of its trainable weights."""
+    """Returns the DeepSpeed engine around `module`, with an optimiser of its trainable weights.
+
+    Gradients that are not finite never reach the weights: DeepSpeed leaves out the update, which
+    its `skipped_steps` counts, or `step` raises FloatingPointError on every worker.
+    """
     import deepspeed
     import deepspeed.ops
 
@@ -159,7 +167,18 @@ def initialise(module: nn.Module, config: OptimiserConfig, world_size: int) -> A
         config=config.deepspeed(world_size),
         dist_init_required=False,
     )
+    if config.zero_stage == 0 and config.precision == "fp32":
+        # The one case in which DeepSpeed's own optimisers, which look, are not around this one.
+        optimiser: Any = engine.optimizer
+        optimiser.register_step_pre_hook(_refuse_broken_gradients)
     return engine
+
+
+def _refuse_broken_gradients(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+    gradients = [p.grad for group in optimiser.param_groups for p in group["params"]]
+    norm = torch.nn.utils.get_total_norm(g for g in gradients if g is not None)
+    if not torch.isfinite(norm):
+        raise FloatingPointError("a gradient is not finite")
 
 
 def checkpoint_activations(module: nn.Module) -> None:

@@ -10,9 +10,11 @@ Source: [EMR-LLM 1.2, 2.2]; Instruction Pre-Training (Cheng et al. 2024); prompt
 """
 
 from functools import partial
+from pathlib import Path
 
 from pydantic import Field
 
+from medray.common.errors import DataError
 from medray.common.manifest import Artefact
 from medray.common.records import Instruction
 from medray.common.rows import read_rows
@@ -60,7 +62,7 @@ def pretrain(
 def _train(decoder: DecoderConfig, inputs: Inputs[PretrainConfig]) -> None:
     config, corpus = inputs.config, inputs.fetch("corpus")
     tokenizer = load_tokenizer(decoder, corpus / "tokenizer")
-    train = PackedBlocks.open(corpus / "blocks", "train")
+    train, heldout = read_splits(corpus / "blocks")
     if config.with_instructions:
         directory = inputs.fetch("instructions") / "sft"
         rows = (row for row in read_rows(directory, Instruction) if row.split == "train")
@@ -69,13 +71,30 @@ def _train(decoder: DecoderConfig, inputs: Inputs[PretrainConfig]) -> None:
     model = build_decoder(decoder, tokenizer, train, config.seed)
     check_length(model, train.block_tokens, "corpus.block_tokens")
     read = reader_of(model)
-    heldout = {source: read(blocks) for source, blocks in read_heldout(corpus / "blocks").items()}
     train_language_model(
         "pretrain",
         inputs,
         config,
         LanguageModelLoss(model),
         tokenizer,
-        Texts(read(train), heldout, aside=GENERAL),
+        Texts(read(train), {of: read(each) for of, each in heldout.items()}, aside=GENERAL),
         {"title": "Pretrained decoder", "base": decoder.path or "new, Qwen3"},
     )
+
+
+def read_splits(blocks: Path) -> tuple[PackedBlocks, dict[str, PackedBlocks]]:
+    """Training blocks, and held-out ones by source.
+
+    Raises:
+        DataError: if a split is empty; general text alone, which is no part of the held-out loss,
+        does not fill it.
+    """
+    train, heldout = PackedBlocks.open(blocks, "train"), read_heldout(blocks)
+    held_out = sum(len(found) for of, found in heldout.items() if of != GENERAL)
+    if not len(train) or not held_out:
+        raise DataError(
+            f"pretraining needs text in both splits, found {len(train)} train and {held_out} "
+            f"held-out blocks in {blocks}; look at the counts of the corpus artefact, raise "
+            "corpus.dev_fraction or add sources with pretrain: true"
+        )
+    return train, heldout

@@ -8,13 +8,17 @@ import hashlib
 
 import numpy as np
 
+from medray.common.errors import DataError
+
 
 class IndexSampler:
     """Shuffles `num_samples` anew each epoch and cuts the endless sequence into batches."""
 
     def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
         if num_samples < 1:
-            raise ValueError("the training set is empty; nothing to sample from")
+            raise DataError(
+                "the training split is empty; look at the counts of the artefact it is read from"
+            )
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)

@@ -10,6 +10,7 @@ from functools import partial, reduce
 
 from pydantic import Field, model_validator
 
+from medray.common.errors import DataError
 from medray.common.manifest import Artefact
 from medray.common.records import Instruction
 from medray.common.rows import read_rows
@@ -58,7 +59,7 @@ class SftConfig(OptimiserConfig):
     curriculum: CurriculumConfig | None = None
     """Stages in place of one mixture; `total_steps` must then be 0, for the stages' epochs say how
     many there are."""
-    num_heldout: int = 2000
+    num_heldout: int = Field(default=2000, ge=1)
     """Held-out examples that the loss is measured on."""
 
     @model_validator(mode="after")
@@ -124,11 +125,20 @@ def _train(inputs: Inputs[SftConfig]) -> None:
 def read_texts(
     inputs: Inputs[SftConfig], packer: Packer, read: Callable[[PackedBlocks], Blocks]
 ) -> tuple[Texts, int]:
-    """The blocks to learn from and to be measured on, and the number of steps."""
+    """The blocks to learn from and to be measured on, and the number of steps.
+
+    Raises:
+        DataError: if a split is empty, or none of its examples fits into a block.
+    """
     config = inputs.config
     rows = list(read_rows(inputs.fetch("instructions") / "sft", Instruction))
     train = [row for row in rows if row.split == "train"][: config.max_rows]
     dev = [row for row in rows if row.split == "dev"][: config.num_heldout]
+    if not train or not dev:
+        raise DataError(
+            f"sft needs instructions in both splits, found {len(train)} train and {len(dev)} dev; "
+            "look at the counts of the instructions artefact"
+        )
     heldout = packer.pack_by_task(dev, "held-out")
     general = None
     if config.general_fraction:

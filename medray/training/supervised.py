@@ -121,6 +121,7 @@ def train_language_model(
         export,
         partial_state=is_lora,
         milestones=texts.milestones,
+        takes_memory=(f"{name}.micro_batch_size", "the tokens of a block"),
     )
     inputs.run(stage)
 

@@ -9,15 +9,14 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-import torch.distributed as dist
 from ray import cloudpickle
 from ray.train import (
     CheckpointConfig,
+    ControllerError,
     FailureConfig,
     RunConfig,
     ScalingConfig,
@@ -30,7 +29,8 @@ from medray.common.manifest import Artefact
 from medray.common.metrics import MetricsLog
 from medray.common.storage import Storage, StorageConfig
 from medray.training.checkpoints import METRICS, MODEL, SCORE
-from medray.training.loop import OutOfMemoryError, Stage, run_stage
+from medray.training.failures import EndAtMistakes, cause_of, explaining_memory
+from medray.training.loop import Stage, run_stage
 from medray.training.optimiser import OptimiserConfig
 from medray.training.progress import progress
 from medray.training.workers import WorkersConfig, worker_environment
@@ -82,22 +82,28 @@ def fit(
         parents: (step, key) of the artefacts it reads, by the names it fetches them by.
     Returns:
         the rows of metrics.jsonl.
+    Raises:
+        ConfigError: before any worker starts, if they cannot share a batch evenly.
+        MedrayError: a worker's, after one attempt if another would end the same (`EndAtMistakes`).
     """
+    for num_workers in workers.possible_workers:
+        config.accumulation(num_workers)
     inputs = Inputs(config, workers, artefact.storage.config, parents, artefact.key)
     with progress(artefact.step) as updates:
         # As bytes, so that Ray's controller does not import all that training needs.
         body = cloudpickle.dumps((train, inputs))  # pyright: ignore[reportPrivateImportUsage]
         try:
-            loop = {"body": body, "progress": updates}
+            loop = {"body": body, "progress": updates, "stage": artefact.step}
             result = _trainer(loop, workers, artefact, keeps_best=config.keep == "best").fit()
         except WorkerGroupError as error:
-            for failure in error.worker_failures.values():
-                cause = getattr(failure, "_base_exc", failure)
+            for cause in map(cause_of, error.worker_failures.values()):
                 if isinstance(cause, MedrayError):
                     raise cause from None
             raise
-    if isinstance(result.return_value, MedrayError):
-        raise result.return_value
+        except ControllerError as error:
+            if isinstance(error.controller_failure, MedrayError):
+                raise error.controller_failure from None
+            raise
     if result.checkpoint is None:
         raise MedrayError(f"{artefact.step} ended without a checkpoint; see the workers' logs")
     model = artefact.dir / MODEL
@@ -130,6 +136,7 @@ def _trainer(
             name=artefact.step,
             storage_path=train_path(artefact),
             failure_config=FailureConfig(max_failures=workers.max_failures),
+            callbacks=[EndAtMistakes()],
             checkpoint_config=CheckpointConfig(
                 num_to_keep=workers.num_to_keep,
                 checkpoint_score_attribute=SCORE if keeps_best else None,
@@ -147,38 +154,19 @@ def train_path(artefact: Artefact) -> str:
     return str(artefact.dir / TRAIN_DIR)
 
 
-def _on_worker(config: dict[str, Any]) -> MedrayError | None:
-    """Runs on every worker. An error in the input that every worker meets is returned: raised, it
-    would count as a worker's death and be tried again."""
+def _on_worker(config: dict[str, Any]) -> None:
+    """Runs on every worker."""
     workers: WorkersConfig = config["workers"]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if not workers.use_gpu:
         torch.set_num_threads(workers.threads_per_worker)
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    together = dist.new_group(backend="gloo")
-    try:
+    stage = config["stage"]
+    remedy = (  # the loop has one of its own for its steps
+        f"every worker reads the whole model: take fewer workers a machine or a smaller model, "
+        f"raise {stage}.zero_stage, or set {stage}.offload to cpu"
+    )
+    with explaining_memory(stage, "outside its steps, as it loaded or saved a model", remedy):
         train, inputs = cloudpickle.loads(config["body"])
         train(replace(inputs, progress=config["progress"]))
-    except OutOfMemoryError:
-        raise
-    except MedrayError as error:
-        if not _all_met_it(together):
-            raise
-        return error
-    return None
-
-
-MEETING_S = 60
-"""How long a worker with an error waits for the others to meet it. Source: not given; workers load
-the same model within seconds of each other."""
-
-
-def _all_met_it(together: Any) -> bool:
-    """Whether every worker stopped with an error. If not, the others wait for this one, and must be
-    ended as if it had died."""
-    try:
-        dist.monitored_barrier(together, timeout=timedelta(seconds=MEETING_S))
-    except RuntimeError:
-        return False
-    return True

@@ -1,6 +1,6 @@
 """The workers of every training stage: how many, on what, and how they are kept alive."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medray.common.config import Config
 from medray.training.watching import WatchConfig
@@ -12,13 +12,14 @@ class WorkersConfig(Config):
     num_workers: int | tuple[int, int] = 8
     """[EMR-LLM 2.2]: 8 × A100. A pair is the fewest and the most: the stage goes on with fewer when
     machines are lost, and with more when they come back. Every number between must divide
-    batch_size / micro_batch_size, or its step is refused."""
+    batch_size / micro_batch_size, or the stage is refused."""
     use_gpu: bool = True
     cpus_per_worker: float = 1
     threads_per_worker: int = 1
     """Threads of one worker on a machine without a GPU."""
     max_failures: int = 3
-    """How often workers that died are started again from the newest checkpoint."""
+    """How often workers that died are started again from the newest checkpoint; those that met a
+    mistake of the settings or the data are not."""
     checkpoint_steps: int = 500
     log_steps: int = 50
     collective_timeout_s: int = 1800
@@ -32,10 +33,26 @@ class WorkersConfig(Config):
 
     watch: WatchConfig = WatchConfig()
 
+    @model_validator(mode="after")
+    def _check_workers(self) -> "WorkersConfig":
+        if not self.possible_workers or self.possible_workers[0] < 1:
+            raise ValueError(
+                "workers.num_workers is a number from 1, or a pair of the fewest and the most; got "
+                f"{self.num_workers}"
+            )
+        return self
+
     @property
     def most_workers(self) -> int:
         """The number of workers, or the most of a pair."""
-        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
+        return self.possible_workers[-1]
+
+    @property
+    def possible_workers(self) -> range:
+        """Every number of workers that the stage may run with."""
+        pair = self.num_workers
+        fewest, most = (pair, pair) if isinstance(pair, int) else pair
+        return range(fewest, most + 1)
 
 
 def worker_environment(workers: WorkersConfig) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The encoder job on real Ray Train workers: resumed and killed runs end like straight ones."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -20,7 +21,12 @@ from medray.common.rows import write_rows
 from medray.common.storage import Storage, StorageConfig
 from medray.retrieval.contrastive import ContrastiveConfig
 from medray.retrieval.embed import Embedder
-from medray.retrieval.encoder import SCRATCH, EncoderConfig, train_encoder
+from medray.retrieval.encoder import (
+    SCRATCH,
+    EncoderConfig,
+    build_masked_model,
+    train_encoder,
+)
 from medray.retrieval.mlm import MlmConfig
 
 
@@ -64,10 +70,26 @@ def test_batch_that_workers_cannot_share_is_refused() -> None:
         tiny(num_workers=4, contrastive=ContrastiveConfig(batch_size=6))
 
 
-def test_base_without_model_is_refused(corpus, instructions, tmp_path: Path) -> None:
-    config = tiny(base=str(tmp_path))
-    with pytest.raises(CheckpointError, match=r"no config\.json"):
-        train_encoder(config, corpus, instructions, open_artefact(tmp_path / "out", config))
+def test_base_without_model_is_refused(
+    corpus, instructions, encoder_dir: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    config = tiny(base=str(base))
+
+    def refused(message: str) -> None:
+        with pytest.raises(CheckpointError, match=message):
+            train_encoder(config, corpus, instructions, open_artefact(tmp_path / "out", config))
+
+    refused("no model directory")
+    shutil.copytree(encoder_dir, base)
+    weights = load_file(base / "model.safetensors")
+    (base / "model.safetensors").unlink()
+    torch.save(weights, base / "pytorch_model.bin")  # a pickle may run code as it is read
+    refused(r"pickled weights \(\*\.bin\) only")
+    with pytest.raises(CheckpointError, match="pickled weights"):  # on a worker's machine too
+        build_masked_model(config, None)
+    (base / "config.json").unlink()
+    refused(r"no config\.json")
 
 
 @pytest.mark.cluster

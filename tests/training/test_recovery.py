@@ -14,10 +14,12 @@ from ray import cloudpickle
 from safetensors.torch import load_file
 from torch import nn
 
-from medray.common.errors import CheckpointError, MedrayError
+from medray.common.errors import CheckpointError, ConfigError, MedrayError
 from medray.common.manifest import Artefact
 from medray.common.metrics import MetricsLog
 from medray.common.storage import Storage
+from medray.training.checkpoints import check_settings, write_settings
+from medray.training.failures import OutOfMemoryError
 from medray.training.language_model import DecoderConfig
 from medray.training.loop import Stage
 from medray.training.optimiser import OptimiserConfig, initialise
@@ -59,18 +61,27 @@ class Square(nn.Module):
         return (self.x**2).sum()
 
 
-def train_square(inputs: Inputs[OptimiserConfig], trouble: str = "", at: int = -1) -> None:
-    """A stage that meets `trouble` on the second worker in step `at`."""
+def train_square(
+    inputs: Inputs[OptimiserConfig], trouble: str = "", at: int = -1, attempts: Path | None = None
+) -> None:
+    """A stage that meets `trouble` in step `at`: an infinite loss, or an error on the second
+    worker. Each attempt adds a byte to the file `attempts`."""
     engine = initialise(Square(), inputs.config, ray.train.get_context().get_world_size())
+    if attempts is not None and ray.train.get_context().get_world_rank() == 0:
+        with attempts.open("ab") as file:
+            file.write(b".")
 
     def train_step(step: int) -> dict[str, float]:
         loss = engine()
+        if step == at and trouble == "infinity":
+            loss = loss * float("inf")
         engine.backward(loss)
         engine.step()
         if step == at and ray.train.get_context().get_world_rank() == 1:
             if trouble == "memory":
                 torch.empty(2**60)
-            raise KeyError(trouble)
+            if trouble == "boom":
+                raise KeyError(trouble)
         return {"train/loss": float(loss)}
 
     def export(directory: Path) -> None:
@@ -99,15 +110,50 @@ def interrupted(storage: Storage, key: str) -> Artefact:
 
 
 def test_want_of_memory_on_one_worker_ends_all_and_says_what_to_change(
-    ray_cluster, storage: Storage
+    ray_cluster, storage: Storage, tmp_path: Path
 ) -> None:
     def train(inputs: Inputs[OptimiserConfig]) -> None:
-        train_square(inputs, "memory", 1)
+        train_square(inputs, "memory", 1, tmp_path / "attempts")
 
     with pytest.raises(
-        MedrayError, match=r"square ran out of memory in step 2: lower square.micro_batch_size"
+        OutOfMemoryError, match=r"square ran out of memory in step 2: lower square.micro_batch_size"
     ):
-        fit(train, CONFIG, workers(), square(storage, "memory"))
+        fit(train, CONFIG, workers(max_failures=3), square(storage, "memory"))
+    # Tried once more, for its memory may have been in splinters, but not thrice.
+    assert (tmp_path / "attempts").read_bytes() == b".."
+
+
+def test_an_infinite_loss_ends_the_run_at_once_and_leaves_what_another_goes_on_from(
+    ray_cluster, storage: Storage, tmp_path: Path
+) -> None:
+    again = square(storage, "again")
+
+    def train(inputs: Inputs[OptimiserConfig]) -> None:
+        train_square(inputs, "infinity", 3, tmp_path / "attempts")
+
+    with pytest.raises(MedrayError, match="square stopped at step 4: train/loss is not finite"):
+        fit(train, CONFIG, workers(max_failures=3, checkpoint_steps=1), again)
+    assert (tmp_path / "attempts").read_bytes() == b"."
+    logs = [MetricsLog(path).read() for path in again.dir.rglob("metrics.jsonl")]
+    assert sorted(log[-1]["step"] for log in logs) == [2, 3]  # num_to_keep checkpoints, sound ones
+    assert not list(again.dir.rglob("x.pt"))
+
+    fit(train_square, CONFIG, workers(), again)
+    straight = square(storage, "straight")
+    rows = fit(train_square, CONFIG, workers(upload_in_background=True), straight)
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 5, 6, 6]
+    one, two = (torch.load(made.dir / "model" / "x.pt") for made in (again, straight))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, torch.ones(4))
+
+
+def test_a_batch_that_workers_cannot_share_is_refused_before_they_start(storage: Storage) -> None:
+    config = CONFIG.model_copy(update={"batch_size": 4})
+    for num_workers, worst in ((3, 3), ((2, 4), 3)):
+        with pytest.raises(
+            ConfigError, match=f"batch_size 4 must be .* micro_batch_size × workers = 1 × {worst}"
+        ):
+            fit(train_square, config, workers(num_workers=num_workers), square(storage, "uneven"))
 
 
 def test_a_checkpoint_of_other_settings_is_refused(ray_cluster, storage: Storage) -> None:
@@ -119,16 +165,13 @@ def test_a_checkpoint_of_other_settings_is_refused(ray_cluster, storage: Storage
         fit(train_square, other, workers(), square(storage, "settings", other))
 
 
-def test_an_interrupted_run_is_the_straight_one(ray_cluster, storage: Storage) -> None:
-    again = interrupted(storage, "again")
-    fit(train_square, CONFIG, workers(), again)
-    straight = square(storage, "straight")
-    rows = fit(train_square, CONFIG, workers(upload_in_background=True), straight)
-    steps = [row["step"] for row in rows]
-    assert steps == [0, 1, 2, 3, 4, 5, 6, 6]
-    one, two = (torch.load(made.dir / "model" / "x.pt") for made in (again, straight))
-    assert torch.equal(one, two)
-    assert not torch.equal(one, torch.ones(4))
+def test_a_checkpoint_must_say_what_settings_it_was_made_with(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"does not say .*: remove the directory and start"):
+        check_settings(tmp_path, {"a": 1})
+    write_settings(tmp_path, {"a": 1, "b": 2})
+    check_settings(tmp_path, {"b": 2, "a": 1})
+    with pytest.raises(CheckpointError, match=r"other settings \(a 1 → None; c None → 3\)"):
+        check_settings(tmp_path, {"b": 2, "c": 3})
 
 
 def test_a_storage_that_vanishes_is_waited_for(ray_cluster, storage: Storage) -> None:

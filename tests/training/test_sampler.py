@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 
+from medray.common.errors import DataError
 from medray.training.sampler import IndexSampler, seed_of
 from medray.training.supervised import shares
 
@@ -40,7 +41,7 @@ def test_any_step_can_be_asked_for_first() -> None:
 
 
 def test_empty_training_set() -> None:
-    with pytest.raises(ValueError, match="the training set is empty"):
+    with pytest.raises(DataError, match="the training split is empty"):
         IndexSampler(0, 4, seed=0)
 
 

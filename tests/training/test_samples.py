@@ -49,10 +49,11 @@ def reward_models(model_dir: Path, tmp_path: Path) -> list[RewardModel]:
     """Two decoders with heads of different seeds."""
     models = []
     for seed in (0, 1):
-        scorer, tokenizer = load_scorer(model_dir, RewardConfig(objective="ranking", seed=seed))
+        config = RewardConfig(objective="ranking", seed=seed, max_tokens=64)
+        scorer, tokenizer = load_scorer(model_dir, config)
         scorer.save_pretrained(tmp_path / f"{seed}")
         tokenizer.save_pretrained(tmp_path / f"{seed}")
-        models.append(RewardModel(tmp_path / f"{seed}", max_tokens=64))
+        models.append(RewardModel(tmp_path / f"{seed}"))
     return models
 
 

@@ -242,10 +242,12 @@ def test_a_decoder_learns_to_rank(tuned: Artefact, storage: Storage) -> None:
     assert artefact.metrics["loss_after"] < artefact.metrics["loss_before"]
     assert artefact.metrics["accuracy_after"] == 1  # one of the two is the same in all pairs
     assert {"calibration_error_after", "spread_after"} <= artefact.metrics.keys()
-    # What was exported is what was measured: the mean loss of the two held-out pairs.
-    model = RewardModel(artefact.dir / "model", max_tokens=48)
+    # What was exported is what was measured, its length too: the mean loss of the two held-out
+    # pairs.
+    model = RewardModel(artefact.dir / "model")
     pairs = list(read_rows(storage.fetch(*INSTRUCTIONS) / "preferences", PreferencePair))
     dev = [row for row in pairs if row.split == "dev"]
+    assert model.max_tokens == config.max_tokens
     chosen, rejected = (
         torch.tensor(model.score([row.prompt for row in dev], responses))
         for responses in ([row.chosen for row in dev], [row.rejected for row in dev])

@@ -22,7 +22,7 @@ from medray.common.records import Instruction
 from medray.common.rows import read_rows
 from medray.training.alone import Blocks
 from medray.training.chats import Packer
-from medray.training.language_model import LanguageModelLoss
+from medray.training.language_model import LanguageModelLoss, check_length
 from medray.training.packed import PackedBlocks
 from medray.training.sampler import IndexSampler
 from medray.training.supervised import to_device
@@ -56,7 +56,12 @@ class Replay:
         """Args:
         instructions: the instructions artefact, fetched.
         read: how the policy reads packed blocks; found out in fp32.
+
+        Raises:
+            ConfigError: if a block is longer than the policy reads.
+            DataError: if no training example fits into one.
         """
+        check_length(policy, config.block_tokens, "ppo.replay.block_tokens")
         rows = (row for row in read_rows(instructions / "sft", Instruction) if row.split == "train")
         chosen = islice(rows, config.max_rows)
         packed = Packer(tokenizer, config.block_tokens).pack(chosen, "replayed")

@@ -69,5 +69,6 @@ def _train(inputs: Inputs[PpoConfig]) -> None:
             score=lambda figures: figures["reward"],
             get_state=learner.get_state,
             set_state=learner.set_state,
+            takes_memory=("ppo.micro_batch_size", "ppo.rollouts", "ppo.max_new_tokens"),
         )
     )

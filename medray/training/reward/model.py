@@ -13,21 +13,28 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from medray.generation.directory import check_model_directory, load_options
+from medray.training.language_model import check_vocabulary, max_positions
 from medray.training.supervised import chunks
 
 
 class RewardModel:
     """Scores responses to scenarios; of what scale depends on how it was trained."""
 
-    def __init__(self, directory: Path | str, max_tokens: int = 512, batch_size: int = 0) -> None:
+    def __init__(self, directory: Path | str, batch_size: int = 0) -> None:
+        """
+        Raises:
+            CheckpointError: if the directory lacks a part, or its tokenizer is of another model.
+        """
         check_model_directory(Path(directory))
         self.model: Any = AutoModelForSequenceClassification.from_pretrained(
             directory, use_safetensors=True, **load_options()
         ).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(directory, **load_options())
-        self.max_tokens = max_tokens
+        check_vocabulary(self.model, self.tokenizer, Path(directory))
+        self.max_tokens = trained_length(self.model, self.tokenizer)
         # On a CPU, what a batch computes should stay in the cache.
         self.batch_size = batch_size or (64 if torch.cuda.is_available() else 16)
 
@@ -49,6 +56,19 @@ class RewardModel:
             for i, score in zip(batch, found, strict=True):
                 scores[i] = score
         return scores
+
+
+LONGEST = 512
+"""Tokens that a model reads whose directory names no length. Source: BERT's positions."""
+
+
+def trained_length(model: Any, tokenizer: Any) -> int:
+    """Tokens that a reward model reads, which training keeps as the tokenizer's `model_max_length`.
+    Of a directory made elsewhere that is the model's own length, or, where nobody set it, a number
+    without meaning."""
+    named = tokenizer.model_max_length
+    limit = max_positions(model)
+    return min(named if named < VERY_LARGE_INTEGER else LONGEST, limit or named)
 
 
 def encode(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import ray.train
 import torch
 import torch.distributed as dist
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -25,7 +25,12 @@ from medray.common.records import PreferencePair, ScoredResponse
 from medray.common.rows import read_rows
 from medray.generation.directory import check_trainable, load_options
 from medray.training.export import export_model
-from medray.training.language_model import LoraConfig, add_lora
+from medray.training.language_model import (
+    LoraConfig,
+    add_lora,
+    check_length,
+    check_vocabulary,
+)
 from medray.training.loop import Stage
 from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
 from medray.training.reward.figures import ranking_figures, regression_figures
@@ -49,7 +54,8 @@ class RewardConfig(OptimiserConfig):
     decoder for ranking, as published."""
     lora: LoraConfig | None = None
     """None trains every weight."""
-    max_tokens: int = 512
+    max_tokens: int = Field(default=512, ge=8)
+    """Of a scenario with its response, in training and wherever the model is used."""
 
     @model_validator(mode="after")
     def _check_reward(self) -> "RewardConfig":
@@ -194,12 +200,18 @@ def _train(inputs: Inputs[RewardConfig]) -> None:
             evaluate,
             export,
             partial_state=config.lora is not None,
+            takes_memory=("reward.micro_batch_size", "reward.max_tokens"),
         )
     )
 
 
 def load_scorer(base: Path, config: RewardConfig) -> tuple[Any, Any]:
-    """A model with a new head of one output, and its tokenizer."""
+    """A model with a new head of one output, and its tokenizer, which carries `max_tokens`.
+
+    Raises:
+        CheckpointError: if the directory lacks a part, or its tokenizer is of another model.
+        ConfigError: if `max_tokens` is more than the model reads.
+    """
     check_trainable(base)
     torch.manual_seed(config.seed)
     tokenizer = AutoTokenizer.from_pretrained(base, **load_options())
@@ -214,13 +226,21 @@ def load_scorer(base: Path, config: RewardConfig) -> tuple[Any, Any]:
         use_safetensors=True,
         **load_options(),
     )
+    check_vocabulary(model, tokenizer, base)
+    check_length(model, config.max_tokens, "reward.max_tokens")
+    tokenizer.model_max_length = config.max_tokens  # exported, for those who use the model
     if config.lora is not None:
         model = add_lora(model, config.lora, config.seed, task="SEQ_CLS")
     return model, tokenizer
 
 
 def _read(instructions: Path, config: RewardConfig) -> tuple[list[Any], list[Any]]:
-    """Training and held-out examples."""
+    """Training and held-out examples.
+
+    Raises:
+        DataError: if a split has none, or there is nothing to tell apart in the training split.
+    """
+    rows: list[Any]
     if config.objective == "regression":
         what, rows = "scored responses", list(read_rows(instructions / "scores", ScoredResponse))
     else:
@@ -231,5 +251,16 @@ def _read(instructions: Path, config: RewardConfig) -> tuple[list[Any], list[Any
         raise DataError(
             f"the reward model needs {what} in both splits, found {len(train)} train and "
             f"{len(heldout)} dev; look at the counts of the instructions artefact"
+        )
+    if config.objective == "regression":
+        if len({row.score for row in train}) == 1:
+            raise DataError(
+                f"all {len(train)} scores in the train split are {train[0].score}, from which a "
+                "reward model learns nothing; look at the scale and the ratings of the export"
+            )
+    elif all(row.chosen == row.rejected for row in train):
+        raise DataError(
+            f"in all {len(train)} pairs of the train split the chosen response is the rejected "
+            "one; look at the ranks of the export"
         )
     return train, heldout

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from medray.common.errors import ConfigError, DataError
 from medray.common.records import Instruction, Message
 from medray.common.rows import write_rows
 from medray.training.ppo.replay import Replay, ReplayConfig
@@ -51,3 +52,15 @@ def test_the_shares_of_all_workers_sum_to_the_mean_over_the_batch(
 
 def test_held_out_examples_are_not_replayed(replay: Replay) -> None:
     assert sum(int(s.max()) for s in replay._blocks.segments_NT) == 12
+
+
+def test_what_cannot_be_replayed_is_refused(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    def replay(block_tokens: int) -> Replay:
+        config = CONFIG.model_copy(update={"block_tokens": block_tokens})
+        return Replay(config, tmp_path, model, tokenizer, lambda blocks: blocks, seed=0)
+
+    with pytest.raises(ConfigError, match=r"ppo\.replay\.block_tokens gives .* 129 .* reads 128"):
+        replay(129)
+    write_rows(tmp_path / "sft", Instruction, [])
+    with pytest.raises(DataError, match="no replayed instruction fits into 128 tokens, or"):
+        replay(128)
