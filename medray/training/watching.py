@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 from medray.common.config import Config
 from medray.common.errors import ConfigError
@@ -193,11 +194,12 @@ def gauge_of(figure: str) -> tuple[str, dict[str, str]]:
     """A figure's gauge, without the `ray_` that Ray puts before it, and its tags beside stage, run.
 
     The names of tasks, sources and a curriculum's stages are tags: they hold any character, and a
-    gauge with others than a-z, 0-9 and _ is not exported.
+    gauge with others than a-z, 0-9 and _ is not exported. Ray takes tags in ASCII only, so that
+    they are written as in a URL.
     """
     found = FIGURE.fullmatch(figure)
     assert found is not None  # its parts match anything
-    tags = {tag: found[tag] for tag in ("after", "task") if found[tag]}
+    tags = {tag: quote(found[tag], safe="/ ") for tag in ("after", "task") if found[tag]}
     name = (STAGE if found["after"] else "") + found["name"].rstrip("/")
     return "medray_" + re.sub(r"[^a-zA-Z0-9]", "_", name), tags
 

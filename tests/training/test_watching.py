@@ -8,6 +8,7 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -134,9 +135,9 @@ def test_a_server_that_is_away_does_not_end_the_run(caplog: pytest.LogCaptureFix
     [
         ("train/loss", ("medray_train_loss", {})),
         ("held_out/loss", ("medray_held_out_loss", {})),
-        ("after/loss_of/质控", ("medray_after_loss_of", {"task": "质控"})),
-        ("stage/易/loss", ("medray_stage_loss", {"after": "易"})),
-        ("stage/易/loss_of/甲/乙", ("medray_stage_loss_of", {"after": "易", "task": "甲/乙"})),
+        ("after/loss_of/质控", ("medray_after_loss_of", {"task": "%E8%B4%A8%E6%8E%A7"})),
+        ("stage/easy/loss", ("medray_stage_loss", {"after": "easy"})),
+        ("stage/易/loss_of/a/b", ("medray_stage_loss_of", {"after": "%E6%98%93", "task": "a/b"})),
     ],
 )
 def test_names_of_gauges(figure: str, gauge: tuple[str, dict[str, str]]) -> None:
@@ -169,7 +170,7 @@ def test_gauges_are_at_rays_metrics_endpoint(ray_cluster) -> None:
     while found != expected and time.monotonic() < deadline:
         text = urllib.request.urlopen(url, timeout=10).read().decode()
         found = {
-            (sample.name, sample.labels.get("task", "")): sample.value
+            (sample.name, unquote(sample.labels.get("task", ""))): sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
             if sample.labels.get("run") == "abc" and sample.labels.get("stage") == "sft"
