@@ -233,7 +233,11 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _machine_is_leaving() -> bool:
-    """Whether a worker's machine is to be taken away soon. All workers call this and agree."""
+    """Whether a worker's machine is to be taken away soon. All workers call this and agree.
+
+    After the notice Ray Train starts the workers anew as soon as the machine has gone, so that one
+    checkpoint for it is enough.
+    """
     if os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") == "0":
         return False
     return ray.train.get_preemption_info() is not None
