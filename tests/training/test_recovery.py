@@ -129,6 +129,8 @@ def test_an_interrupted_run_is_the_straight_one(ray_cluster, storage: Storage) -
     one, two = (torch.load(made.dir / "model" / "x.pt") for made in (again, straight))
     assert torch.equal(one, two)
     assert not torch.equal(one, torch.ones(4))
+    # Of the checkpoints of steps 2, 4 and 6 the last num_to_keep = 2 are left.
+    assert len(list((straight.dir / "train").glob("*/checkpoint_2*"))) == 2
 
 
 def test_a_storage_that_vanishes_is_waited_for(ray_cluster, storage: Storage) -> None:
