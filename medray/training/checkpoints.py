@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 import torch.distributed as dist
 from ray.train import Checkpoint
@@ -184,10 +185,11 @@ def check_settings(directory: Path, now: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _universal(directory: Path) -> Iterator[Path]:
-    """The checkpoint with its shards put together, once a machine."""
+    """The checkpoint with its shards put together, once a node: two may share a machine's disk."""
     from deepspeed.checkpoint.ds_to_universal import main
 
-    name = hashlib.sha256(str(directory).encode()).hexdigest()[:16]
+    where = f"{directory} {ray.get_runtime_context().get_node_id()}"
+    name = hashlib.sha256(where.encode()).hexdigest()[:16]
     target = Path(tempfile.gettempdir()) / f"medray-universal-{name}"
     is_first = ray.train.get_context().get_local_rank() == 0
     failed: Exception | None = None

@@ -85,7 +85,8 @@ def run_stage(
     check_packages(workers.watch)
     settings = config.model_dump(mode="json")
     keeps_best = config.keep == "best"
-    is_first = ray.train.get_context().get_world_rank() == 0
+    context = ray.train.get_context()
+    is_first, world_size = context.get_world_rank() == 0, context.get_world_size()
     with tempfile.TemporaryDirectory(prefix="medray-") as scratch, ExitStack() as stack:
         log = MetricsLog(Path(scratch) / checkpoints.METRICS)
         state = checkpoints.load(stage.engine, log, settings, partial_state=stage.partial_state)
@@ -98,7 +99,9 @@ def run_stage(
 
         sinks = []
         if is_first:
-            sinks = stack.enter_context(open_sinks(workers.watch, stage.name, run, step))
+            sinks = stack.enter_context(
+                open_sinks(workers.watch, stage.name, run, step, world_size)
+            )
 
         def note(figures: dict[str, float], group: str = "") -> None:
             """Writes figures of the present step, on the first worker."""
@@ -131,17 +134,15 @@ def run_stage(
                 export=export,
             )
 
-        shown, warned = 0.0, False
-        peak = (peak_flops() or 0) * ray.train.get_context().get_world_size()
+        shown, warned, saved = 0.0, False, time.monotonic()
+        peak = (peak_flops() or 0) * world_size
         while step < stage.total_steps:
             started = time.monotonic()
             metrics = _guarded_step(stage, step)
             step += 1
-            seconds = metrics["time/step_s"] = time.monotonic() - started
-            if "train/tokens" in metrics:
-                metrics["time/tokens_per_s"] = metrics["train/tokens"] / seconds
-            if peak and "train/flops" in metrics:
-                metrics["time/mfu"] = metrics["train/flops"] / seconds / peak
+            ended = time.monotonic()
+            metrics |= speed(metrics, ended - started, peak)
+            metrics["time/checkpoint_age_s"] = ended - saved
             note(metrics)
             if is_first:
                 shown = _show(progress, shown, step, stage.total_steps, metrics)
@@ -162,6 +163,7 @@ def run_stage(
                 is_due = warned = True
             if is_due or is_best:
                 save(metrics, brings_model=is_best)
+                saved = time.monotonic()
         after = _measured(stage, step)
         if keeps_best:
             note(after, HELD_OUT)
@@ -171,6 +173,25 @@ def run_stage(
             note({"best/step": best.step})
         note(after, "after/")
         save(after, brings_model=best is None or best.step == step)
+
+
+def speed(metrics: Mapping[str, float], seconds: float, peak: float) -> dict[str, float]:
+    """How fast a step was.
+
+    Args:
+        metrics: of the step; `train/tokens` and `train/flops` of all workers, where it counts them.
+        seconds: the step took.
+        peak: FLOP/s of all workers' GPUs at their best; 0 if that is not known.
+    Returns:
+        `time/step_s`; `time/tokens_per_s`; `time/mfu`, the fraction of `peak` that the model's own
+        arithmetic comes to (PaLM, Chowdhery et al. 2022, appendix B).
+    """
+    figures = {"time/step_s": seconds}
+    if "train/tokens" in metrics:
+        figures["time/tokens_per_s"] = metrics["train/tokens"] / seconds
+    if peak and "train/flops" in metrics:
+        figures["time/mfu"] = metrics["train/flops"] / seconds / peak
+    return figures
 
 
 def is_better(score: float, best: Best | None) -> bool:
@@ -234,7 +255,11 @@ def _memory_settings(stage: Stage) -> str:
 
 
 def _machine_is_leaving() -> bool:
-    """Whether a worker's machine is to be taken away soon. All workers call this and agree."""
+    """Whether a worker's machine is to be taken away soon. All workers call this and agree.
+
+    After the notice Ray Train starts the workers anew as soon as the machine has gone, so that one
+    checkpoint for it is enough.
+    """
     if os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") == "0":
         return False
     return ray.train.get_preemption_info() is not None

@@ -1,7 +1,8 @@
 """A progress bar on the driver, moved by the first worker through a queue.
 
 Worker output is not forwarded to a laptop's terminal (it is Ray's and DeepSpeed's own chatter), so
-progress travels by itself.
+progress travels by itself. The queue lies on the driver's machine: a run that goes on when another
+machine is lost would end because its queue was lost.
 """
 
 import queue
@@ -11,14 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import ray
 from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
 
 @contextmanager
 def progress(name: str) -> Iterator[Queue]:
-    """Shows a bar while the body runs; yields the queue that workers put (step, total, loss) in."""
-    updates = Queue(actor_options={"num_cpus": 0})
+    """Shows a bar while the body runs; yields the queue that workers put (step, total, figures)
+    in."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    updates = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     ended = threading.Event()
     thread = threading.Thread(target=_show, args=(name, updates, ended), daemon=True)
     thread.start()

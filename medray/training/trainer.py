@@ -128,6 +128,7 @@ def _trainer(
         torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers.num_workers,
+            elastic_resize_monitor_interval_s=workers.resize_check_s,
             use_gpu=workers.use_gpu,
             resources_per_worker={"CPU": workers.cpus_per_worker}
             | ({"GPU": 1} if workers.use_gpu else {}),

@@ -13,6 +13,9 @@ class WorkersConfig(Config):
     """[EMR-LLM 2.2]: 8 × A100. A pair is the fewest and the most: the stage goes on with fewer when
     machines are lost, and with more when they come back. Every number between must divide
     batch_size / micro_batch_size, or the stage is refused."""
+    resize_check_s: float = Field(default=60, gt=0)
+    """How often a run with a pair of numbers looks for machines that have come: it then goes back
+    to its newest checkpoint, to go on with them. Source: Ray Train's default."""
     use_gpu: bool = True
     cpus_per_worker: float = 1
     threads_per_worker: int = 1
