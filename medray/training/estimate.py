@@ -11,8 +11,8 @@ Parameters are counted on the model itself, made without memory; activations as 
     time              (6 N + 12 L D T) FLOP a token; 4 N with frozen weights, but for adapters;
                       a third of the former more to recompute
 
-The tests hold weights, gradients and optimiser state against the tensors of a DeepSpeed engine, the
-peak against that of its steps, and FLOP against what torch counts.
+Weights, gradients, optimiser state, buckets and LOSS were measured on DeepSpeed engines of a small
+decoder on two CPU processes (README); UPDATE was not. The tests hold FLOP against what torch counts.
 Source: ZeRO (Rajbhandari et al. 2020, 3 and 5); PaLM (Chowdhery et al. 2022, appendix B) for FLOP.
 """
 
