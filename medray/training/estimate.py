@@ -12,7 +12,7 @@ Parameters are counted on the model itself, made without memory; activations as 
                       a third of the former more to recompute
 
 Weights, gradients, optimiser state, buckets and LOSS were measured on DeepSpeed engines of a small
-decoder on two CPU processes (README); UPDATE was not. The tests hold FLOP against what torch counts.
+decoder on two CPU processes (README); UPDATE was not. Tests hold FLOP against what torch counts.
 Source: ZeRO (Rajbhandari et al. 2020, 3 and 5); PaLM (Chowdhery et al. 2022, appendix B) for FLOP.
 """
 
