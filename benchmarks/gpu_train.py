@@ -23,10 +23,11 @@ import torch
 from frame import print_result
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
 
-from medray.training.estimate import SHAPES, flops_per_token, peak_flops
+from medray.training.estimate import flops_per_token, peak_flops
 from medray.training.language_model import LanguageModelLoss, LoraConfig, add_lora
 from medray.training.optimiser import checkpoint_activations
 from medray.training.packed import PackedBlocks
+from medray.training.shapes import SHAPES
 
 DECODERS: dict[str, PretrainedConfig] = {
     "0.5B": Qwen2Config(

@@ -21,7 +21,8 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from medray.common.config import apply_overrides, read_yaml
-from medray.common.errors import ConfigError, StorageError
+from medray.common.errors import ConfigError, MedrayError, StorageError
+from medray.generation.directory import check_model_directory, read_config
 from medray.project import find_profile
 
 GIB = 2**30
@@ -73,7 +74,8 @@ def examine(
     checks += [check_port(port, use) for port, use in PORTS.items()]
     checks.append(check_ray(address or os.environ.get("RAY_ADDRESS", "")))
     named = [*model_paths(values), *(models or [])]
-    checks += [check_model(model) for model in dict.fromkeys(named)]
+    trusted = bool(values.get("trust_remote_code"))
+    checks += [check_model(model, trusted=trusted) for model in dict.fromkeys(named)]
     if values.get("workers", {}).get("use_gpu"):
         checks += check_plan(profile, overrides, gpu)
     return checks
@@ -82,15 +84,15 @@ def examine(
 def check_plan(profile: str, overrides: Sequence[str], gpu: str) -> Iterator[Check]:
     """Whether the training stages fit into a GPU's memory, and how long they take."""
     from medray.launch import load_profile
-    from medray.plan import MEND, training_plan
+    from medray.plan import training_plan
 
     try:
         lines = list(training_plan(load_profile(profile, list(overrides)), gpu))
-    except ConfigError as error:
+    except MedrayError as error:
         yield Check("plan", "fail", profile, str(error))
         return
-    for stage, fits, text in lines:
-        yield Check(f"plan {stage}", "ok" if fits else "warn", text, "" if fits else MEND)
+    for name, fits, text, mend in lines:
+        yield Check(f"plan {name}", "ok" if fits else "warn", text, mend)
 
 
 def check_python() -> Check:
@@ -236,17 +238,51 @@ def model_paths(values: dict[str, Any]) -> Iterator[Path]:
             yield Path(path).expanduser()
 
 
-def check_model(directory: Path) -> Check:
-    """A Hugging Face model directory has its configuration, tokenizer and all of its weights."""
+def check_model(directory: Path, *, trusted: bool = False) -> Check:
+    """A Hugging Face model directory has its configuration, tokenizer and all of its weights, and
+    needs no code of its own that is not trusted. None of it is run here.
+
+    Args:
+        trusted: the profile lets models run code of their own.
+    """
     name = f"model {directory.name}"
     if not directory.is_dir():
         mend = "give the directory of a downloaded model"
         return Check(name, "fail", f"{directory} is no directory", mend)
     missing = missing_parts(directory)
-    if missing:
-        mend = "copy them from the model's source; save_pretrained() of the tokenizer writes its"
-        return Check(name, "fail", f"{directory} lacks {'; '.join(missing)}", mend)
+    try:
+        if mend := conversion(directory):
+            found = f"{directory} is Baichuan as published, which only runs with code of its own"
+            lacks = f"; it lacks {'; '.join(missing)}" if missing else ""
+            return Check(name, "fail", found + lacks, mend)
+        if missing:
+            mend = "copy them from its source; save_pretrained() of the tokenizer writes its files"
+            return Check(name, "fail", f"{directory} lacks {'; '.join(missing)}", mend)
+        if read_config(directory).get("auto_map"):
+            if trusted:
+                mend = "read it; trust_remote_code: false in the profile forbids it"
+                return Check(name, "warn", f"{directory} runs Python code of its own", mend)
+            check_model_directory(directory)
+    except MedrayError as error:
+        return Check(name, "fail", str(directory), str(error))
     return Check(name, "ok", str(directory))
+
+
+def conversion(directory: Path) -> str:
+    """What makes a Llama of a Baichuan directory; empty for any other model."""
+    path = directory / "config.json"
+    if not path.is_file() or "aichuan" not in path.read_text(encoding="utf-8", errors="replace"):
+        return ""  # spares others the import of torch
+    from medray.training.baichuan import is_baichuan
+
+    if not is_baichuan(directory):
+        return ""
+    pickled = "" if any(directory.glob("*.safetensors")) else " --bin"
+    target = directory.with_name(f"{directory.name}-llama")
+    return (
+        f"convert the weights first, `medray convert {directory} {target}{pickled}`, and name the "
+        "new directory in the profile"
+    )
 
 
 def missing_parts(directory: Path) -> list[str]:

@@ -7,6 +7,7 @@ from medray.common.storage import Place, StorageConfig
 from medray.corpus.prepare import CorpusConfig
 from medray.evaluation.run import EvaluationConfig
 from medray.instructions.build import InstructionsConfig
+from medray.plan import PlanConfig
 from medray.quality.run import QualityConfig
 from medray.retrieval.encoder import EncoderConfig
 from medray.retrieval.index import IndexConfig
@@ -63,3 +64,4 @@ class Profile(Config):
     evaluation: EvaluationConfig = Field(
         default_factory=lambda: EvaluationConfig.model_validate({})
     )
+    plan: PlanConfig = PlanConfig()

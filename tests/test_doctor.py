@@ -44,6 +44,29 @@ def test_a_lost_shard_is_named(tmp_path: Path) -> None:
     assert doctor.missing_parts(directory) == ["a readable model.safetensors.index.json"]
 
 
+def test_baichuan_as_published_is_to_be_converted(tmp_path: Path) -> None:
+    directory = model_directory(tmp_path / "Baichuan2-7B-Base", "modeling_baichuan.py")
+    code = {"AutoConfig": "configuration_baichuan.BaichuanConfig"}
+    config = {"model_type": "baichuan", "architectures": ["BaichuanForCausalLM"], "auto_map": code}
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    check = doctor.check_model(directory)
+    assert check.status == "fail"
+    assert "is Baichuan as published" in check.found and "lacks a tokenizer" in check.found
+    assert f"`medray convert {directory} {directory}-llama --bin`" in check.mend
+
+
+def test_a_model_with_code_of_its_own(tmp_path: Path) -> None:
+    names = ("config.json", "tokenizer.json", "model.safetensors")
+    directory = model_directory(tmp_path / "m", *names)
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "x.Y"}}
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    check = doctor.check_model(directory)
+    assert check.status == "fail" and "set trust_remote_code to true" in check.mend
+    assert doctor.check_model(directory, trusted=True).status == "warn"
+    (directory / "config.json").write_text("{", encoding="utf-8")
+    assert "is no JSON" in doctor.check_model(directory).mend
+
+
 def test_an_empty_and_a_missing_model_directory(tmp_path: Path) -> None:
     assert len(doctor.missing_parts(tmp_path)) == 3
     assert doctor.check_model(tmp_path / "nix").status == "fail"

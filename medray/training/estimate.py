@@ -1,55 +1,97 @@
-"""What a stage will need, before it runs. In: a decoder's shape, the stage's settings. Out: memory
+"""What a stage will need, before it runs. In: a model's shape, the stage's settings. Out: memory
 of one GPU, tokens and time of a step.
 
-Parameters are counted on the model itself, made without memory (torch's meta device), and so are
-activations: what autograd keeps of one forward pass, of which the part that grows with the square
-of the length is left out, since attention on GPUs keeps none of it.
+Parameters are counted on the model itself, made without memory; activations as `activations` says.
 
-    optimiser state   12 bytes a trained parameter in bf16 (fp32 copy, two moments), 8 in fp32
-    time              (6 N + 12 L D T) FLOP a token; 4 N with frozen weights, 2 N more to recompute
+    optimiser state   12 bytes a trained parameter: AdamW's two moments, and the fp32 copy that
+                      DeepSpeed keeps, in fp32 too; 8 in fp32 without ZeRO, where there is none
+    its step          UPDATE bytes more, while there are no activations
+    loss              LOSS bytes a logit more, beside the activations that are kept
+    buckets           elements that are summed over the workers at a time (ZeRO 1 to 3)
+    time              (6 N + 12 L D T) FLOP a token; 4 N with frozen weights, but for adapters;
+                      a third of the former more to recompute
 
+Weights, gradients, optimiser state, buckets and LOSS were measured on DeepSpeed engines of a small
+decoder on two CPU processes (README); UPDATE was not. Tests hold FLOP against what torch counts.
 Source: ZeRO (Rajbhandari et al. 2020, 3 and 5); PaLM (Chowdhery et al. 2022, appendix B) for FLOP.
 """
 
-import copy
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    BloomConfig,
-    LlamaConfig,
-    PretrainedConfig,
-)
+from transformers import PretrainedConfig
 
-from medray.training.language_model import LoraConfig, add_lora, base_of
-from medray.training.optimiser import OptimiserConfig, checkpoint_activations
+from medray.training.activations import Task, activation_bytes, make
+from medray.training.language_model import LoraConfig, base_of
+from medray.training.optimiser import OptimiserConfig
 
 GIB = 2**30
-SHAPES: dict[str, PretrainedConfig] = {
-    "baichuan2-7b": LlamaConfig(
-        vocab_size=125_696, hidden_size=4096, intermediate_size=11_008, num_hidden_layers=32,
-        num_attention_heads=32, max_position_embeddings=4096,
-    ),
-    "bloom-7b": BloomConfig(vocab_size=250_880, hidden_size=4096, n_layer=30, n_head=32),
-}  # fmt: skip
-"""Decoders of the papers, for a profile whose directory is not on this machine."""
 
 
 class Gpu(NamedTuple):
-    """A GPU's memory and its bf16 peak. Source: the maker's data sheets, without sparsity."""
+    """A GPU's memory, bf16 peak and bandwidth of its memory. Source: the maker's data sheets (SXM
+    modules), without sparsity."""
 
     memory_gib: float
     flops_per_s: float
+    bytes_per_s: float
 
 
-GPUS = {"a100": Gpu(80, 312e12), "h100": Gpu(80, 989e12), "h200": Gpu(141, 989e12)}
+GPUS = {
+    "a100": Gpu(80, 312e12, 2.039e12),
+    "h100": Gpu(80, 989e12, 3.35e12),
+    "h200": Gpu(141, 989e12, 4.8e12),
+}
 MFU = 0.4
 """Share of the peak that a step is reckoned with. Source: not given; DESIGN.md 4 aims at 0.5."""
+BANDWIDTH = 0.2
+"""Share of the memory's bandwidth that token by token generation is reckoned with. Source: not
+given; low, because transformers starts each layer's kernels anew for every token."""
+UPDATE = 12
+"""Bytes a trained parameter that AdamW's step needs for a moment: the gradients in fp32 (4) and two
+intermediate results (8, of which fused kernels save some)."""
+
+LOSS = 8
+"""Bytes a logit that come and go: as it is, in fp32, and its gradient."""
+GATHERED = 10**9
+"""Parameters that ZeRO-3 holds whole at a time. Source: DeepSpeed, stage3_max_live_parameters."""
+
+
+class Passes(NamedTuple):
+    """FLOP for each weight and, of attention, for each channel and token that is looked back at: 2
+    forward, 2 for gradients of what goes in, 2 for those of what it is multiplied by."""
+
+    weights: int
+    attention: int
+
+    @classmethod
+    def of(cls, *, adapted: bool, recomputed: bool) -> "Passes":
+        """Those of learning. Frozen weights (`adapted`) get no gradients; what attention
+        multiplies does."""
+        return cls((4 if adapted else 6) + 2 * recomputed, 6 + 2 * recomputed)
+
+
+FORWARD = Passes(2, 2)
+
+
+class RollOut(NamedTuple):
+    """What one GPU holds and does as it generates, in place of gradients and activations."""
+
+    merged: float
+    """Bytes of weights that stand there twice, with their adapters merged."""
+    cache: float
+    """Bytes of keys and values at the end."""
+    flops: float
+    bytes_read: float
+    """Weights and cache, once for each token that all answers get one more of."""
+
+    def seconds(self, gpu: Gpu, mfu: float) -> float:
+        """It waits for memory until there are some hundred answers, then for arithmetic."""
+        return max(
+            self.flops / (gpu.flops_per_s * mfu), self.bytes_read / (gpu.bytes_per_s * BANDWIDTH)
+        )
 
 
 class Estimate(NamedTuple):
@@ -63,62 +105,73 @@ class Estimate(NamedTuple):
     activations: float
     tokens_per_step: int
     flops_per_step: float
+    """Of all GPUs, without what is in `roll_out`."""
+    buckets: float = 0.0
+    update: float = 0.0
+    """More, while the optimiser steps."""
+    beside: float = 0.0
+    """Weights of frozen models beside: a teacher, a reward model."""
+    roll_out: RollOut | None = None
 
     @property
     def memory(self) -> float:
-        """All of it, without the allocator's own share."""
-        return self.weights + self.gradients + self.optimiser + self.activations
+        """At its peak, without the allocator's own share."""
+        held = self.weights + self.beside + self.optimiser + self.buckets
+        learning = self.gradients + max(self.activations, self.update)
+        rolling = self.roll_out.merged + self.roll_out.cache if self.roll_out else 0.0
+        return held + max(learning, rolling)
 
-    def step_s(self, gpu: Gpu, workers: int) -> float:
-        """Seconds of a step at `MFU`."""
-        return self.flops_per_step / (workers * gpu.flops_per_s * MFU)
-
-
-def shape_of(path: str) -> PretrainedConfig | None:
-    """The shape of a decoder directory, or of the published one that its name begins with."""
-    directory = Path(path).expanduser()
-    if (directory / "config.json").is_file():
-        return AutoConfig.from_pretrained(directory)
-    name = directory.name.lower()
-    return next((shape for known, shape in SHAPES.items() if name.startswith(known)), None)
+    def step_s(self, gpu: Gpu, workers: int, mfu: float = MFU) -> float:
+        """Seconds of a step."""
+        seconds = self.flops_per_step / (workers * gpu.flops_per_s * mfu)
+        return seconds + (self.roll_out.seconds(gpu, mfu) if self.roll_out else 0.0)
 
 
 def estimate(
     shape: PretrainedConfig,
     config: OptimiserConfig,
     lora: LoraConfig | None,
-    block_tokens: int,
+    length: int,
     workers: int,
+    task: Task = "CAUSAL_LM",
+    per_sample: int = 1,
 ) -> Estimate:
-    """Memory and work of a language-model stage."""
-    model = make(shape, lora)
+    """Memory and work of a stage that reads sequences.
+
+    Args:
+        length: tokens of a sequence; all are taken to be as long as the longest may be.
+        per_sample: sequences of one sample: two where the better response is learned.
+    """
+    model = make(shape, lora, task)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     parameters = sum(p.numel() for p in model.parameters())
-    size = 2 if config.precision == "bf16" else 4
+    size = bytes_of(config)
     shards = {stage: workers if config.zero_stage >= stage else 1 for stage in (1, 2, 3)}
-    optimiser = trained * (12 if size == 2 else 8) / shards[1]
-    tokens = config.micro_batch_size * block_tokens
+    states = 8 if size == 4 and config.zero_stage == 0 else 12
+    sequences = per_sample * config.micro_batch_size
+    tokens = per_sample * config.batch_size * length
+    passes = Passes.of(adapted=lora is not None, recomputed=config.activation_checkpointing)
+    away = config.offload == "cpu"
+    gathered = min(parameters, GATHERED) if config.zero_stage == 3 and workers > 1 else 0
+    kept = activation_bytes(shape, lora, config, length, task)
+    passing = LOSS * shape.vocab_size * length if task == "CAUSAL_LM" else 0
     return Estimate(
         parameters,
         trained,
-        weights=size * parameters / shards[3],
+        weights=size * (parameters / shards[3] + gathered),
         gradients=size * trained / shards[2],
-        optimiser=0 if config.offload == "cpu" else optimiser,
-        activations=activation_bytes(shape, lora, config) * tokens,
-        tokens_per_step=config.batch_size * block_tokens,
-        flops_per_step=config.batch_size
-        * block_tokens
-        * flops_per_token(
-            model, shape, lora is not None, config.activation_checkpointing, block_tokens
-        ),
+        optimiser=0 if away else states * trained / shards[1],
+        activations=(kept + passing) * sequences,
+        tokens_per_step=tokens,
+        flops_per_step=tokens * flops_of(model, shape, passes, length),
+        buckets=size * config.bucket_elements if config.zero_stage else 0,
+        update=0 if away else UPDATE * trained / shards[1],
     )
 
 
-def make(shape: PretrainedConfig, lora: LoraConfig | None) -> Any:
-    """The model without memory for its weights."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(shape)
-        return model if lora is None else add_lora(model, lora, seed=0)
+def bytes_of(config: OptimiserConfig) -> int:
+    """Bytes of a weight."""
+    return 2 if config.precision == "bf16" else 4
 
 
 def peak_flops() -> float | None:
@@ -157,79 +210,28 @@ def flops_per_token(
     Args:
         adapted: the weights themselves are frozen, so that their gradients are not computed.
     """
-    embeddings = base_of(model).get_input_embeddings().weight.numel()
+    return flops_of(model, shape, Passes.of(adapted=adapted, recomputed=checkpointed), length)
+
+
+def flops_of(model: Any, shape: PretrainedConfig, passes: Passes, length: int) -> float:
+    """FLOP for one token in a sequence of `length`."""
+    base = base_of(model)
+    embeddings = base.get_input_embeddings().weight.numel()
     read = sum(p.numel() for p in model.parameters()) - embeddings
-    if shape.tie_word_embeddings:
+    if base.get_output_embeddings() is not None and shape.tie_word_embeddings:
         read += embeddings  # read as the projection to the vocabulary
-    passes = (4 if adapted else 6) + 2 * checkpointed
-    attention = 2 * passes * shape.num_hidden_layers * shape.hidden_size * length
-    return passes * read + attention
+    adapters = 0
+    if passes.weights < passes.attention:
+        adapters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    attention = 2 * passes.attention * shape.num_hidden_layers * shape.hidden_size * length
+    return passes.weights * read + 2 * adapters + attention
 
 
-PROBE = 32
-"""Tokens of the shorter probe."""
-
-
-def activation_bytes(
-    shape: PretrainedConfig, lora: LoraConfig | None, config: OptimiserConfig
-) -> float:
-    """Bytes that autograd keeps for one token of a micro-batch, the loss on it included."""
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    few, more = (kept_bytes(shape, lora, config, dtype, layers, PROBE) for layers in (1, 2))
-    few_long, more_long = (
-        kept_bytes(shape, lora, config, dtype, layers, 2 * PROBE) for layers in (1, 2)
-    )
-    # a T + b T²: from two lengths, a = (4 f(T) − f(2T)) / 2T.
-    rest, layer = (
-        (4 * short - long) / (2 * PROBE)
-        for short, long in ((2 * few - more, 2 * few_long - more_long),
-                            (more - few, more_long - few_long))
-    )  # fmt: skip
-    return rest + shape.num_hidden_layers * layer
-
-
-def kept_bytes(
-    shape: PretrainedConfig,
-    lora: LoraConfig | None,
-    config: OptimiserConfig,
-    dtype: torch.dtype,
-    layers: int,
-    length: int,
-) -> int:
-    """What autograd keeps of a forward pass and a loss on all tokens, weights left out."""
-    small = copy.deepcopy(shape)
-    small.num_hidden_layers = layers
-    small.use_cache = False
-    model = make(small, lora).to(dtype).train()
-    if config.activation_checkpointing:
-        checkpoint_activations(torch.nn.ModuleList([model]))
-    own = {p.untyped_storage()._cdata for p in model.parameters()}
-    kept: dict[int, tuple[torch.Tensor, int]] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            # The tensor is held, so that no other takes its storage's place.
-            kept[storage._cdata] = (tensor, storage.nbytes())
-        return tensor
-
-    tokens = torch.zeros(1, length, dtype=torch.long, device="meta")
-    # A mask of our own, as training has one: transformers would look into the values of one.
-    mask = torch.ones(1, 1, length, length, dtype=torch.bool, device="meta")
-    if shape.model_type == "bloom":  # counts positions in it
-        mask = torch.ones(1, length, device="meta")
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(logits[0].float(), tokens[0])
-    del loss
-    return sum(size for _, size in kept.values())
-
-
-def cache_bytes(shape: PretrainedConfig) -> int:
-    """Keys and values of one token in bf16, as a roll-out keeps them."""
+def cache_bytes(shape: PretrainedConfig, size: int = 2) -> int:
+    """Keys and values of one token, as a roll-out keeps them, of `size` bytes a number."""
     heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
     width = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
-    return 2 * 2 * shape.num_hidden_layers * heads * width
+    return 2 * size * shape.num_hidden_layers * heads * width
 
 
 def days(seconds: float) -> str:
