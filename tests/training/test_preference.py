@@ -107,6 +107,8 @@ def test_a_killed_worker_leaves_no_trace(
         ({"method": "grpo", "batch_size": 4, "num_generations": 3}, "multiple of num_generations"),
         ({"lora": {"dropout": 0.1}}, "dropout must be 0"),
         ({"muon_learning_rate": 0.1, "gradient_clip": 0}, "learns by AdamW"),
+        ({"offload": "cpu"}, "set muon_learning_rate to 0 and offload to none"),
+        ({"zero_stage": 2}, r"preference\.zero_stage must be 0, got 2: every worker holds whole"),
     ],
 )
 def test_settings_that_do_not_fit(changes: dict[str, Any], message: str) -> None:
