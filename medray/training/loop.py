@@ -183,8 +183,8 @@ def _guarded_step(stage: Stage, step: int) -> dict[str, float]:
     """
     try:
         metrics = stage.train_step(step)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         name = stage.name
         raise OutOfMemoryError(
@@ -205,10 +205,14 @@ class OutOfMemoryError(MedrayError):
     """One worker's want of memory: the others do not meet it, and must be ended with it."""
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """On CPUs torch says so in words only."""
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory is wanting. On CPUs torch says so in words only."""
     text = str(error)
-    return "DefaultCPUAllocator: can't allocate memory" in text or "out of memory" in text
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "DefaultCPUAllocator: can't allocate memory" in text
+        or "out of memory" in text
+    )
 
 
 def _machine_is_leaving() -> bool:
