@@ -1,20 +1,25 @@
-"""Training runs under a storage root. In: manifests and metrics.jsonl of its artefacts. Out: a
-table of runs, and their curves on one page.
+"""Training runs under a storage root. In: manifests and metrics.jsonl of its artefacts and of the
+checkpoints of those in the making. Out: a table of runs, and their curves on one page.
 
-A run is an artefact with metrics of steps, named STEP/KEY; the start of the key will do. A run that
-is still going on, or was killed, has none before its model comes home.
+A run is an artefact with metrics of steps, named STEP/KEY; the start of the key will do. One that
+is still going on, or was stopped, is known by its newest checkpoint: what it did since is not seen,
+nor which of the two it is, for only Ray knows whether its workers live.
 """
 
+import contextlib
 import html
 import io
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import pyarrow.fs as pafs
 
 from medray.common.errors import DataError
-from medray.common.manifest import Manifest, stored_manifest
-from medray.common.metrics import MetricsLog
+from medray.common.manifest import stored_manifest
+from medray.common.metrics import parse_metrics
 from medray.common.storage import Storage
 from medray.training.forgetting import HELD_OUT
 
@@ -26,20 +31,67 @@ SMOOTH = 50
 
 
 class Run(NamedTuple):
-    """A finished training run."""
+    """A training run."""
 
     name: str
-    manifest: Manifest
+    state: Literal["finished", "unfinished"]
+    made: str
+    """When it ended, or wrote its newest checkpoint: UTC, as 2026-01-31T12:00:00."""
+    minutes: float
+    """Of the whole step; of an unfinished one, those that its training steps took."""
+    figures: Mapping[str, Any]
+    metrics: str
+    """Where its metrics.jsonl lies below the root."""
 
 
 def list_runs(storage: Storage) -> list[Run]:
-    """Every run, the newest first."""
-    found = []
+    """Every run, the newest first. Starts nothing."""
+    found: dict[str, Run] = {}
     for step, key in storage.list():
         manifest = stored_manifest(storage, step, key)
         if any(entry.path == METRICS for entry in manifest.files):
-            found.append(Run(f"{step}/{key}", manifest))
-    return sorted(found, key=lambda run: run.manifest.created, reverse=True)
+            name, minutes = f"{step}/{key}", manifest.duration_s / 60
+            made, figures = manifest.created[:19], manifest.metrics
+            found[name] = Run(name, "finished", made, minutes, figures, f"{name}/{METRICS}")
+    newest = {name: (path, seconds) for name, path, seconds in sorted(_checkpoints(storage))}
+    for name in newest.keys() - found.keys():
+        found[name] = _unfinished(storage, name, *newest[name])
+    return sorted(found.values(), key=lambda run: run.made, reverse=True)
+
+
+def _checkpoints(storage: Storage) -> Iterator[tuple[str, str, float]]:
+    """(run, path below the root, seconds since 1970) of the metrics in every checkpoint that is
+    kept, as `medray.training.trainer.train_path` and Ray Train lay them out."""
+    if not storage.is_remote:
+        root = storage.local_root
+        for path in root.glob(f"*/.*.partial/train/*/checkpoint_*/{METRICS}"):
+            step, partial = path.relative_to(root).parts[:2]
+            name = f"{step}/{partial[1:].removesuffix('.partial')}"
+            with contextlib.suppress(FileNotFoundError):  # a run that goes on has just dropped it
+                yield name, path.relative_to(root).as_posix(), path.stat().st_mtime
+        return
+    filesystem, root = pafs.FileSystem.from_uri(storage.config.root)
+    everything = pafs.FileSelector(f"{root}/train", recursive=True, allow_not_found=True)
+    for info in filesystem.get_file_info(everything):
+        if info.base_name == METRICS:
+            made_by, step = info.path.split("/")[-4:-2]
+            name = f"{step}/{made_by.removeprefix(f'{step}-')}"
+            path = info.path.removeprefix(root).lstrip("/")
+            yield name, path, (info.mtime_ns or 0) / 1e9
+
+
+def _unfinished(storage: Storage, name: str, path: str, seconds: float) -> Run:
+    rows = parse_metrics(storage.read_text(path) or "")
+    figures = {
+        f"{figure}_before": row[f"before/{figure}"]
+        for row in rows
+        for figure in ("loss", "reward")
+        if f"before/{figure}" in row
+    }
+    figures["steps"] = max((row["step"] for row in rows), default=0)
+    minutes = sum(row.get("time/step_s", 0.0) for row in rows) / 60
+    made = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return Run(name, "unfinished", made, minutes, figures, path)
 
 
 def find_run(runs: Sequence[Run], name: str) -> Run:
@@ -58,15 +110,12 @@ def find_run(runs: Sequence[Run], name: str) -> Run:
 
 def table(runs: Sequence[Run]) -> str:
     """The runs as lines of text."""
-    lines = [f"{'run':30} {'made':20} {'minutes':>8}  figures"]
-    for name, manifest in runs:
-        figures = [
-            f"{figure} {manifest.metrics[figure]:.4g}"
-            for figure in FIGURES
-            if figure in manifest.metrics
-        ]
-        minutes = manifest.duration_s / 60
-        lines.append(f"{name:30} {manifest.created[:19]:20} {minutes:8.1f}  {', '.join(figures)}")
+    lines = [f"{'run':30} {'state':10} {'made':20} {'minutes':>8}  figures"]
+    for run in runs:
+        figures = ", ".join(
+            f"{figure} {run.figures[figure]:.4g}" for figure in FIGURES if figure in run.figures
+        )
+        lines.append(f"{run.name:30} {run.state:10} {run.made:20} {run.minutes:8.1f}  {figures}")
     return "\n".join(lines) + "\n"
 
 
@@ -97,10 +146,9 @@ def compare(storage: Storage, runs: Sequence[Run], out: Path) -> None:
 
 def read_steps(storage: Storage, run: Run) -> list[dict[str, Any]]:
     """The rows of a run's steps and of what was measured between them."""
-    path = storage.fetch(*run.name.split("/", 1)) / METRICS
     return [
         row
-        for row in MetricsLog(path).read()
+        for row in parse_metrics(storage.read_text(run.metrics) or "")
         if "time/step_s" in row or any(name.startswith(HELD_OUT) for name in row)
     ]
 
@@ -134,11 +182,11 @@ def _draw(names: Sequence[str], rows: dict[str, list[dict[str, Any]]]) -> Any:
 
 
 def _page(runs: Sequence[Run], picture: str) -> str:
-    names = sorted({name for run in runs for name in run.manifest.metrics})
+    names = sorted({name for run in runs for name in run.figures})
     head = "".join(f"<th>{html.escape(run.name)}</th>" for run in runs)
     lines = [
         "<tr><td>" + html.escape(name) + "</td>"
-        + "".join(f"<td>{_cell(run.manifest.metrics.get(name))}</td>" for run in runs) + "</tr>"
+        + "".join(f"<td>{_cell(run.figures.get(name))}</td>" for run in runs) + "</tr>"
         for name in names
     ]  # fmt: skip
     return (

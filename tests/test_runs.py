@@ -1,5 +1,6 @@
-"""`medray runs` on artefacts of a storage root."""
+"""`medray runs` on artefacts of a storage root, finished and in the making."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from medray.common.metrics import MetricsLog
 from medray.common.storage import Storage, StorageConfig
 from medray.runs import compare, find_run, list_runs, read_steps, smooth, table
 from medray.training.sft import SftConfig
+from medray.training.trainer import train_path
 
 
 @pytest.fixture
@@ -35,7 +37,45 @@ def test_the_table_holds_every_run(storage: Storage) -> None:
     lines = table(list_runs(storage)).splitlines()
     assert {line.split()[0] for line in lines[1:]} == {"sft/aa11", "sft/ab22"}
     (newest,) = [line for line in lines if "sft/ab22" in line]
+    assert newest.split()[1] == "finished"
     assert newest.endswith("loss_before 3, loss_after 1, steps 4")
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_a_run_in_the_making_is_known_by_its_newest_checkpoint(
+    tmp_path: Path, is_remote: bool
+) -> None:
+    root = f"file://{tmp_path}/root" if is_remote else str(tmp_path / "root")
+    storage = Storage(StorageConfig(root=root, cache=str(tmp_path / "cache")))
+    Artefact(storage, "sft", SftConfig(), key="aa11").publish()
+    artefact = Artefact(storage, "ppo", SftConfig(), key="cc33")
+    train = Path(train_path(artefact).removeprefix("file://")) / "ppo"
+    assert list_runs(storage) == []  # started, and nothing to show yet
+    for name, last in (
+        ("checkpoint_2026-01-01_00-00-09.5", 2),
+        ("checkpoint_2026-01-01_00-00-10.1", 3),
+    ):
+        log = MetricsLog(train / name / "metrics.jsonl")
+        log.write(0, {"before/reward": 0.25, "before/kl": 0})
+        for step in range(1, last + 1):
+            log.write(step, {"ppo/reward": 0.1 * step, "time/step_s": 40.0})
+        os.utime(log.path, (1767225600 + last, 1767225600 + last))
+    with log.path.open("a", encoding="utf-8") as file:
+        file.write('{"step": 4, "ppo/rew')  # a copy under way
+    os.utime(log.path, (1767225603, 1767225603))
+    (run,) = list_runs(storage)
+    assert run[:3] == ("ppo/cc33", "unfinished", "2026-01-01T00:00:03")
+    assert run.minutes == 2  # 3 steps of 40 s
+    assert run.figures == {"reward_before": 0.25, "steps": 3}
+    assert [row["step"] for row in read_steps(storage, run)] == [1, 2, 3]
+    compare(storage, [run], tmp_path / "runs.html")
+    artefact.metrics["steps"] = 4
+    MetricsLog(artefact.dir / "metrics.jsonl").write(1, {"ppo/reward": 0.5, "time/step_s": 1.0})
+    artefact.publish(drop=("train",))
+    (run,) = list_runs(storage)
+    assert run[:2] == ("ppo/cc33", "finished")
+    assert run.figures == {"steps": 4}
+    assert [row["ppo/reward"] for row in read_steps(storage, run)] == [0.5]
 
 
 def test_a_run_is_named_by_its_beginning(storage: Storage) -> None:

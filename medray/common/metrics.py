@@ -27,10 +27,15 @@ class MetricsLog:
         """All rows, oldest first; a last line torn by a kill is left out."""
         if not self.path.exists():
             return []
-        rows = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return rows
+        return parse_metrics(self.path.read_text(encoding="utf-8"))
+
+
+def parse_metrics(text: str) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, up to a line torn by a kill or by a copy under way."""
+    rows = []
+    for line in text.splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

@@ -1,6 +1,8 @@
-"""What TRL's trainer says, said as in other stages: metrics, the bar, Ray Train's checkpoints."""
+"""What TRL's trainer says, said as in other stages: metrics, sinks, the bar, checkpoints."""
 
+import logging
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,24 @@ from medray.common.metrics import MetricsLog
 from medray.training.checkpoints import METRICS, patient_upload, write_settings
 from medray.training.preference.config import PreferenceConfig
 from medray.training.trainer import Inputs
+from medray.training.watching import Sink
+
+logger = logging.getLogger(__name__)
+NAME = "preference"
+SAID_OTHERWISE = ("num_tokens", "step_time")
+"""TRL's figures that stand in `train/tokens_read` and `time/step_s`. Its count of tokens starts
+again when a run is resumed, and a step's time is there for two of the methods only."""
+ON_THE_BAR = ("train/loss", "train/reward", "train/kl", "time/tokens_read_per_s")
+
+
+def named(figures: dict[str, Any], group: str) -> dict[str, float]:
+    """TRL's figures under the names that metrics.jsonl has them by."""
+    short = {name.removeprefix("eval_"): value for name, value in figures.items()}
+    return {
+        f"{group}{name}": float(value)
+        for name, value in short.items()
+        if isinstance(value, int | float) and "runtime" not in name and name not in SAID_OTHERWISE
+    }
 
 
 class Report(TrainerCallback):
@@ -21,27 +41,42 @@ class Report(TrainerCallback):
     def __init__(
         self,
         log: MetricsLog,
-        settings: dict[str, Any],
+        sinks: list[Sink],
         scratch: Path,
         inputs: Inputs[PreferenceConfig],
     ) -> None:
-        self.log, self.settings, self.scratch, self.inputs = log, settings, scratch, inputs
+        self.log, self.sinks, self.scratch, self.inputs = log, sinks, scratch, inputs
         self.is_first = ray.train.get_context().get_world_rank() == 0
+        self.started, self.num_tokens = 0.0, 0.0
 
-    def note(self, step: int, figures: dict[str, Any], group: str) -> None:
+    def note(self, step: int, figures: dict[str, float]) -> None:
         """Writes figures, on the first worker."""
         if self.is_first:
-            numbers = {
-                f"{group}{name.removeprefix('eval_')}": float(value)
-                for name, value in figures.items()
-                if isinstance(value, (int, float)) and "runtime" not in name
-            }
-            self.log.write(step, numbers)
+            self.log.write(step, figures)
+            for sink in list(self.sinks):
+                try:
+                    sink(step, figures)
+                except Exception as error:  # whatever a package raises: it is only watched
+                    self.sinks.remove(sink)
+                    reason = type(error).__name__
+                    logger.warning("%s is no longer watched there: %s", NAME, reason)
+
+    def of_step(self, logs: dict[str, Any]) -> dict[str, float]:
+        """A step's figures, with its time and its tokens: those of all workers' prompts and
+        answers, without padding. Other stages' `train/tokens` are those that are learned from."""
+        seconds = time.monotonic() - self.started
+        read = logs["num_tokens"] - self.num_tokens
+        self.num_tokens = logs["num_tokens"]
+        return named(logs, "train/") | {
+            "train/tokens_read": read,
+            "time/step_s": seconds,
+            "time/tokens_read_per_s": read / seconds,
+        }
 
     def hand_over(self, directory: Path, metrics: dict[str, Any]) -> None:
         """Reports a directory of this worker as its part of a checkpoint."""
         if self.is_first:
-            write_settings(directory, self.settings)
+            write_settings(directory, self.inputs.config.model_dump(mode="json"))
             (directory / METRICS).write_bytes(self.log.path.read_bytes())
         ray.train.report(
             metrics,
@@ -49,6 +84,14 @@ class Report(TrainerCallback):
             checkpoint_upload_fn=patient_upload(self.inputs.workers.storage_patience_s),
         )
         ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Where TRL's count of tokens starts: a checkpoint holds it for GRPO and RLOO."""
+        self.num_tokens = state.num_input_tokens_seen
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Drawing answers, scoring and learning all come after this."""
+        self.started = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """TRL logs training and evaluation alike; the latter is noted where it was asked for."""
@@ -60,16 +103,19 @@ class Report(TrainerCallback):
                 f"preference stopped at step {state.global_step}: loss is not finite; lower the "
                 "learning rate or look at the data"
             )
-        self.note(state.global_step, logs, "train/")
+        figures = self.of_step(logs)
+        self.note(state.global_step, figures)
         if self.is_first and self.inputs.progress is not None:
-            figures = {"loss": f"{logs['loss']:.3g}"}
+            shown = {
+                name.split("/")[1]: f"{figures[name]:.3g}" for name in ON_THE_BAR if name in figures
+            }
             total = self.inputs.config.total_steps
-            self.inputs.progress.put_nowait((state.global_step, total, figures))
+            self.inputs.progress.put_nowait((state.global_step, total, shown))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """The evaluation at the start; the one at the end is noted by who asks for it."""
         if state.global_step == 0:
-            self.note(0, given.get("metrics") or {}, "before/")
+            self.note(0, named(given.get("metrics") or {}, "before/"))
 
     def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Each worker has written its part below its own output directory."""

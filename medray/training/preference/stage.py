@@ -13,30 +13,28 @@ the papers, which use PPO.
 """
 
 import logging
-import random
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import torch
 
-from medray.common.errors import DataError
 from medray.common.manifest import Artefact
 from medray.common.metrics import MetricsLog
-from medray.common.records import PreferencePair, Scenario
-from medray.common.rows import read_rows
 from medray.training.checkpoints import METRICS, MODEL, check_settings
 from medray.training.export import write_model
-from medray.training.language_model import add_lora, check_length, load_decoder
+from medray.training.failures import explaining_memory
+from medray.training.language_model import add_lora, load_decoder
 from medray.training.preference.config import PreferenceConfig
-from medray.training.preference.report import Report
+from medray.training.preference.data import Examples, read_examples
+from medray.training.preference.report import NAME, Report, named
 from medray.training.reward.model import RewardModel
 from medray.training.trainer import Inputs, fit
+from medray.training.watching import check_packages, open_sinks
 from medray.training.workers import WorkersConfig
-
-logger = logging.getLogger(__name__)
 
 
 def train_preference(
@@ -60,109 +58,104 @@ def train_preference(
             if f"{moment}/{name}" in row:
                 key = name.replace("/", "_")
                 artefact.metrics[f"{key}_{moment}"] = row[f"{moment}/{name}"]
-    artefact.metrics["steps"] = config.total_steps
+    steps = [row for row in rows if "train/loss" in row]
+    artefact.metrics |= {
+        "steps": len(steps),
+        "seconds": round(sum(row["time/step_s"] for row in steps), 1),
+    }
 
 
 def _train(inputs: Inputs[PreferenceConfig]) -> None:
     config = inputs.config
+    check_packages(inputs.workers.watch)
+    logging.getLogger("trl").setLevel(logging.ERROR)  # a warning of it quotes the end of a prompt
     torch.manual_seed(config.seed)
     model, tokenizer = load_decoder(inputs.fetch("sft") / "model")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if config.lora is not None:
         model = add_lora(model, config.lora, config.seed)
-    check_length(model, config.max_tokens, "preference.max_tokens")
-    train, heldout = _data(inputs)
-    with tempfile.TemporaryDirectory(prefix="medray-preference-") as scratch:
-        _learn(inputs, model, tokenizer, train, heldout, Path(scratch))
-
-
-def _learn(
-    inputs: Inputs[PreferenceConfig],
-    model: Any,
-    tokenizer: Any,
-    train: Any,
-    heldout: Any,
-    scratch: Path,
-) -> None:
-    config = inputs.config
-    log = MetricsLog(scratch / METRICS)
-    settings = config.model_dump(mode="json")
-    report = Report(log, settings, scratch, inputs)
-    trainer = _build_trainer(inputs, model, tokenizer, train, heldout, scratch, report)
-    final = scratch / "final"
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        # Not by evaluate() beforehand: the trainer would then train each worker by itself.
-        trainer.args.eval_on_start = True
-        trainer.train()
-    else:
-        with checkpoint.as_directory() as directory:
-            check_settings(Path(directory), settings)
+    train, heldout = read_examples(config, inputs.fetch("instructions"), model, tokenizer)
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="medray-preference-"))
+        checkpoint = ray.train.get_checkpoint()
+        start = None
+        if checkpoint is not None:
+            start = Path(stack.enter_context(checkpoint.as_directory()))
+            check_settings(start, config.model_dump(mode="json"))
+        report = _open_report(inputs, Path(scratch), start, stack)
+        final = Path(scratch) / "final"
+        if start is not None and (start / MODEL).exists():
+            # It died after the end, before it was published.
+            shutil.copytree(start / MODEL, final / MODEL)
+        else:
+            trainer = _build_trainer(inputs, model, tokenizer, train, heldout, report)
+            _learn(config, trainer, report, start)
+            final.mkdir()
             if report.is_first:
-                log.path.write_bytes((Path(directory) / METRICS).read_bytes())
-            if (Path(directory) / MODEL).exists():  # it died after the end, before it was published
-                shutil.copytree(Path(directory) / MODEL, final / MODEL)
-                report.hand_over(final, {"step": config.total_steps})
-                return
-            trainer.train(resume_from_checkpoint=directory)
-    report.note(config.total_steps, trainer.evaluate(), "after/")
-    final.mkdir()
-    if report.is_first:
-        card = {"title": f"Policy after {config.method.upper()}", "base": inputs.name("sft")}
-        write_model(trainer.accelerator.unwrap_model(trainer.model), tokenizer, final / MODEL, card)
-    report.hand_over(final, {"step": config.total_steps})
+                card = {
+                    "title": f"Policy after {config.method.upper()}",
+                    "base": inputs.name("sft"),
+                }
+                policy = trainer.accelerator.unwrap_model(trainer.model)
+                write_model(policy, tokenizer, final / MODEL, card)
+        report.hand_over(final, {"step": config.total_steps})
 
 
-def _data(inputs: Inputs[PreferenceConfig]) -> tuple[Any, Any]:
-    """Training and held-out examples, as TRL wants them."""
-    from datasets import Dataset
+def _open_report(
+    inputs: Inputs[PreferenceConfig], scratch: Path, start: Path | None, stack: ExitStack
+) -> Report:
+    """The report of a run that goes on from the checkpoint in `start`, if there is one; `stack`
+    closes its sinks."""
+    log, sinks, context = MetricsLog(scratch / METRICS), [], ray.train.get_context()
+    if context.get_world_rank() == 0:
+        if start is not None:
+            log.path.write_bytes((start / METRICS).read_bytes())
+        rows = log.read()
+        first_step = rows[-1]["step"] if rows else 0
+        size = context.get_world_size()
+        watched = open_sinks(inputs.workers.watch, NAME, inputs.run_key, first_step, size)
+        sinks = stack.enter_context(watched)
+    return Report(log, sinks, scratch, inputs)
 
-    config, instructions = inputs.config, inputs.fetch("instructions")
-    rows: list[tuple[str, dict[str, Any]]]
+
+def _learn(config: PreferenceConfig, trainer: Any, report: Report, start: Path | None) -> None:
+    """Measures, trains, measures again.
+
+    Raises:
+        OutOfMemoryError: with what to change, for want of memory.
+    """
+    # Not by evaluate() beforehand: the trainer would then train each worker by itself.
+    trainer.args.eval_on_start = start is None
+    with explaining_memory("preference", "in training", lower(config)):
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+        report.note(config.total_steps, named(trainer.evaluate(), "after/"))
+
+
+def lower(config: PreferenceConfig) -> str:
+    """What to change in the settings for less memory."""
+    sizes = ("micro_batch_size", "max_tokens")
     if config.needs_reward:
-        what = "prompts"
-        prompts = read_rows(instructions / "prompts", Scenario)
-        rows = [(row.split, {"prompt": _turn("user", row.prompt)}) for row in prompts]
-    else:
-        what = "pairs"
-        rows = []
-        for row in read_rows(instructions / "preferences", PreferencePair):
-            prompt = {"prompt": _turn("user", row.prompt)}
-            chosen, rejected = _turn("assistant", row.chosen), _turn("assistant", row.rejected)
-            if config.method == "dpo":
-                rows.append((row.split, prompt | {"chosen": chosen, "rejected": rejected}))
-            else:
-                rows.append((row.split, prompt | {"completion": chosen, "label": True}))
-                rows.append((row.split, prompt | {"completion": rejected, "label": False}))
-    # TRL takes KTO's rows in their order, and its KL baseline sets each answer beside the next
-    # prompt, which must not be its own.
-    random.Random(config.seed).shuffle(rows)
-    train = [row for split, row in rows if split == "train"]
-    heldout = [row for split, row in rows if split == "dev"][: config.num_heldout]
-    if not train or not heldout:
-        raise DataError(
-            f"{config.method} needs {what} in both splits, found {len(train)} train and "
-            f"{len(heldout)} dev; look at the counts of the instructions artefact"
-        )
-    return Dataset.from_list(train), Dataset.from_list(heldout)
-
-
-def _turn(role: str, content: str) -> list[dict[str, str]]:
-    return [{"role": role, "content": content}]
+        sizes = ("micro_batch_size", "max_new_tokens", "num_generations")
+    hint = "lower " + " or ".join(f"preference.{size}" for size in sizes)
+    if not config.activation_checkpointing:
+        hint += ", set preference.activation_checkpointing to true"
+    if config.lora is None:
+        hint += ", set preference.lora, which does without a copy of the model as the reference"
+    return hint
 
 
 def _build_trainer(
     inputs: Inputs[PreferenceConfig],
     model: Any,
     tokenizer: Any,
-    train: Any,
-    heldout: Any,
-    scratch: Path,
+    train: Examples,
+    heldout: Examples,
     report: Report,
 ) -> Any:
     """TRL's trainer of the method, with our optimiser and schedule."""
     import trl as package
+    from datasets import Dataset
 
     trl: Any = package  # its names are loaded when they are asked for
     config, workers = inputs.config, inputs.workers
@@ -174,7 +167,7 @@ def _build_trainer(
         weight_decay=config.weight_decay,
     )
     same: dict[str, Any] = {
-        "output_dir": str(scratch / "checkpoints"),
+        "output_dir": str(report.scratch / "checkpoints"),
         "per_device_train_batch_size": config.micro_batch_size,
         "per_device_eval_batch_size": config.micro_batch_size,
         "gradient_accumulation_steps": config.accumulation(world_size),
@@ -197,8 +190,8 @@ def _build_trainer(
     }
     given: dict[str, Any] = {
         "model": model,
-        "train_dataset": train,
-        "eval_dataset": heldout,
+        "train_dataset": Dataset.from_list(train),
+        "eval_dataset": Dataset.from_list(heldout),
         "processing_class": tokenizer,
         "callbacks": [report],
         "optimizers": (adamw, torch.optim.lr_scheduler.LambdaLR(adamw, config.schedule_at)),
