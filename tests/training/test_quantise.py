@@ -228,7 +228,7 @@ def test_what_cannot_be_quantised(
     quantise(model_dir, tmp_path / "narrow", 8)
 
     scorer = tmp_path / "scorer"
-    load_scorer(source, RewardConfig())[0].save_pretrained(scorer)
+    load_scorer(source, RewardConfig(max_tokens=64))[0].save_pretrained(scorer)
     AutoTokenizer.from_pretrained(source).save_pretrained(scorer)
     assert AutoModelForSequenceClassification.from_pretrained(scorer)
     with pytest.raises(CheckpointError, match=r"score\.weight is missing or too much"):

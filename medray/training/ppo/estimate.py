@@ -10,8 +10,9 @@ reckoned for prompts too, which need none: a few per cent too much.
 Source: `actor.Actor.roll_out` and `learner.PpoLearner.round`, part by part.
 """
 
-from typing import Any
+from typing import Any, cast
 
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from medray.training.activations import make
@@ -88,7 +89,11 @@ def roll_out(config: PpoConfig, shape: PretrainedConfig, policy: Any, workers: i
 
     size, new, answers = bytes_of(config), config.max_new_tokens, config.rollouts // workers
     layers = [layer for layer in policy.modules() if isinstance(layer, LoraLayer)]
-    merged = 0 if config.lora.dora else sum(x.get_base_layer().weight.numel() for x in layers)
+    merged = (
+        0
+        if config.lora.dora
+        else sum(cast(Tensor, x.get_base_layer().weight).numel() for x in layers)
+    )
     weights = size * sum(p.numel() for p in policy.parameters())
     token = answers * cache_bytes(shape, size)
     return RollOut(
