@@ -122,7 +122,9 @@ def stages_of(profile: Any) -> Iterator[StagePlan]:
     yield StagePlan(
         "ppo",
         profile.ppo,
-        lambda config: estimate_round(config, shape, scorer, bytes_of(reward), workers),
+        lambda config: estimate_round(
+            config, shape, scorer, bytes_of(reward), reward.max_tokens, workers
+        ),
     )
 
 

@@ -28,22 +28,21 @@ from medray.training.estimate import (
 )
 from medray.training.ppo.config import PpoConfig
 
-REWARD_TOKENS = 512
-"""What the reward model reads at most, unless its own limit is lower."""
-
 
 def estimate_round(
     config: PpoConfig,
     shape: PretrainedConfig,
     reward: PretrainedConfig | None,
     reward_size: int,
+    reward_tokens: int,
     workers: int,
 ) -> Estimate:
     """Memory and work of a round; a step is a round.
 
     Args:
         shape: of the policy.
-        reward: of the reward model, whose weights have `reward_size` bytes; None counts none.
+        reward: of the reward model, whose weights have `reward_size` bytes and which reads
+            `reward_tokens` at most; None counts none.
     """
     new = config.max_new_tokens
     length = 2 * new
@@ -59,7 +58,7 @@ def estimate_round(
     )
     beside = 0
     if reward is not None:
-        scorer, read = make(reward, None, "SEQ_CLS"), min(length, REWARD_TOKENS)
+        scorer, read = make(reward, None, "SEQ_CLS"), min(length, reward_tokens)
         flops += config.rollouts * read * flops_of(scorer, reward, FORWARD, read)
         beside = reward_size * sum(p.numel() for p in scorer.parameters())
     if config.replay.coefficient:

@@ -32,7 +32,7 @@ def learning(read: int, length: int) -> int:
 
 
 def test_memory() -> None:
-    found = estimate_round(CONFIG, TINY, TINY, reward_size=4, workers=2)
+    found = estimate_round(CONFIG, TINY, TINY, reward_size=4, reward_tokens=512, workers=2)
     assert (found.parameters, found.trained) == (BASE + ADAPTERS + 33, ADAPTERS + 33)
     assert found.weights == 2 * found.parameters
     # 2 and 12 bytes, on two GPUs.
@@ -56,7 +56,7 @@ def test_memory() -> None:
 
 
 def test_work() -> None:
-    found = estimate_round(CONFIG, TINY, TINY, reward_size=4, workers=2)
+    found = estimate_round(CONFIG, TINY, TINY, reward_size=4, reward_tokens=512, workers=2)
     read, scored = BASE + ADAPTERS - 50 * 32, SCORER - 50 * 32
     each = (
         8 * (2 * read + attention(2, 8))  # the prompt
@@ -68,15 +68,20 @@ def test_work() -> None:
     assert found.roll_out is not None
     assert found.roll_out.flops == 8 * 8 * (2 * read + attention(2, 16))
     assert found.tokens_per_step == 16 * 16
-    unscored = estimate_round(CONFIG, TINY, None, reward_size=4, workers=2)
+    unscored = estimate_round(CONFIG, TINY, None, reward_size=4, reward_tokens=512, workers=2)
     scores = 16 * 16 * (2 * scored + attention(2, 16))
     assert (unscored.flops_per_step, unscored.beside) == (found.flops_per_step - scores, 0)
 
 
 def test_a_critic_of_its_own_and_replay_cost_more() -> None:
-    one = estimate_round(CONFIG, TINY, TINY, reward_size=4, workers=2)
+    one = estimate_round(CONFIG, TINY, TINY, reward_size=4, reward_tokens=512, workers=2)
     two = estimate_round(
-        CONFIG.model_copy(update={"critic": "separate"}), TINY, TINY, reward_size=4, workers=2
+        CONFIG.model_copy(update={"critic": "separate"}),
+        TINY,
+        TINY,
+        reward_size=4,
+        reward_tokens=512,
+        workers=2,
     )
     assert two.parameters == 2 * (BASE + ADAPTERS) + 33
     assert two.trained == 2 * ADAPTERS + 33
@@ -87,7 +92,12 @@ def test_a_critic_of_its_own_and_replay_cost_more() -> None:
     assert two.flops_per_step == one.flops_per_step + more
     replay = ReplayConfig(coefficient=0.1, batch_size=4, block_tokens=32)
     replayed = estimate_round(
-        CONFIG.model_copy(update={"replay": replay}), TINY, TINY, reward_size=4, workers=2
+        CONFIG.model_copy(update={"replay": replay}),
+        TINY,
+        TINY,
+        reward_size=4,
+        reward_tokens=512,
+        workers=2,
     )
     more = 3 * 2 * 4 * 32 * learning(read, 32)  # 3 passes of 2 updates
     assert replayed.flops_per_step == one.flops_per_step + more
