@@ -135,6 +135,7 @@ def forget(surrogate: str, storage: Storage, tokenizer: Path | None, audit_key: 
     root = storage.local_root
     for copies in (root / CACHE, root / EXPORTS, *root.glob("*/.*.partial")):
         remove(copies)
+    storage.remove_checkpoints()
     deleted = [name for name in find_outdated(storage) if name[0] in RESULTS]
     for name in deleted:
         storage.remove(*name)

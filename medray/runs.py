@@ -20,7 +20,7 @@ import pyarrow.fs as pafs
 from medray.common.errors import DataError
 from medray.common.manifest import stored_manifest
 from medray.common.metrics import parse_metrics
-from medray.common.storage import Storage
+from medray.common.storage import TRAIN, Storage
 from medray.training.forgetting import HELD_OUT
 
 logger = logging.getLogger(__name__)
@@ -61,17 +61,17 @@ def list_runs(storage: Storage) -> list[Run]:
 
 def _checkpoints(storage: Storage) -> Iterator[tuple[str, str, float]]:
     """(run, path below the root, seconds since 1970) of the metrics in every checkpoint that is
-    kept, as `medray.training.trainer.train_path` and Ray Train lay them out."""
+    kept, as `Storage.checkpoints` and Ray Train lay them out."""
     if not storage.is_remote:
         root = storage.local_root
-        for path in root.glob(f"*/.*.partial/train/*/checkpoint_*/{METRICS}"):
+        for path in root.glob(f"*/.*.partial/{TRAIN}/*/checkpoint_*/{METRICS}"):
             step, partial = path.relative_to(root).parts[:2]
             name = f"{step}/{partial[1:].removesuffix('.partial')}"
             with contextlib.suppress(FileNotFoundError):  # a run that goes on has just dropped it
                 yield name, path.relative_to(root).as_posix(), path.stat().st_mtime
         return
     filesystem, root = pafs.FileSystem.from_uri(storage.config.root)
-    everything = pafs.FileSelector(f"{root}/train", recursive=True, allow_not_found=True)
+    everything = pafs.FileSelector(f"{root}/{TRAIN}", recursive=True, allow_not_found=True)
     for info in filesystem.get_file_info(everything):
         if info.base_name == METRICS:
             made_by, step = info.path.split("/")[-4:-2]

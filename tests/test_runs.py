@@ -11,7 +11,6 @@ from medray.common.metrics import MetricsLog
 from medray.common.storage import Storage, StorageConfig
 from medray.runs import compare, find_run, list_runs, read_steps, smooth, table
 from medray.training.sft import SftConfig
-from medray.training.trainer import train_path
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def test_a_run_in_the_making_is_known_by_its_newest_checkpoint(
     storage = Storage(StorageConfig(root=root, cache=str(tmp_path / "cache")))
     Artefact(storage, "sft", SftConfig(), key="aa11").publish()
     artefact = Artefact(storage, "ppo", SftConfig(), key="cc33")
-    train = Path(train_path(artefact).removeprefix("file://")) / "ppo"
+    train = Path(storage.checkpoints("ppo", "cc33").removeprefix("file://")) / "ppo"
     assert list_runs(storage) == []  # started, and nothing to show yet
     for name, last in (
         ("checkpoint_2026-01-01_00-00-09.5", 2),

@@ -23,6 +23,7 @@ from medray.common.errors import DataError, StorageError
 
 MANIFEST = "manifest.json"
 EXPORTS = "exports"
+TRAIN = "train"
 """Below the local root: copies of exports in object stores."""
 
 
@@ -174,9 +175,20 @@ class Storage:
         for path in (self.path(step, key), self.partial(step, key)):
             shutil.rmtree(path, ignore_errors=True)
         if self.is_remote:
-            filesystem, path = pafs.FileSystem.from_uri(self.location(step, key))
-            filesystem.delete_dir_contents(path, missing_dir_ok=True)
-            filesystem.delete_dir(path)
+            for location in (self.location(step, key), self.checkpoints(step, key)):
+                _delete(location)
+
+    def checkpoints(self, step: str, key: str) -> str:
+        """Where a training stage keeps checkpoints: in the artefact in the making; of a remote
+        storage, which every worker writes to, below `train/`."""
+        if self.is_remote:
+            return f"{self.config.root.rstrip('/')}/{TRAIN}/{step}-{key}"
+        return str(self.partial(step, key) / TRAIN)
+
+    def remove_checkpoints(self) -> None:
+        """Deletes the checkpoints of a remote storage, of finished and of unfinished stages."""
+        if self.is_remote:
+            _delete(f"{self.config.root.rstrip('/')}/{TRAIN}")
 
     def fetch_export(self, uri: str) -> Path:
         """A local copy of a hospital's export in an object store, readable by its owner only.
@@ -230,6 +242,14 @@ class Storage:
             filesystem, root = pafs.FileSystem.from_uri(self.config.root)
             with filesystem.open_output_stream(f"{root}/{name}") as stream:
                 stream.write(text.encode())
+
+
+def _delete(location: str) -> None:
+    """Deletes a directory of an object store, if it is there."""
+    filesystem, path = pafs.FileSystem.from_uri(location)
+    filesystem.delete_dir_contents(path, missing_dir_ok=True)
+    if filesystem.get_file_info(path).type == pafs.FileType.Directory:
+        filesystem.delete_dir(path)
 
 
 def _bring(filesystem: pafs.FileSystem, info: pafs.FileInfo, target: Path) -> None:

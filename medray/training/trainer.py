@@ -35,9 +35,6 @@ from medray.training.optimiser import OptimiserConfig
 from medray.training.progress import progress
 from medray.training.workers import WorkersConfig, worker_environment
 
-TRAIN_DIR = "train"
-
-
 Settings = TypeVar("Settings", bound=OptimiserConfig)
 
 
@@ -135,7 +132,7 @@ def _trainer(
         ),
         run_config=RunConfig(
             name=artefact.step,
-            storage_path=train_path(artefact),
+            storage_path=artefact.storage.checkpoints(artefact.step, artefact.key),
             failure_config=FailureConfig(max_failures=workers.max_failures),
             callbacks=[EndAtMistakes()],
             checkpoint_config=CheckpointConfig(
@@ -145,14 +142,6 @@ def _trainer(
             worker_runtime_env={"env_vars": worker_environment(workers)},
         ),
     )
-
-
-def train_path(artefact: Artefact) -> str:
-    """Where Ray Train keeps checkpoints: beside the artefact in the making, on any storage."""
-    if artefact.storage.is_remote:
-        root = artefact.storage.config.root.rstrip("/")
-        return f"{root}/{TRAIN_DIR}/{artefact.step}-{artefact.key}"
-    return str(artefact.dir / TRAIN_DIR)
 
 
 def _on_worker(config: dict[str, Any]) -> None:

@@ -215,3 +215,21 @@ def test_a_secret_in_a_uri_is_refused_and_not_shown(place: str, refused: bool) -
     with pytest.raises(ValueError) as unparsed:
         StorageConfig(root=place)
     assert "cr3t" not in str(unparsed.value)
+
+
+def test_checkpoints_go_with_their_artefact(tmp_path: Path) -> None:
+    """Else a stage that is made again would go on from the model that was removed."""
+    local = Storage(StorageConfig(root=str(tmp_path / "here")))
+    assert Path(local.checkpoints("sft", "k1")).parent == local.partial("sft", "k1")
+    storage = Storage(StorageConfig(root=f"file://{tmp_path}/root", cache=str(tmp_path / "cache")))
+    for key in ("k1", "k2"):
+        made = Path(storage.checkpoints("sft", key).removeprefix("file://")) / "sft" / "c"
+        made.mkdir(parents=True)
+    fill(storage)
+    storage.publish("sft", "k1")
+    storage.remove("sft", "k1")
+    assert [path.name for path in (tmp_path / "root" / "train").iterdir()] == ["sft-k2"]
+    storage.remove_checkpoints()
+    assert not (tmp_path / "root" / "train").exists()
+    storage.remove("sft", "k1")  # what is not there is no error
+    storage.remove_checkpoints()
