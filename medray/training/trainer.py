@@ -153,10 +153,9 @@ def _on_worker(config: dict[str, Any]) -> None:
         torch.set_num_threads(workers.threads_per_worker)
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     stage = config["stage"]
-    remedy = (  # the loop has one of its own for its steps
-        f"every worker reads the whole model: take fewer workers a machine or a smaller model, "
-        f"raise {stage}.zero_stage, or set {stage}.offload to cpu"
-    )
+    remedy = "every worker reads the whole model: take fewer workers a machine or a smaller model"
+    if stage != "preference":  # TRL's; the loop of the others has one of its own for its steps
+        remedy += f", raise {stage}.zero_stage, or set {stage}.offload to cpu"
     with explaining_memory(stage, "outside its steps, as it loaded or saved a model", remedy):
         train, inputs = cloudpickle.loads(config["body"])
         train(replace(inputs, progress=config["progress"]))
