@@ -212,7 +212,7 @@ def test_want_of_memory_says_what_to_lower(
     few = workers(num_workers=1, max_failures=0)
     with pytest.raises(
         MedrayError,
-        match=r"preference ran out of memory in step 1: lower preference\.micro_batch_size or "
+        match=r"preference ran out of memory in training: lower preference\.micro_batch_size or "
         r"preference\.max_new_tokens or preference\.num_generations, set preference\.activation",
     ):
         fit(train, config, few, artefact, instructions=INSTRUCTIONS, **parents)

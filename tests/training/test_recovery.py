@@ -145,6 +145,8 @@ def test_an_infinite_loss_ends_the_run_at_once_and_leaves_what_another_goes_on_f
     one, two = (torch.load(made.dir / "model" / "x.pt") for made in (again, straight))
     assert torch.equal(one, two)
     assert not torch.equal(one, torch.ones(4))
+    # Of the checkpoints of steps 2, 4 and 6 the last num_to_keep = 2 are left.
+    assert len(list((straight.dir / "train").glob("*/checkpoint_2*"))) == 2
 
 
 def test_a_batch_that_workers_cannot_share_is_refused_before_they_start(storage: Storage) -> None:
@@ -172,20 +174,6 @@ def test_a_checkpoint_must_say_what_settings_it_was_made_with(tmp_path: Path) ->
     check_settings(tmp_path, {"b": 2, "a": 1})
     with pytest.raises(CheckpointError, match=r"other settings \(a 1 → None; c None → 3\)"):
         check_settings(tmp_path, {"b": 2, "c": 3})
-
-
-def test_an_interrupted_run_is_the_straight_one(ray_cluster, storage: Storage) -> None:
-    again = interrupted(storage, "again")
-    fit(train_square, CONFIG, workers(), again)
-    straight = square(storage, "straight")
-    rows = fit(train_square, CONFIG, workers(upload_in_background=True), straight)
-    steps = [row["step"] for row in rows]
-    assert steps == [0, 1, 2, 3, 4, 5, 6, 6]
-    one, two = (torch.load(made.dir / "model" / "x.pt") for made in (again, straight))
-    assert torch.equal(one, two)
-    assert not torch.equal(one, torch.ones(4))
-    # Of the checkpoints of steps 2, 4 and 6 the last num_to_keep = 2 are left.
-    assert len(list((straight.dir / "train").glob("*/checkpoint_2*"))) == 2
 
 
 def test_a_storage_that_vanishes_is_waited_for(ray_cluster, storage: Storage) -> None:
