@@ -13,8 +13,9 @@ the same matrices of policy and critic, prompts, answers of the same number of t
 forbidden on both sides), passes, updates (counted) and answers of a forward pass.
 Differs: TRL takes an answer's log-probabilities from its generation, ours from a forward pass more;
 TRL does not clip gradients, and logs an entropy; our reward model is given text, which it encodes
-anew. TRL would update once a pass whatever its `num_mini_batches`; it updates after each
-mini-batch because its data set holds the prompts of one round only.
+anew; our worker keeps freed memory, as the workers of a run do. TRL would update once a pass
+whatever its `num_mini_batches`; it updates after each mini-batch because its data set holds the
+prompts of one round only.
 Source: DESIGN.md 4, row 4.
 """
 
@@ -266,6 +267,8 @@ def run(work: Work, turns: int, python: str | None) -> Any:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from medray.training.workers import WorkersConfig, worker_environment
+
     ray.init(address="local", num_cpus=1, include_dashboard=False)
     with tempfile.TemporaryDirectory() as scratch:
         make_models(work, Path(scratch))
@@ -275,7 +278,10 @@ def run(work: Work, turns: int, python: str | None) -> Any:
             train_loop_config=given,
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
-            run_config=RunConfig(storage_path=f"{scratch}/ray"),
+            run_config=RunConfig(
+                storage_path=f"{scratch}/ray",
+                worker_runtime_env={"env_vars": worker_environment(WorkersConfig(use_gpu=False))},
+            ),
         )
         found = trainer.fit().return_value
     ray.shutdown()

@@ -7,7 +7,6 @@ batches and dropout are functions of (seed, step, rank), so a killed run ends bi
 
 import hashlib
 import logging
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medray.common.metrics import MetricsLog
+from medray.common.scratch import scratch_directory
 
 logger = logging.getLogger(__name__)
 STATE = "state.pt"
@@ -133,8 +133,8 @@ def save_state(state: State) -> None:
     if dist.get_rank() != 0:
         ray.train.report(metrics)
         return
-    with tempfile.TemporaryDirectory() as directory:
-        torch.save(state._asdict(), Path(directory) / STATE)
+    with scratch_directory() as directory:
+        torch.save(state._asdict(), directory / STATE)
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))
 
 

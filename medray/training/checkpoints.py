@@ -53,6 +53,7 @@ def save(
     """Hands a checkpoint to Ray Train; all workers call this.
 
     Args:
+        log: its directory is the worker's scratch, in which the checkpoint is written.
         client_state: what to keep beside the engine's state; the same on every worker.
         metrics: what Ray Train knows the checkpoint by.
         settings: those of the stage, as JSON has them.
@@ -61,7 +62,7 @@ def save(
         patience_s: how long a storage that does not answer is tried again.
         export: writes the model into a directory, if the checkpoint is to hold it.
     """
-    directory = Path(tempfile.mkdtemp(prefix="medray-checkpoint-"))
+    directory = Path(tempfile.mkdtemp(prefix="checkpoint-", dir=log.path.parent))
     try:
         engine.save_checkpoint(
             str(directory),

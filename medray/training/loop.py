@@ -8,7 +8,6 @@ of (seed, step), so that the step number is all the state there is beside the en
 import logging
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ import ray.train
 
 from medray.common.errors import MedrayError
 from medray.common.metrics import MetricsLog
+from medray.common.scratch import scratch_directory
 from medray.training import checkpoints
 from medray.training.checkpoints import SCORE
 from medray.training.estimate import peak_flops
@@ -87,8 +87,8 @@ def run_stage(
     keeps_best = config.keep == "best"
     context = ray.train.get_context()
     is_first, world_size = context.get_world_rank() == 0, context.get_world_size()
-    with tempfile.TemporaryDirectory(prefix="medray-") as scratch, ExitStack() as stack:
-        log = MetricsLog(Path(scratch) / checkpoints.METRICS)
+    with scratch_directory() as scratch, ExitStack() as stack:
+        log = MetricsLog(scratch / checkpoints.METRICS)
         state = checkpoints.load(stage.engine, log, settings, partial_state=stage.partial_state)
         if state is None:
             step, before, best = 0, _measured(stage, 0), None

@@ -85,6 +85,7 @@ class PpoLearner:
         kl_BA = self._estimate_kl(experience) * experience.mask_BA
         self._set_advantages(experience, kl_BA)
         # 4. passes of mini-batches
+        self.engine.train()
         figures, kl_old = torch.zeros(4), 0.0
         share = config.batch_size // self.world_size
         update = step * config.epochs * (config.rollouts // config.batch_size)
@@ -212,7 +213,6 @@ class PpoLearner:
         """Optimiser step number `update`; returns its share of the round's policy loss, value loss,
         clip fraction and KL against the policy that rolled out, each per token."""
         config = self.config
-        self.engine.train()
         num_tokens = all_reduce_sum(batch.mask_BA.sum(), self.engine)
         figures = torch.zeros(4)
         for part in chunks(range(len(batch)), config.micro_batch_size):

@@ -14,7 +14,6 @@ the papers, which use PPO.
 
 import logging
 import shutil
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import torch
 
 from medray.common.manifest import Artefact
 from medray.common.metrics import MetricsLog
+from medray.common.scratch import scratch_directory
 from medray.training.checkpoints import METRICS, MODEL, check_settings
 from medray.training.export import write_model
 from medray.training.failures import explaining_memory
@@ -77,14 +77,14 @@ def _train(inputs: Inputs[PreferenceConfig]) -> None:
         model = add_lora(model, config.lora, config.seed)
     train, heldout = read_examples(config, inputs.fetch("instructions"), model, tokenizer)
     with ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="medray-preference-"))
+        scratch = stack.enter_context(scratch_directory())
         checkpoint = ray.train.get_checkpoint()
         start = None
         if checkpoint is not None:
             start = Path(stack.enter_context(checkpoint.as_directory()))
             check_settings(start, config.model_dump(mode="json"))
-        report = _open_report(inputs, Path(scratch), start, stack)
-        final = Path(scratch) / "final"
+        report = _open_report(inputs, scratch, start, stack)
+        final = scratch / "final"
         if start is not None and (start / MODEL).exists():
             # It died after the end, before it was published.
             shutil.copytree(start / MODEL, final / MODEL)
