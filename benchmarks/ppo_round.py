@@ -8,14 +8,15 @@ measured. Both sides take turns, one thread each; a ratio is the median over the
 the processor's, which other work on the machine changes less; wall_s stands beside them.
 
 Alike: policy and reward model (Qwen3 of one shape, random weights, one tokenizer; so are TRL's
-critic and our separate one), LoRA on
-the same matrices of policy and critic, prompts, answers of the same number of tokens (ending one is
-forbidden on both sides), passes, updates (counted) and answers of a forward pass.
+critic and our separate one), LoRA on the same matrices of policy and critic, prompts, lengths of
+the answers, passes, updates (counted) and answers of a forward pass. Random weights do not know
+when to end, so each answer is ended at a length of its own: the lengths spread as those of
+cMedQA2's answers do. --same-length lets all run to the longest.
 Differs: TRL takes an answer's log-probabilities from its generation, ours from a forward pass more;
-TRL does not clip gradients, and logs an entropy; our reward model is given text, which it encodes
-anew; our worker keeps freed memory, as the workers of a run do. TRL would update once a pass
-whatever its `num_mini_batches`; it updates after each mini-batch because its data set holds the
-prompts of one round only.
+TRL computes all answers at the length of a round's longest; it does not clip gradients, and logs an
+entropy; our reward model is given text, which it encodes anew; our worker keeps freed memory, as
+the workers of a run do. TRL would update once a pass whatever its `num_mini_batches`; it updates
+after each mini-batch because its data set holds the prompts of one round only.
 Source: DESIGN.md 4, row 4.
 """
 
@@ -28,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -38,78 +39,12 @@ os.environ["DS_ACCELERATOR"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-# What only one of the two environments has is imported where it is used.
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from ppo_work import ALPHA, MATRICES, QUICK, RANK, Clock, Work, ending, make_models
 
+TRL_SIDE = Path(__file__).with_name("ppo_round_trl.py")
 OURS = ("separate", "trunk")  # settings of the critic
-RANK, ALPHA = 8, 32
-MATRICES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-HELD_OUT = 8
-
-
-@dataclass(frozen=True)
-class Work:
-    """A round, and the shape of the models. Source: [EMR-LLM 2.2], batch and passes."""
-
-    rollouts: int = 64
-    batch: int = 8
-    """Answers of an update, and of a forward pass in it."""
-    passes: int = 4
-    answer_tokens: int = 64
-    width: int = 192
-    layers: int = 4
-    vocabulary: int = 6000
-
-
-QUICK = Work(rollouts=16, passes=2, answer_tokens=32, width=64, layers=2, vocabulary=1000)
-
-
-def make_models(work: Work, directory: Path) -> None:
-    """policy/, reward/ and prompts.json."""
-    from near_duplicates import sample_texts
-    from transformers import Qwen3Config
-    from transformers.models.qwen3 import Qwen3ForCausalLM, Qwen3ForSequenceClassification
-
-    from medray.corpus.tokenizer import TokenizerConfig, train_tokenizer
-    from medray.sample.consult import scenario
-    from medray.sample.model import shipped_model
-
-    hospital = shipped_model()
-    prompts = [scenario(hospital, f"ppo {k}").text for k in range(work.rollouts + HELD_OUT)]
-    texts = [*sample_texts(work.vocabulary // 5), *prompts]
-    tokenizer = train_tokenizer(TokenizerConfig(vocab_size=work.vocabulary), texts)
-    end: Any = tokenizer.eos_token_id
-    pad: Any = tokenizer.pad_token_id
-    config = Qwen3Config(
-        vocab_size=len(tokenizer), hidden_size=work.width, num_hidden_layers=work.layers,
-        num_attention_heads=work.width // 64, num_key_value_heads=work.width // 64, head_dim=64,
-        intermediate_size=work.width * 8 // 3, max_position_embeddings=1024,
-        tie_word_embeddings=True, eos_token_id=end, pad_token_id=pad,
-    )  # fmt: skip
-    config.num_labels = 1  # of the reward model
-    torch.manual_seed(0)
-    policy = Qwen3ForCausalLM(config)
-    assert policy.generation_config is not None
-    policy.generation_config.suppress_tokens = [end, pad]  # so that no answer is shorter
-    for name, model in ("policy", policy), ("reward", Qwen3ForSequenceClassification(config)):
-        model.save_pretrained(directory / name)
-        tokenizer.save_pretrained(directory / name)
-    (directory / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
-
-
 Turn = Callable[[], dict[str, float]]
-
-
-class Clock:
-    """Seconds of the processor since it was made; of the wall beside them."""
-
-    def __init__(self) -> None:
-        self._started = time.process_time(), time.perf_counter()
-
-    def read(self) -> dict[str, float]:
-        cpu, wall = self._started
-        return {"seconds": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
 
 
 def our_turn(work: Work, directory: Path, critic: Any) -> Turn:
@@ -131,6 +66,7 @@ def our_turn(work: Work, directory: Path, critic: Any) -> Turn:
         for k, prompt in enumerate(prompts)
     ]
     model, tokenizer = load_decoder(directory / "policy")
+    ending(model, work)
     reward = RewardModel(directory / "reward")
     learner: Any = PpoLearner(config, model, tokenizer, reward, rows, directory)
     learner.evaluate()  # as a run begins; sets what scores are normalised by
@@ -150,77 +86,11 @@ def our_turn(work: Work, directory: Path, critic: Any) -> Turn:
         updates, clock = engine.global_steps, Clock()
         figures = learner.round(next(steps))
         times = clock.read()
-        assert figures["ppo/length"] == work.answer_tokens
+        assert round(figures["ppo/length"] * work.rollouts) == sum(work.lengths())
         learning = {"roll_out_s": roll_out_s, "learn_s": times["seconds"] - roll_out_s}
         return {**times, **learning, "updates": engine.global_steps - updates}
 
     return turn
-
-
-def trl_side(work: Work, directory: Path) -> None:
-    """Runs in the other environment: a line on stdin starts a round, a line on stdout ends it."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # the Trainer prints
-    import peft
-    from datasets import Dataset
-    from transformers import TrainerCallback
-    from trl.experimental.ppo import PPOConfig, PPOTrainer  # pyright: ignore
-
-    torch.set_num_threads(1)
-    tokenizer = AutoTokenizer.from_pretrained(directory / "policy", padding_side="left")
-    prompts = json.loads((directory / "prompts.json").read_text(encoding="utf-8"))
-    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    encoded = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=False)
-    lora: dict[str, Any] = {"r": RANK, "lora_alpha": ALPHA, "target_modules": MATRICES}
-    critic = AutoModelForSequenceClassification.from_pretrained(directory / "policy", num_labels=1)
-    critic = peft.inject_adapter_in_model(peft.LoraConfig(**lora), critic)
-    critic.score.requires_grad_(True)
-
-    class Turns(TrainerCallback):
-        """Waits for its turn before each round."""
-
-        def wait(self) -> None:
-            if not sys.stdin.readline():
-                sys.exit(0)
-            self.updates, self.clock = 0, Clock()
-
-        def count(self, *_: Any) -> None:
-            self.updates += 1
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.wait()
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            found = self.clock.read() | {"updates": self.updates}
-            # The log holds how many answers ended; none may.
-            assert state.log_history[-1]["val/num_eos_tokens"] == 0
-            answers.write(json.dumps(found) + "\n")
-            self.wait()
-
-    turns = Turns()
-    trainer = PPOTrainer(
-        PPOConfig(
-            output_dir=str(directory / "out"), use_cpu=True, bf16=False, report_to=[],
-            gradient_checkpointing=False, disable_tqdm=True, save_strategy="no",
-            learning_rate=1e-5, vf_coef=0.5, temperature=1.0, num_sample_generations=0,
-            total_episodes=work.rollouts * 10_000,  # until stdin closes
-            per_device_train_batch_size=work.batch,
-            gradient_accumulation_steps=work.rollouts // work.batch,
-            num_mini_batches=work.rollouts // work.batch, num_ppo_epochs=work.passes,
-            local_rollout_forward_batch_size=work.rollouts, response_length=work.answer_tokens,
-        ),
-        tokenizer,
-        model=AutoModelForCausalLM.from_pretrained(directory / "policy"),
-        ref_model=None,  # the policy without its adapter
-        reward_model=AutoModelForSequenceClassification.from_pretrained(directory / "reward"),
-        train_dataset=Dataset.from_dict({"input_ids": encoded[: work.rollouts]}),
-        value_model=critic,
-        callbacks=[turns],
-        peft_config=peft.LoraConfig(**lora, task_type="CAUSAL_LM"),
-    )  # fmt: skip
-
-    trainer.optimizer.optimizer.register_step_post_hook(turns.count)
-    trainer.train()
 
 
 def trl_turn(python: str, work: Work, directory: Path) -> Turn:
@@ -229,7 +99,7 @@ def trl_turn(python: str, work: Work, directory: Path) -> Turn:
     kept = ("PATH", "HOME", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
     with log.open("wb") as errors:
         child = subprocess.Popen(
-            [python, __file__, "--trl-side", str(directory), json.dumps(asdict(work))],
+            [python, str(TRL_SIDE), str(directory), json.dumps(asdict(work))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, bufsize=1,
             # Of the worker's RANK and MASTER_PORT accelerate would make a process group.
             env={name: os.environ[name] for name in kept if name in os.environ},
@@ -292,7 +162,7 @@ def figures_of(rounds: list[dict[str, float]], work: Work) -> dict[str, float]:
     """Medians over the rounds; of ours also the tokens of answers that a second rolls out (with
     scores and log-probabilities) and learns from, each pass counted."""
     figures = {name: statistics.median(found[name] for found in rounds) for name in rounds[0]}
-    tokens = work.rollouts * work.answer_tokens
+    tokens = sum(work.lengths())
     if "learn_s" in figures:
         figures["rolled_out_tokens_per_s"] = tokens / figures["roll_out_s"]
         figures["learned_tokens_per_s"] = tokens * work.passes / figures["learn_s"]
@@ -307,8 +177,10 @@ def main() -> int:
     parser.add_argument("--other-python", metavar="PATH", help="interpreter that has TRL 1.12")
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--quick", action="store_true", help="a round of 16 answers, 3 turns")
+    parser.add_argument("--same-length", action="store_true", help="all answers are the longest")
     arguments = parser.parse_args()
     work, turns = (QUICK, 3) if arguments.quick else (Work(), arguments.turns)
+    work = replace(work, same_length=arguments.same_length)
     rounds = run(work, turns, arguments.other_python)
     ours: dict[str, Any] = {name: figures_of(rounds[name], work) for name in OURS}
     other = None
@@ -333,7 +205,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--trl-side"]:
-        trl_side(Work(**json.loads(sys.argv[3])), Path(sys.argv[2]))
-    else:
-        sys.exit(main())
+    sys.exit(main())

@@ -33,6 +33,8 @@ from medray.training.failures import is_want_of_memory
 logger = logging.getLogger(__name__)
 STATE, UNIVERSAL = "state", "universal"  # DeepSpeed's tags inside a checkpoint
 METRICS, SETTINGS = "metrics.jsonl", "settings.json"
+LOGS = "*.jsonl"
+"""The metrics, and what a stage logs beside them."""
 MODEL = "model"
 SCORE = "score"
 """What Ray Train knows the best checkpoint by; those without a model have none."""
@@ -53,7 +55,8 @@ def save(
     """Hands a checkpoint to Ray Train; all workers call this.
 
     Args:
-        log: its directory is the worker's scratch, in which the checkpoint is written.
+        log: its directory is the worker's scratch, in which the checkpoint is written; it
+            holds all logs in it.
         client_state: what to keep beside the engine's state; the same on every worker.
         metrics: what Ray Train knows the checkpoint by.
         settings: those of the stage, as JSON has them.
@@ -72,8 +75,8 @@ def save(
         )
         if dist.get_rank() == 0:
             write_settings(directory, settings)
-        if log.path.exists():
-            (directory / METRICS).write_bytes(log.path.read_bytes())
+        for path in log.path.parent.glob(LOGS):
+            shutil.copy(path, directory)
         if export is not None:
             export(directory / MODEL)
         mode = ray.train.CheckpointUploadMode
@@ -119,7 +122,8 @@ def load(
     """Takes the newest checkpoint of this run, if there is one; all workers call this.
 
     Args:
-        log: receives, on the first worker, the metrics up to the checkpoint.
+        log: receives, on the first worker, the metrics up to the checkpoint; its directory the
+            other logs.
         settings: the stage's settings, which must be those that the checkpoint was made with.
     Returns:
         the client state that `save` was given.
@@ -152,9 +156,10 @@ def load(
                 f"workers wrote what {world_size} cannot read ({type(error).__name__}); go on with "
                 "the same workers, or remove the directory and start again"
             ) from error
-        # Only the first worker keeps the log: another's copy would overwrite it in a checkpoint.
-        if dist.get_rank() == 0 and (directory / METRICS).exists():
-            log.path.write_bytes((directory / METRICS).read_bytes())
+        # Only the first worker keeps logs: another's copies would overwrite them in a checkpoint.
+        if dist.get_rank() == 0:
+            for path in directory.glob(LOGS):
+                shutil.copy(path, log.path.parent)
     return state
 
 

@@ -30,6 +30,7 @@ from medray.training.watching import check_packages, open_sinks
 from medray.training.workers import WorkersConfig
 
 logger = logging.getLogger(__name__)
+SAMPLES = "samples.jsonl"
 
 
 @dataclass
@@ -55,6 +56,8 @@ class Stage:
     get_state: Callable[[], dict[str, Any]] = dict
     """Further state of the stage (the KL coefficient)."""
     set_state: Callable[[dict[str, Any]], None] = lambda state: None
+    samples: Callable[[int], Sequence[dict[str, Any]]] = lambda num: ()
+    """Up to `num` examples of the last step, described without their text, for samples.jsonl."""
     takes_memory: Sequence[str] = ()
     """Settings that the memory of a step grows with, for the message when it runs out; empty:
     micro_batch_size alone."""
@@ -89,6 +92,7 @@ def run_stage(
     is_first, world_size = context.get_world_rank() == 0, context.get_world_size()
     with scratch_directory() as scratch, ExitStack() as stack:
         log = MetricsLog(scratch / checkpoints.METRICS)
+        samples = MetricsLog(scratch / SAMPLES)
         state = checkpoints.load(stage.engine, log, settings, partial_state=stage.partial_state)
         if state is None:
             step, before, best = 0, _measured(stage, 0), None
@@ -147,6 +151,8 @@ def run_stage(
             if is_first:
                 shown = _show(progress, shown, step, stage.total_steps, metrics)
                 if step % workers.log_steps == 0 or step == stage.total_steps:
+                    for row in stage.samples(workers.watch.samples):
+                        samples.write(step, row)
                     logger.info("%s %d/%d %s", stage.name, step, stage.total_steps, metrics)
             if name := stage.milestones.get(step):
                 note(_measured(stage, step), f"{STAGE}{name}/")

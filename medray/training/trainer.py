@@ -28,7 +28,7 @@ from medray.common.errors import MedrayError
 from medray.common.manifest import Artefact
 from medray.common.metrics import MetricsLog
 from medray.common.storage import Storage, StorageConfig
-from medray.training.checkpoints import METRICS, MODEL, SCORE
+from medray.training.checkpoints import LOGS, METRICS, MODEL, SCORE
 from medray.training.failures import EndAtMistakes, cause_of, explaining_memory
 from medray.training.loop import Stage, run_stage
 from medray.training.optimiser import OptimiserConfig
@@ -75,7 +75,7 @@ def fit(
 
     Args:
         train: a worker's function, picklable; it ends with `Inputs.run`.
-        artefact: receives `model/` and `metrics.jsonl`; holds the checkpoints in `train/`.
+        artefact: receives `model/` and the logs; holds the checkpoints in `train/`.
         parents: (step, key) of the artefacts it reads, by the names it fetches them by.
     Returns:
         the rows of metrics.jsonl.
@@ -112,7 +112,8 @@ def fit(
         shutil.rmtree(model, ignore_errors=True)
         shutil.copytree(Path(directory) / MODEL, model)
     with result.checkpoint.as_directory() as directory:
-        shutil.copy(Path(directory) / METRICS, artefact.dir / METRICS)
+        for path in Path(directory).glob(LOGS):
+            shutil.copy(path, artefact.dir)
     return MetricsLog(artefact.dir / METRICS).read()
 
 

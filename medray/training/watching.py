@@ -15,6 +15,8 @@ from functools import cache
 from typing import Any
 from urllib.parse import quote
 
+from pydantic import Field
+
 from medray.common.config import Config
 from medray.common.errors import ConfigError
 from medray.training.forgetting import BY, STAGE
@@ -36,6 +38,8 @@ class WatchConfig(Config):
     prometheus: bool = True
     """Gauges `ray_medray_<figure>{stage, run}` at Ray's metrics endpoint, for its dashboard and for
     cluster/grafana_training.json and cluster/prometheus_training.yaml."""
+    samples: int = Field(default=8, ge=0)
+    """Answers of PPO that samples.jsonl describes at each log step, in numbers."""
 
 
 def check_packages(config: WatchConfig) -> None:

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from medray.common.config import Config
 from medray.common.manifest import Artefact, sha256_file
 from medray.common.metrics import MetricsLog
-from medray.common.records import Instruction, PreferencePair
+from medray.common.records import Instruction, PreferencePair, Scenario
 from medray.common.rows import read_rows
 from medray.common.storage import Storage
 from medray.retrieval.tokenizer import train_tokenizer
@@ -101,6 +101,8 @@ def check_same(killed: Path, straight: Path) -> None:
         assert sha256_file(killed / "model" / name) == sha256_file(straight / "model" / name)
     rows, expected = (MetricsLog(path / "metrics.jsonl").read() for path in (killed, straight))
     assert [untimed(row) for row in rows] == [untimed(row) for row in expected]
+    samples = [path / "samples.jsonl" for path in (killed, straight)]
+    assert MetricsLog(samples[0]).read() == MetricsLog(samples[1]).read()
 
 
 def untimed(row: dict[str, Any]) -> dict[str, Any]:
@@ -283,6 +285,19 @@ def test_ppo_starts_at_its_reference(rewarding: Artefact, storage: Storage) -> N
         for name, value in model.state_dict().items()
         if name in old
     )
+
+
+def test_ppo_describes_answers_without_their_text(rewarding: Artefact, storage: Storage) -> None:
+    rows = MetricsLog(rewarding.dir / "samples.jsonl").read()
+    # The last round's, four answers by two workers; it is a multiple of no other log step.
+    assert [row["step"] for row in rows] == [PPO.total_steps] * 2
+    asked = list(read_rows(storage.fetch(*INSTRUCTIONS) / "prompts", Scenario))
+    assert {row["id"] for row in rows} <= {row.id for row in asked if row.split == "train"}
+    texts = {
+        name for row in rows for name, value in row.items() if not isinstance(value, int | float)
+    }
+    assert texts == {"id"}
+    assert all(0 < row["tokens"] <= PPO.max_new_tokens for row in rows)
 
 
 def test_ppo_with_its_kl_in_the_loss_and_a_critic_of_its_own(

@@ -29,6 +29,7 @@ from medray.training.ppo.guards import length_guard, repetition_guard
 from medray.training.ppo.policy import Experience, PolicyWithValue
 from medray.training.ppo.prompts import fitting_prompts
 from medray.training.ppo.replay import Replay
+from medray.training.ppo.samples import describe
 from medray.training.reward.model import RewardModel
 from medray.training.sampler import IndexSampler, seed_of
 from medray.training.supervised import all_reduce_sum, chunks
@@ -70,6 +71,7 @@ class PpoLearner:
         self.score_mean: float | None = None  # set by the first evaluation
         self.score_sd = 1.0
         self.first_length = 0.0
+        self._last: tuple[list[str], Experience, torch.Tensor] | None = None
 
     def round(self, step: int) -> dict[str, float]:
         """One round of PPO, from prompts to updated weights."""
@@ -77,10 +79,10 @@ class PpoLearner:
         set_learning_rate(self.engine, config, step)
         # 1. roll out, 2. score
         mine = self.sampler.share(step, self.rank, self.world_size)
-        texts = [self.prompts[i] for i in mine]
-        orders = [self._order(step, epoch, len(texts)) for epoch in range(config.epochs)]
+        asked = [self.prompts[i] for i in mine]
+        orders = [self._order(step, epoch, len(asked)) for epoch in range(config.epochs)]
         seed = seed_of(config.seed, step, "roll out", self.rank)
-        experience = self.actor.roll_out(texts, seed, orders[0])
+        experience = self.actor.roll_out([row.prompt for row in asked], seed, orders[0])
         # 3. rewards and advantages
         kl_BA = self._estimate_kl(experience) * experience.mask_BA
         self._set_advantages(experience, kl_BA)
@@ -107,6 +109,7 @@ class PpoLearner:
             self.beta = losses.adapt_kl_coefficient(
                 beta, steered, config.kl_target, rate=config.kl_rate
             )
+        self._last = [row.id for row in asked], experience, kl_BA
         policy_loss, value_loss, clipped, _ = (figures / config.epochs).tolist()
         return {
             "ppo/reward": score / num,
@@ -126,7 +129,7 @@ class PpoLearner:
 
     def evaluate(self) -> dict[str, float]:
         """Reward, KL to the reference and length of sampled answers to held-out prompts."""
-        mine = self.heldout[self.rank :: self.world_size]
+        mine = [row.prompt for row in self.heldout[self.rank :: self.world_size]]
         figures = torch.zeros(5, dtype=torch.float64)
         if mine:
             seed = seed_of(self.config.seed, "held out", self.rank)
@@ -157,6 +160,10 @@ class PpoLearner:
             "length": tokens / num,
             "num": num,
         }
+
+    def samples(self, num: int) -> list[dict[str, Any]]:
+        """Numbers about `num` answers of the last round, see `describe`."""
+        return describe(*self._last, self.config, num) if self._last else []
 
     def get_state(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the engine."""

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 def fitting_prompts(
     rows: Sequence[Scenario], generator: HFEngine, config: PpoConfig
-) -> tuple[list[str], list[str]]:
+) -> tuple[list[Scenario], list[Scenario]]:
     """(training prompts, held-out prompts), without those to which an answer of `max_new_tokens`
     would pass the end of the model's context; these are counted in the log.
 
@@ -22,7 +22,7 @@ def fitting_prompts(
         DataError: if a split has none left.
     """
     room = generator.max_tokens - config.max_new_tokens
-    splits: dict[str, list[str]] = {"train": [], "dev": []}
+    splits: dict[str, list[Scenario]] = {"train": [], "dev": []}
     counts = Counts()
     for row in rows:
         if row.split not in splits:
@@ -30,7 +30,7 @@ def fitting_prompts(
         counts.rows_in += 1
         chat = generator.prompt([{"role": "user", "content": row.prompt}])
         if generator.count_tokens(chat) <= room:
-            splits[row.split].append(row.prompt)
+            splits[row.split].append(row)
             counts.rows_out += 1
         else:
             counts.reject("too_long")

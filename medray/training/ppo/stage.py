@@ -69,6 +69,7 @@ def _train(inputs: Inputs[PpoConfig]) -> None:
             score=lambda figures: figures["reward"],
             get_state=learner.get_state,
             set_state=learner.set_state,
+            samples=learner.samples,
             takes_memory=("ppo.micro_batch_size", "ppo.rollouts", "ppo.max_new_tokens"),
         )
     )
