@@ -39,7 +39,7 @@ from medray.training.language_model import (
 )
 from medray.training.packed import PackedBlocks
 from medray.training.reward.model import RewardModel
-from medray.training.reward.stage import load_scorer
+from medray.training.reward.scorer import load_scorer
 
 Sums = list[tuple[float, float]]
 """(nats, tokens) of each block."""

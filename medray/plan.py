@@ -108,15 +108,18 @@ def stages_of(profile: Any) -> Iterator[StagePlan]:
     )
     yield StagePlan("sft", profile.sft, lambda config: fine_tuning(shape, config, workers))
     reward = profile.reward
-    base = reward.base or (profile.encoder.base if reward.objective == "regression" else "")
-    scorer = shape_of(base) if base else shape if reward.objective == "ranking" else None
+    of_encoder = reward.parent == "encoder"
+    base = reward.base or (profile.encoder.base if of_encoder else "")
+    scorer = shape_of(base) if base else None if of_encoder else shape
     if scorer is not None:  # else a new encoder, of no account
         pairs = 2 if reward.objective == "ranking" else 1
+        # A likelihood head projects to the vocabulary as a language model does, for answers only.
+        task = "CAUSAL_LM" if reward.head == "likelihood" else "SEQ_CLS"
         yield StagePlan(
             "reward",
             reward,
             lambda config: estimate(
-                scorer, config, config.lora, config.max_tokens, workers, "SEQ_CLS", pairs
+                scorer, config, config.lora, config.max_tokens, workers, task, pairs
             ),
         )
     yield StagePlan(

@@ -16,7 +16,7 @@ from medray.training.language_model import DecoderConfig
 from medray.training.ppo.config import PpoConfig
 from medray.training.preference.config import PreferenceConfig
 from medray.training.pretrain import PretrainConfig
-from medray.training.reward.stage import RewardConfig
+from medray.training.reward.config import RewardConfig
 from medray.training.samples import SamplesConfig
 from medray.training.sft import SftConfig
 from medray.training.workers import WorkersConfig

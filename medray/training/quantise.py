@@ -29,6 +29,7 @@ from medray.generation.directory import (
     quantisation,
 )
 from medray.training.export import model_card
+from medray.training.reward.likelihood import HEAD
 from medray.training.weights import check_new, new_partial
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,11 @@ def quantise(source: Path, target: Path, bits: int) -> tuple[int, int]:
     if method := quantisation(check_model_directory(source)):
         raise CheckpointError(
             f"{source} is quantised already ({method}); give the directory that it was made from"
+        )
+    if (source / HEAD).exists():
+        raise CheckpointError(
+            f"{source} is a reward model with a likelihood head, which would be lost; give a "
+            "language model, of pretrain, sft, ppo or preference"
         )
     check_new(target)
     model = load_quantised(source, bits)

@@ -34,7 +34,7 @@ from medray.training.ppo import stage as ppo
 from medray.training.ppo.config import PpoConfig
 from medray.training.pretrain import PretrainConfig
 from medray.training.reward import stage as reward
-from medray.training.reward.stage import RewardConfig
+from medray.training.reward.config import RewardConfig
 from medray.training.sft import SftConfig
 from medray.training.trainer import Inputs
 from medray.training.workers import WorkersConfig, worker_environment

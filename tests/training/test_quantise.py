@@ -32,7 +32,8 @@ from medray.serving.artefacts import Location
 from medray.serving.policy import Finish, Policy
 from medray.training.language_model import load_decoder
 from medray.training.quantise import quantise, weights_size
-from medray.training.reward.stage import RewardConfig, load_scorer
+from medray.training.reward.config import RewardConfig
+from medray.training.reward.scorer import load_scorer
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra `quantise`)")
 

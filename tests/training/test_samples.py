@@ -12,8 +12,9 @@ from medray.common.ratings import RatingTask
 from medray.common.records import Scenario
 from medray.common.storage import Storage, StorageConfig
 from medray.generation.engine import HFEngine
+from medray.training.reward.config import RewardConfig
 from medray.training.reward.model import RewardModel
-from medray.training.reward.stage import RewardConfig, load_scorer
+from medray.training.reward.scorer import load_scorer
 from medray.training.samples import SamplesConfig, blind, disagreement, sample_responses
 
 SCENARIOS = [Scenario(id=f"S{k}", prompt=f"第{k}个病人发热", split="train") for k in range(6)]

@@ -26,8 +26,9 @@ from medray.training.ppo.config import PpoConfig
 from medray.training.ppo.replay import ReplayConfig
 from medray.training.ppo.stage import train_ppo
 from medray.training.pretrain import PretrainConfig, pretrain
+from medray.training.reward.config import RewardConfig
 from medray.training.reward.model import RewardModel
-from medray.training.reward.stage import RewardConfig, train_reward
+from medray.training.reward.stage import train_reward
 from medray.training.sft import SftConfig, fine_tune
 from medray.training.workers import WorkersConfig
 

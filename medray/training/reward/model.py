@@ -1,8 +1,9 @@
 """A reward model at work: scenarios and responses in, scores out.
 
 A directory whose tokenizer has a chat template is a decoder's, which reads a chat and scores its
-last token; any other is BERT's, which reads `[CLS] scenario [SEP] response [SEP]` and scores the
-first. So the reward model need not share the policy's tokenizer.
+last token, with a likelihood head the answer's tokens too; any other is BERT's, which reads
+`[CLS] scenario [SEP] response [SEP]` and scores the first. So the reward model need not share the
+policy's tokenizer.
 Source: [EMR-LLM 1.4], [ClinicalGPT 2.3].
 """
 
@@ -10,13 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
+from medray.common.records import Message
 from medray.generation.directory import check_model_directory, load_options
+from medray.training.chats import tokenise_chats
 from medray.training.language_model import check_vocabulary, max_positions
+from medray.training.reward.likelihood import HEAD, LikelihoodScorer
 from medray.training.supervised import chunks
 
 
@@ -29,12 +35,18 @@ class RewardModel:
             CheckpointError: if the directory lacks a part, or its tokenizer is of another model.
         """
         check_model_directory(Path(directory))
-        self.model: Any = AutoModelForSequenceClassification.from_pretrained(
-            directory, use_safetensors=True, **load_options()
-        ).eval()
+        self.reads_likelihood = (Path(directory) / HEAD).is_file()
+        self.model: Any
+        if self.reads_likelihood:
+            self.model = LikelihoodScorer.from_pretrained(directory).eval()
+        else:
+            self.model = AutoModelForSequenceClassification.from_pretrained(
+                directory, use_safetensors=True, **load_options()
+            ).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(directory, **load_options())
-        check_vocabulary(self.model, self.tokenizer, Path(directory))
-        self.max_tokens = trained_length(self.model, self.tokenizer)
+        transformer = self.model.decoder if self.reads_likelihood else self.model
+        check_vocabulary(transformer, self.tokenizer, Path(directory))
+        self.max_tokens = trained_length(transformer, self.tokenizer)
         # On a CPU, what a batch computes should stay in the cache.
         self.batch_size = batch_size or (64 if torch.cuda.is_available() else 16)
 
@@ -50,6 +62,7 @@ class RewardModel:
                 [scenarios[i] for i in batch],
                 [responses[i] for i in batch],
                 self.max_tokens,
+                answers=self.reads_likelihood,
             )
             inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
             found = self.model(**inputs).logits[:, 0].float().tolist()
@@ -72,21 +85,34 @@ def trained_length(model: Any, tokenizer: Any) -> int:
 
 
 def encode(
-    tokenizer: Any, scenarios: Sequence[str], responses: Sequence[str], max_tokens: int
+    tokenizer: Any,
+    scenarios: Sequence[str],
+    responses: Sequence[str],
+    max_tokens: int,
+    *,
+    answers: bool = False,
 ) -> dict[str, Tensor]:
-    """What the model reads of each pair, padded on the right to the longest."""
+    """What the model reads of each pair, padded on the right to the longest.
+
+    Args:
+        answers: add `answer_mask` [B, T], True on a chat's answer, its end token included.
+    """
     if not tokenizer.chat_template:
         return encode_pairs(tokenizer, scenarios, responses, max_tokens)
-    chats = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": scenario}, {"role": "assistant", "content": response}],
-            tokenize=False,
-        ).rstrip("\n")
-        for scenario, response in zip(scenarios, responses, strict=True)
-    ]
+    chats = tokenise_chats(
+        [
+            [Message(role="user", content=scenario), Message(role="assistant", content=response)]
+            for scenario, response in zip(scenarios, responses, strict=True)
+        ],
+        tokenizer,
+    )
     # The scenario's beginning is cut: the score is read where the response ends.
-    ids = [ids[-max_tokens:] for ids in tokenizer(chats, add_special_tokens=False)["input_ids"]]
-    return dict(tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt"))
+    ids = [np.asarray(chat.ids)[-max_tokens:].tolist() for chat in chats]
+    inputs = dict(tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt"))
+    if answers:
+        masks = [torch.from_numpy(np.asarray(chat.weights)[-max_tokens:]) for chat in chats]
+        inputs["answer_mask"] = pad_sequence(masks, batch_first=True)
+    return inputs
 
 
 def encode_pairs(

@@ -7,34 +7,28 @@ In: encoder or sft (model/), instructions (scores or preferences). Out: model/.
 """
 
 import logging
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray.train
 import torch
 import torch.distributed as dist
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from medray.common.errors import DataError
 from medray.common.manifest import Artefact
 from medray.common.records import PreferencePair, ScoredResponse
 from medray.common.rows import read_rows
-from medray.generation.directory import check_trainable, load_options
 from medray.training.export import export_model
-from medray.training.language_model import (
-    LoraConfig,
-    add_lora,
-    check_length,
-    check_vocabulary,
-)
 from medray.training.loop import Stage
-from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
+from medray.training.optimiser import initialise, set_learning_rate
+from medray.training.reward.config import RewardConfig
 from medray.training.reward.figures import ranking_figures, regression_figures
 from medray.training.reward.model import encode
+from medray.training.reward.scorer import load_scorer
 from medray.training.sampler import IndexSampler, seed_of
 from medray.training.supervised import all_reduce_sum, chunks, shares
 from medray.training.trainer import Inputs, fit
@@ -42,31 +36,6 @@ from medray.training.workers import WorkersConfig
 
 logger = logging.getLogger(__name__)
 Example = ScoredResponse | PreferencePair
-
-
-class RewardConfig(OptimiserConfig):
-    """Settings of the reward model; learning rate 1e-5 [EMR-LLM 2.2], for ranking 2e-5
-    [ClinicalGPT 3.1]."""
-
-    objective: Literal["regression", "ranking"] = "regression"
-    base: str = ""
-    """A Hugging Face directory. Empty: the encoder of run_encoder for regression, the fine-tuned
-    decoder for ranking, as published."""
-    lora: LoraConfig | None = None
-    """None trains every weight."""
-    max_tokens: int = Field(default=512, ge=8)
-    """Of a scenario with its response, in training and wherever the model is used."""
-
-    @model_validator(mode="after")
-    def _check_reward(self) -> "RewardConfig":
-        if self.lora is not None and self.muon_learning_rate:
-            raise ValueError("reward.muon_learning_rate learns whole matrices; set reward.lora off")
-        return self
-
-    @property
-    def parent(self) -> str:
-        """The step whose model it starts from."""
-        return "encoder" if self.objective == "regression" else "sft"
 
 
 class _SquaredError(nn.Module):
@@ -135,7 +104,8 @@ def _train(inputs: Inputs[RewardConfig]) -> None:
     rank, world_size = context.get_world_rank(), context.get_world_size()
     base = Path(config.base) if config.base else inputs.fetch("base") / "model"
     train, heldout = _read(inputs.fetch("instructions"), config)
-    model, tokenizer = load_scorer(base, config)
+    mean = statistics.fmean(row.score for row in train) if config.objective == "regression" else 0.0
+    model, tokenizer = load_scorer(base, config, mean)
     module = _SquaredError(model) if config.objective == "regression" else _Ranking(model)
     engine = initialise(module, config, world_size)
     sampler = IndexSampler(len(train), config.batch_size, config.seed)
@@ -147,6 +117,7 @@ def _train(inputs: Inputs[RewardConfig]) -> None:
                 [row.scenario for row in items],
                 [row.response for row in items],
                 config.max_tokens,
+                answers=config.head == "likelihood",
             )
             inputs["targets"] = torch.tensor([row.score for row in items])
         else:
@@ -155,6 +126,7 @@ def _train(inputs: Inputs[RewardConfig]) -> None:
                 [row.prompt for row in items] * 2,
                 [row.chosen for row in items] + [row.rejected for row in items],
                 config.max_tokens,
+                answers=config.head == "likelihood",
             )
         return {name: tensor.to(engine.device) for name, tensor in inputs.items()}
 
@@ -203,35 +175,6 @@ def _train(inputs: Inputs[RewardConfig]) -> None:
             takes_memory=("reward.micro_batch_size", "reward.max_tokens"),
         )
     )
-
-
-def load_scorer(base: Path, config: RewardConfig) -> tuple[Any, Any]:
-    """A model with a new head of one output, and its tokenizer, which carries `max_tokens`.
-
-    Raises:
-        CheckpointError: if the directory lacks a part, or its tokenizer is of another model.
-        ConfigError: if `max_tokens` is more than the model reads.
-    """
-    check_trainable(base)
-    torch.manual_seed(config.seed)
-    tokenizer = AutoTokenizer.from_pretrained(base, **load_options())
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model: Any = AutoModelForSequenceClassification.from_pretrained(
-        base,
-        num_labels=1,
-        problem_type="regression",
-        dtype=torch.float32,
-        pad_token_id=tokenizer.pad_token_id,
-        use_safetensors=True,
-        **load_options(),
-    )
-    check_vocabulary(model, tokenizer, base)
-    check_length(model, config.max_tokens, "reward.max_tokens")
-    tokenizer.model_max_length = config.max_tokens  # exported, for those who use the model
-    if config.lora is not None:
-        model = add_lora(model, config.lora, config.seed, task="SEQ_CLS")
-    return model, tokenizer
 
 
 def _read(instructions: Path, config: RewardConfig) -> tuple[list[Any], list[Any]]:

@@ -21,8 +21,10 @@ from medray.common.records import PreferencePair, ScoredResponse
 from medray.common.rows import write_rows
 from medray.retrieval.tokenizer import train_tokenizer
 from medray.training.language_model import load_decoder, max_positions
+from medray.training.reward.config import RewardConfig
 from medray.training.reward.model import RewardModel, encode, encode_pairs, trained_length
-from medray.training.reward.stage import RewardConfig, _read, load_scorer
+from medray.training.reward.scorer import load_scorer
+from medray.training.reward.stage import _read
 
 
 @pytest.fixture(scope="module")
