@@ -254,10 +254,12 @@ def reward_scores(job: Job, step: str) -> dict[str, Any]:
     order, a tie half; `errors`, squared, of held-out scores. `constant`: that of their mean."""
     config, data = job.profile.reward, job.path("instructions")
     pairs = [p for p in read_rows(data / "preferences", PreferencePair) if p.split == "dev"]
-    scores = [s for s in read_rows(data / "scores", ScoredResponse) if s.split == "dev"]
+    all_scores = list(read_rows(data / "scores", ScoredResponse))
+    scores = [s for s in all_scores if s.split == "dev"]
+    mean = statistics.fmean(s.score for s in all_scores if s.split == "train")
     right, errors = [], []
     with tempfile.TemporaryDirectory() as new:
-        for part in load_scorer(job.path(config.parent) / "model", config):
+        for part in load_scorer(job.path(config.parent) / "model", config, mean):
             part.save_pretrained(new)
         for directory in (new, job.path(step) / "model"):
             model = RewardModel(directory)

@@ -122,6 +122,11 @@ class PackedBlocks:
         weights_NT = np.where(self.weights_NT > 0, np.float32(answer_weight), np.float32(1))
         return PackedBlocks(self.tokens_NT, self.segments_NT, weights_NT, self.branches_NT)
 
+    def with_prompts(self, weight: float) -> "PackedBlocks":
+        """The same blocks with the loss on every token, `weight` on those that are no answer's."""
+        weights_NT = np.where(self.weights_NT > 0, self.weights_NT, np.float32(weight))
+        return PackedBlocks(self.tokens_NT, self.segments_NT, weights_NT, self.branches_NT)
+
     def __len__(self) -> int:
         return len(self.tokens_NT)
 

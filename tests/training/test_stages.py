@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from medray.common.config import Config
 from medray.common.manifest import Artefact, sha256_file
 from medray.common.metrics import MetricsLog
-from medray.common.records import Instruction, PreferencePair, Scenario
+from medray.common.records import Instruction, PreferencePair, Scenario, ScoredResponse
 from medray.common.rows import read_rows
 from medray.common.storage import Storage
 from medray.retrieval.tokenizer import train_tokenizer
@@ -258,6 +258,26 @@ def test_a_decoder_learns_to_rank(tuned: Artefact, storage: Storage) -> None:
     )
     loss = -torch.nn.functional.logsigmoid(chosen - rejected).mean()
     assert artefact.metrics["loss_after"] == pytest.approx(loss.item(), abs=1e-4)
+
+
+def test_a_decoder_learns_scores_from_likelihoods(tuned: Artefact, storage: Storage) -> None:
+    config = REWARD.model_copy(update={"head": "likelihood"})
+    artefact = open_artefact(storage, "reward", "likelihood", config)
+    train_reward(config, two_workers(), ("sft", "tiny"), INSTRUCTIONS, artefact)
+    rows = MetricsLog(artefact.dir / "metrics.jsonl").read()
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    assert losses[-1] < losses[0]
+    scores = list(read_rows(storage.fetch(*INSTRUCTIONS) / "scores", ScoredResponse))
+    train, dev = ([row.score for row in scores if row.split == of] for of in ("train", "dev"))
+    # It starts as the mean of the training scores.
+    mean = sum(train) / len(train)
+    constant = sum((score - mean) ** 2 for score in dev) / len(dev)
+    assert artefact.metrics["loss_before"] == pytest.approx(constant, abs=1e-5)
+    model = RewardModel(artefact.dir / "model")
+    held_out = [row for row in scores if row.split == "dev"]
+    guesses = model.score([row.scenario for row in held_out], [row.response for row in held_out])
+    loss = sum((g - row.score) ** 2 for g, row in zip(guesses, held_out, strict=True)) / len(dev)
+    assert artefact.metrics["loss_after"] == pytest.approx(loss, abs=1e-5)
 
 
 @pytest.fixture(scope="module")
