@@ -25,7 +25,8 @@ from typing import Any
 
 import learning_figures as figures
 from frame import print_result
-from learning_figures import Comparison, Run, compare, line, per_token, say, value
+from learning_figures import Comparison, compare, line, per_token, value
+from learning_run import Run, say
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from medray.evaluation.bootstrap import paired_difference
@@ -87,6 +88,10 @@ def sample(runs: dict[int, Run]) -> Found:
         run.make("evaluation", job="run_pipeline")
         rows += [*learnt(run, "sample", seed), *policy(run, seed)]
         losses[seed], scores[seed] = run.losses(), task_scores(run)
+        texts = {step: run.once(figures.text_losses, step) for step in MODELS}
+        losses[seed]["text"] = {step: value(per_token(*found))[0] for step, found in texts.items()}
+        shown = " → ".join(f"{loss:.3f}" for loss in losses[seed]["text"].values())
+        lines.append(Line("text", f"seed {seed}: nats a token of {', '.join(texts)}", None, shown))
         right = [run.evaluated(model)[1]["diagnosis_accuracy"] for model in ("sft", "ppo")]
         change = paired_difference(right[0], right[1])
         ppo[seed] = run.metrics("ppo") | {"diagnosis": change[:3]}
@@ -136,7 +141,7 @@ def learnt(run: Run, part: str, seed: int) -> list[Comparison]:
         ("pretrain", figures.pretrain_losses, {"trivial": unigram, "ceiling": bound}),
         ("sft", figures.sft_losses, {}),
     ):
-        a, b = map(per_token, run.once(measure, step))
+        a, b = (per_token(*side) for side in run.once(measure, step))
         # Another loss than the stage's own would be of another model or other data.
         for items, when in ((a, "before"), (b, "after")):
             ours, theirs = value(items)[0], run.metrics(step)[f"loss_{when}"]

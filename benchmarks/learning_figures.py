@@ -1,35 +1,30 @@
-"""Runs of the pipeline and their figures per held-out item, for benchmarks/learning.py.
+"""Figures of the pipeline's artefacts per held-out item, for benchmarks/learning.py.
 
-In: a profile with overrides. Out: values per item, which artefacts do not keep (packed blocks for
+In: a run's artefacts. Out: values per item, which artefacts do not keep (packed blocks for
 losses, pairs, scored answers, records), and comparisons of two models on them, 95 % intervals.
 """
 
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from learning_run import say
 
 from medray.common.manifest import Artefact, artefact_key, read_manifest
 from medray.common.records import Document, Instruction, PreferencePair, ScoredResponse
 from medray.common.rows import read_batches, read_rows
 from medray.evaluation.bootstrap import mean_interval, paired_difference
-from medray.evaluation.figures import Figure
 from medray.evaluation.table import Line
 from medray.generation.engine import HFEngine
-from medray.launch import JOBS, Job, load_profile
-from medray.project import jobs_directory
+from medray.launch import Job
 from medray.quality.accuracy import ANSWERS, WORDS
 from medray.quality.run import check_quality
 from medray.training.chats import Packer
 from medray.training.curriculum import StageConfig, rows_of_stage
-from medray.training.forgetting import FILE
 from medray.training.general import GENERAL, read_heldout
 from medray.training.language_model import (
     LanguageModelLoss,
@@ -45,78 +40,6 @@ Sums = list[tuple[float, float]]
 """(nats, tokens) of each block."""
 Value = tuple[float, float, float]
 """A mean with the ends of its 95 % interval."""
-
-
-class Run:
-    """A profile under one root: its jobs run as processes, its artefacts are read here."""
-
-    def __init__(self, profile: str, root: Path, overrides: list[str], data: Path | None) -> None:
-        self.root, self.profile, self.data = root, profile, data
-        self.overrides = [f"storage.root={root}", *overrides]
-        self.job = Job(load_profile(profile, self.overrides, str(data) if data else None))
-
-    def vary(self, *overrides: str) -> "Run":
-        """The same with other settings."""
-        return Run(self.profile, self.root, [*self.overrides[1:], *overrides], self.data)
-
-    def make(self, *steps: str, job: str = "") -> None:
-        """Runs the jobs, or the one `job`, of the steps that are missing."""
-        for step in steps:
-            if not self.job.storage.exists(step, self.job.key(step)):
-                self._start(job or JOBS[step])
-
-    def _start(self, job: str) -> None:
-        command = [sys.executable, str(jobs_directory() / f"{job}.py"), "--profile", self.profile]
-        command += ["--data", str(self.data)] if self.data else []
-        self.root.mkdir(parents=True, exist_ok=True)
-        log = self.root / "jobs.log"
-        say(f"{self.root.name}: {job}")
-        with log.open("ab") as file:
-            code = subprocess.call(
-                [*command, *self.overrides], stdout=subprocess.DEVNULL, stderr=file
-            )
-        if code:
-            tail = log.read_text(encoding="utf-8", errors="replace")[-3000:]
-            raise RuntimeError(f"{job} ended with {code}:\n{tail}")
-
-    def metrics(self, step: str) -> dict[str, Any]:
-        """Headline figures of a finished step."""
-        return read_manifest(self.job.path(step)).metrics
-
-    def once(self, measure: Callable[[Job, str], Any], step: str) -> Any:
-        """What `measure` gives for the artefact of `step`, from a file if it was measured."""
-        name = measure.__name__
-        path = self.root / "measured" / f"{name}-{step}-{self.job.key(step)}.json"
-        if not path.exists():
-            say(f"{self.root.name}: {name} of {step}")
-            self.job.use_all_threads()
-            content = json.dumps(measure(self.job, step))
-            path.parent.mkdir(exist_ok=True)
-            path.with_suffix(".tmp").write_text(content, encoding="utf-8")
-            path.with_suffix(".tmp").replace(path)
-        return json.loads(path.read_text(encoding="utf-8"))
-
-    def evaluated(self, model: str) -> tuple[dict[str, Figure], dict[str, list[float]]]:
-        """A model's figures by metric/group, and its values per item."""
-        path = self.job.path("evaluation") / "models" / f"{model}.json"
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = [Figure.model_validate(row) for row in content["figures"]]
-        return {row.key.removeprefix(f"{model}/"): row for row in found}, content["items"]
-
-    def losses(self) -> dict[str, Any]:
-        """Step → moment → source or task → held-out loss, where a step tells them apart; the
-        encoder's, of which no values per item can be had, as its manifest has them."""
-        found = {"encoder": {k: v for k, v in self.metrics("encoder").items() if "loss" in k}}
-        for step in ("pretrain", "sft"):
-            path = self.job.path(step) / FILE
-            if path.exists():
-                found[step] = json.loads(path.read_text(encoding="utf-8"))["loss"]
-        return found
-
-
-def say(text: str) -> None:
-    """To people; standard output holds the result alone."""
-    print(text, file=sys.stderr, flush=True)
 
 
 class Comparison(NamedTuple):
@@ -171,14 +94,22 @@ def line(row: Comparison) -> Line:
     return Line(group, name, row.after[0], shown, "apart", row.apart)
 
 
-def per_token(sums: Iterable[Sequence[float]]) -> list[float]:
-    """A value per block; their mean is Σ nats / Σ tokens, their spread that of this ratio.
+def per_token(*strata: Iterable[Sequence[float]]) -> list[float]:
+    """A value per block; their mean is Σ nats / Σ tokens, their spread that of this ratio where
+    each stratum (a task) keeps its share of the tokens: tasks differ more than their blocks do.
 
-    Source: linearisation of a ratio, for blocks hold different numbers of tokens.
+    Source: linearisation of a ratio, for blocks hold different numbers of tokens (Cochran 1977,
+    Sampling Techniques, 6.11, separate and combined ratio estimators).
     """
-    nats, tokens = zip(*sums, strict=True)
-    ratio, mean = sum(nats) / sum(tokens), sum(tokens) / len(tokens)
-    return [ratio + (a - ratio * b) / mean for a, b in zip(nats, tokens, strict=True)]
+    blocks = [list(zip(*sums, strict=True)) for sums in strata]
+    num_tokens = sum(sum(tokens) for _, tokens in blocks)
+    mean = num_tokens / sum(len(tokens) for _, tokens in blocks)
+    whole = sum(sum(nats) for nats, _ in blocks) / num_tokens
+    values = []
+    for nats, tokens in blocks:
+        ratio = sum(nats) / sum(tokens)
+        values += [whole + (a - ratio * b) / mean for a, b in zip(nats, tokens, strict=True)]
+    return values
 
 
 def instructions(job: Job, split: str) -> list[Instruction]:
@@ -201,18 +132,20 @@ def num_blocks(job: Job, stage: StageConfig) -> int:
 
 
 @torch.no_grad()
-def block_losses(model: Any, parts: Iterable[PackedBlocks]) -> Sums:
-    """Block by block, of several sets of blocks."""
+def block_losses(model: Any, blocks: PackedBlocks) -> Sums:
+    """Block by block."""
     loss = LanguageModelLoss(model).eval()
-    return [
-        (float(loss(**blocks.collate([i]))), blocks.weight([i]))
-        for blocks in parts
-        for i in range(len(blocks))
-    ]
+    return [(float(loss(**blocks.collate([i]))), blocks.weight([i])) for i in range(len(blocks))]
 
 
-def pretrain_losses(job: Job, step: str) -> list[Sums]:
-    """Held-out text before and after; the model before is made again, as pretraining makes it."""
+def losses_of_each(model: Any, parts: Iterable[PackedBlocks]) -> list[Sums]:
+    """The same of several sets of blocks."""
+    return [block_losses(model, blocks) for blocks in parts]
+
+
+def pretrain_losses(job: Job, step: str) -> list[list[Sums]]:
+    """Held-out text before and after, source by source; the model before is made again, as
+    pretraining makes it."""
     profile, corpus = job.profile, job.path("corpus")
     train = PackedBlocks.open(corpus / "blocks", "train")
     tokenizer = load_tokenizer(profile.decoder, corpus / "tokenizer")
@@ -220,19 +153,28 @@ def pretrain_losses(job: Job, step: str) -> list[Sums]:
         chats = Packer(tokenizer, train.block_tokens).pack(instructions(job, "train"), "train")
         train = train.join(chats.whole(profile.pretrain.answer_weight))
     before = build_decoder(profile.decoder, tokenizer, train, profile.pretrain.seed)
-    after, _ = load_decoder(job.path(step) / "model")
-    heldout = [part for name, part in read_heldout(corpus / "blocks").items() if name != GENERAL]
-    return [block_losses(model, heldout) for model in (before, after)]
+    return [losses_of_each(before, heldout_text(job)), text_losses(job, step)]
 
 
-def sft_losses(job: Job, step: str) -> list[Sums]:
-    """Held-out answers before and after."""
+def text_losses(job: Job, step: str) -> list[Sums]:
+    """Held-out text, source by source, by the model of `step`."""
+    return losses_of_each(load_decoder(job.path(step) / "model")[0], heldout_text(job))
+
+
+def heldout_text(job: Job) -> list[PackedBlocks]:
+    """Held-out blocks of each source, without the general text that is only watched."""
+    parts = read_heldout(job.path("corpus") / "blocks")
+    return [part for name, part in parts.items() if name != GENERAL]
+
+
+def sft_losses(job: Job, step: str) -> list[list[Sums]]:
+    """Held-out answers before and after, task by task."""
     heldout = instructions(job, "dev")[: job.profile.sft.num_heldout]
     sides = []
     for name in ("pretrain", step):
         model, tokenizer = load_decoder(job.path(name) / "model")
         parts = packer(job, tokenizer).pack_by_task(heldout, "held-out")
-        sides.append(block_losses(model, parts.values()))
+        sides.append(losses_of_each(model, parts.values()))
     return sides
 
 
@@ -245,7 +187,7 @@ def quality_losses(job: Job, step: str) -> dict[str, Sums]:
     model, tokenizer = load_decoder(job.path(step) / "model")
     pack = packer(job, tokenizer).pack
     return {
-        name: block_losses(model, [pack(rows, name)]) for name, rows in sorted(by_indicator.items())
+        name: block_losses(model, pack(rows, name)) for name, rows in sorted(by_indicator.items())
     }
 
 

@@ -117,14 +117,14 @@ class PackedBlocks:
         weights_NT = self.weights_NT * np.float32(scale)
         return PackedBlocks(self.tokens_NT, self.segments_NT, weights_NT, self.branches_NT)
 
-    def whole(self, answer_weight: float = 1.0) -> "PackedBlocks":
-        """The same blocks with the loss on every token, on an answer's `answer_weight` times."""
-        weights_NT = np.where(self.weights_NT > 0, np.float32(answer_weight), np.float32(1))
-        return PackedBlocks(self.tokens_NT, self.segments_NT, weights_NT, self.branches_NT)
-
-    def with_prompts(self, weight: float) -> "PackedBlocks":
-        """The same blocks with the loss on every token, `weight` on those that are no answer's."""
-        weights_NT = np.where(self.weights_NT > 0, self.weights_NT, np.float32(weight))
+    def whole(self, answer_weight: float = 1.0, prompt_weight: float = 1.0) -> "PackedBlocks":
+        """The same blocks with the loss on every token: on an answer's `answer_weight` times, on
+        all others `prompt_weight`."""
+        weights_NT = np.where(
+            self.weights_NT > 0,
+            self.weights_NT * np.float32(answer_weight),
+            np.float32(prompt_weight),
+        )
         return PackedBlocks(self.tokens_NT, self.segments_NT, weights_NT, self.branches_NT)
 
     def __len__(self) -> int:

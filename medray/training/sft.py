@@ -153,7 +153,7 @@ def read_texts(
     def pack(rows: Iterable[Instruction], what: str) -> PackedBlocks:
         packed = packer.pack(rows, what)
         if config.prompt_weight:
-            packed = packed.with_prompts(config.prompt_weight)
+            packed = packed.whole(prompt_weight=config.prompt_weight)
         if general is None:
             return packed
         return with_general(packed, general, config.general_fraction, config.seed)

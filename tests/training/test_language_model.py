@@ -78,6 +78,10 @@ def test_an_answer_s_tokens_may_weigh_more(model: Any) -> None:
             loss(**blocks.collate([0])).item() for blocks in (chats, chats.whole(), heavy)
         )
     assert weighted == pytest.approx(every + 2 * answers, abs=1e-4)
+    # As shares of an example's loss they keep their proportions; questions weigh a quarter.
+    halves = [each._replace(weights=np.asarray(each.weights) / 2) for each in SEQUENCES]
+    light = PackedBlocks.pack(halves, 8, pad=0).whole(prompt_weight=0.25)
+    assert [light.weight([0]), light.weight([1])] == [3 / 2 + 2 / 4, 6 / 2]
 
 
 def test_packed_loss_is_the_sum_of_unpacked_losses(model: Any) -> None:

@@ -84,7 +84,8 @@ def test_it_starts_as_the_mean_of_the_scores(model_dir: Path) -> None:
 
 def test_which_tokens_are_the_answer(model_dir: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    inputs = encode(tokenizer, ["咳" * 99, "咳", "咳"], ["是肺炎。", "好", "咳" * 99], 40, answers=True)
+    scenarios, responses = ["咳" * 99, "咳", "咳"], ["是肺炎。", "好", "咳" * 99]
+    inputs = encode(tokenizer, scenarios, responses, 40, answers=True)
     assert inputs["answer_mask"].shape == inputs["input_ids"].shape == (3, 40)
     found = [
         tokenizer.decode(ids[mask])
