@@ -17,7 +17,7 @@ def run(job: Job) -> Path:
             job.artefact("pretrain"),
             job.artefact("instructions"),
             artefact,
-            job.artefact("corpus") if profile.sft.general_fraction else None,
+            job.artefact("corpus") if profile.sft.replays else None,
         ),
     )
 

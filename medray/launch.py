@@ -128,7 +128,7 @@ class Job:
         if step in ("reward", "samples"):
             first = self.profile.reward.parent if step == "reward" else self.profile.samples.policy
             names = (first, *names[1:])
-        if step == "sft" and self.profile.sft.general_fraction:
+        if step == "sft" and self.profile.sft.replays:
             names = (*names, "corpus")
         if step == "preference" and not self.profile.preference.needs_reward:
             names = tuple(name for name in names if name != "reward")

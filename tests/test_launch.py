@@ -184,13 +184,15 @@ def test_outside_data_take_the_samples_place(profile: str, tmp_path: Path) -> No
     assert keys[0] != keys[1]
 
 
-def test_fine_tuning_reads_the_corpus_for_general_text_only(profile: str) -> None:
-    plain, replaying = (
-        Job(Profile.load(Path(profile), [f"sft.general_fraction={share}"])) for share in (0, 0.1)
+def test_fine_tuning_reads_the_corpus_for_replayed_text_only(profile: str) -> None:
+    plain, general, text = (
+        Job(Profile.load(Path(profile), [f"sft.general_fraction={a}", f"sft.text_fraction={b}"]))
+        for a, b in ((0, 0), (0.1, 0), (0, 0.1))
     )
     assert plain.parents("sft") == ["pretrain", "instructions"]
-    assert replaying.parents("sft") == ["pretrain", "instructions", "corpus"]
-    assert plain.key("sft") != replaying.key("sft")
+    for replaying in (general, text):
+        assert replaying.parents("sft") == ["pretrain", "instructions", "corpus"]
+    assert len({job.key("sft") for job in (plain, general, text)}) == 3
 
 
 def test_how_a_run_is_kept_alive_and_watched_is_no_part_of_its_key(profile: str) -> None:

@@ -19,7 +19,7 @@ from medray.training.chats import Packer, Reduction
 from medray.training.curriculum import CurriculumConfig, StagedSampler, rows_of_stage
 from medray.training.distil import DistilConfig, DistillationLoss, load_teacher
 from medray.training.forgetting import write_forgetting
-from medray.training.general import GENERAL, read_general, with_general
+from medray.training.general import GENERAL, read_general, read_text, with_text
 from medray.training.language_model import (
     LanguageModelLoss,
     LoraConfig,
@@ -49,6 +49,9 @@ class SftConfig(OptimiserConfig):
     general_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Share of the blocks, and of the loss, that is general text of the corpus, replayed against
     forgetting. Source: not in the papers."""
+    text_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """The same of the text that was pretrained on, which keeps what only it tells. Source: not in
+    the papers; Ibrahim et al. 2024 (replay)."""
     block_tokens: int = 1024
     """Longest example [ClinicalGPT 3.1]; also the size of a packed block."""
     reduction: Reduction = "token"
@@ -75,6 +78,8 @@ class SftConfig(OptimiserConfig):
                 f"epochs of its curriculum; got total_steps {self.total_steps} and "
                 f"{'no' if self.curriculum is None else 'a'} curriculum"
             )
+        if self.text_fraction + self.general_fraction >= 1:
+            raise ValueError("sft.text_fraction and sft.general_fraction leave nothing to learn")
         if self.lora is not None and self.soft_prompt is not None:
             raise ValueError("sft trains adapters or a soft prompt: set sft.lora to null for it")
         if self.soft_prompt is not None and self.zero_stage == 3:
@@ -82,6 +87,11 @@ class SftConfig(OptimiserConfig):
         if self.soft_prompt is not None and self.distil is not None:
             raise ValueError("the teacher of sft.distil cannot read the tokens of a soft prompt")
         return self
+
+    @property
+    def replays(self) -> bool:
+        """Whether it reads the corpus too."""
+        return self.general_fraction > 0 or self.text_fraction > 0
 
 
 def fine_tune(
@@ -145,18 +155,25 @@ def read_texts(
             "look at the counts of the instructions artefact"
         )
     heldout = packer.pack_by_task(dev, "held-out")
-    general = None
-    if config.general_fraction:
+    replayed: list[tuple[PackedBlocks, float]] = []
+    if config.replays:
         blocks = inputs.fetch("corpus") / "blocks"
-        general, heldout[GENERAL] = read_general(blocks, config.block_tokens, packer.pad)
+        size = config.block_tokens, packer.pad
+        if config.text_fraction:
+            # Of all but the general text, which comes after, so that both have their shares.
+            share = config.text_fraction / (1 - config.general_fraction)
+            replayed.append((read_text(blocks, *size), share))
+        if config.general_fraction:
+            general, heldout[GENERAL] = read_general(blocks, *size)
+            replayed.append((general, config.general_fraction))
 
     def pack(rows: Iterable[Instruction], what: str) -> PackedBlocks:
         packed = packer.pack(rows, what)
         if config.prompt_weight:
             packed = packed.whole(prompt_weight=config.prompt_weight)
-        if general is None:
-            return packed
-        return with_general(packed, general, config.general_fraction, config.seed)
+        for text, fraction in replayed:
+            packed = with_text(packed, text, fraction, config.seed)
+        return packed
 
     held_out = {task: read(blocks) for task, blocks in heldout.items()}
     if config.curriculum is None:

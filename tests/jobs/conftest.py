@@ -18,7 +18,7 @@ TINY = [
     "decoder.intermediate_size=32",
     "pretrain.total_steps=4", "pretrain.warmup_steps=1", "pretrain.batch_size=4",
     "pretrain.micro_batch_size=2",
-    "sft.total_steps=3", "sft.warmup_steps=1", "sft.lora.rank=4", "sft.num_heldout=20",
+    "sft.total_steps=3", "sft.warmup_steps=1", "sft.max_rows=100", "sft.num_heldout=20",
     "encoder.num_layers=1", "encoder.hidden_size=32", "encoder.num_heads=2",
     "encoder.mlm.steps=3", "encoder.mlm.warmup_steps=1", "encoder.mlm.batch_size=8",
     "encoder.contrastive.steps=3", "encoder.contrastive.warmup_steps=1",
