@@ -39,6 +39,9 @@ class ReplayConfig(Config):
     """Longest example; also the size of a block."""
     max_rows: int = Field(default=20_000, ge=1)
     """Examples to draw from, the first of the shuffled artefact."""
+    leave_out: list[str] = Field(default_factory=list)
+    """Tasks that are not replayed: those whose answers PPO is to change, since their own answers in
+    fine-tuning pull it back."""
 
 
 class Replay:
@@ -59,10 +62,14 @@ class Replay:
 
         Raises:
             ConfigError: if a block is longer than the policy reads.
-            DataError: if no training example fits into one.
+            DataError: if no training example that is not left out fits into one.
         """
         check_length(policy, config.block_tokens, "ppo.replay.block_tokens")
-        rows = (row for row in read_rows(instructions / "sft", Instruction) if row.split == "train")
+        rows = (
+            row
+            for row in read_rows(instructions / "sft", Instruction)
+            if row.split == "train" and row.task not in config.leave_out
+        )
         chosen = islice(rows, config.max_rows)
         packed = Packer(tokenizer, config.block_tokens).pack(chosen, "replayed")
         self._blocks = read(packed)

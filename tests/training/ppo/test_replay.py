@@ -54,6 +54,29 @@ def test_held_out_examples_are_not_replayed(replay: Replay) -> None:
     assert sum(int(s.max()) for s in replay._blocks.segments_NT) == 12
 
 
+def test_tasks_that_ppo_is_to_change_are_left_out(
+    model: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    rows = [
+        Instruction(
+            id=str(k), task=("a", "b", "c")[k % 3], split="train",
+            messages=[Message(role="user", content="不适"), Message(role="assistant", content=of)],
+        )
+        for k, of in enumerate(("肺炎", "胃炎", "哮喘", "肺炎", "胃炎", "哮喘"))
+    ]  # fmt: skip
+    write_rows(tmp_path / "sft", Instruction, iter(rows))
+
+    def replayed(*left_out: str) -> str:
+        config = CONFIG.model_copy(update={"leave_out": list(left_out)})
+        found = Replay(config, tmp_path, model, tokenizer, lambda blocks: blocks, seed=0)
+        return tokenizer.decode(found._blocks.tokens_NT.ravel())
+
+    assert [replayed("a", "c").count(of) for of in ("肺炎", "胃炎", "哮喘")] == [0, 2, 0]
+    assert [replayed().count(of) for of in ("肺炎", "胃炎", "哮喘")] == [2, 2, 2]
+    with pytest.raises(DataError, match="no replayed instruction fits"):
+        replayed("a", "b", "c")
+
+
 def test_what_cannot_be_replayed_is_refused(model: Any, tokenizer: Any, tmp_path: Path) -> None:
     def replay(block_tokens: int) -> Replay:
         config = CONFIG.model_copy(update={"block_tokens": block_tokens})
