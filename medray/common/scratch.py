@@ -41,7 +41,10 @@ def remove_abandoned() -> None:
             continue  # its owner lives, or is another user, or someone else is removing it
         shutil.rmtree(directory, ignore_errors=True)
         os.close(held)
-        logger.info("removed %s, which a killed process had left", directory)
+        if directory.exists():
+            logger.warning("%s, which a killed process had left, cannot be removed", directory)
+        else:
+            logger.info("removed %s, which a killed process had left", directory)
 
 
 def _lock(directory: Path) -> int:

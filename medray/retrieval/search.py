@@ -1,7 +1,7 @@
 """Search. In: a query vector. Out: passages with their cosine, best first."""
 
 import json
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -10,6 +10,7 @@ import numpy as np
 
 from medray.common.errors import ConfigError, DataError
 from medray.common.records import Passage
+from medray.common.scratch import scratch_directory
 from medray.retrieval.collection import (
     ALIAS,
     CollectionConfig,
@@ -50,7 +51,8 @@ class Searcher:
         """
         if (index_dir is None) == (uri is None):
             raise ConfigError("give the search either an index directory or a Milvus URI")
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._scratch = ExitStack()
+        filled_from: Path | None = None
         self.config, self.collection = CollectionConfig(), ALIAS
         directory: Path | None = None
         if index_dir is not None:
@@ -64,13 +66,13 @@ class Searcher:
                     f"{uri} is a Milvus Lite file, locked to one process; "
                     "give the index directory instead"
                 )
-            self._scratch = tempfile.TemporaryDirectory(prefix="medray-index-")
-            uri = str(Path(self._scratch.name) / "milvus.db")
+            uri = str(self._scratch.enter_context(scratch_directory()) / "milvus.db")
+            filled_from = directory
         self.uri = uri
         self._client = connect(uri)
-        if self._scratch is not None and directory is not None:
+        if filled_from is not None:
             try:
-                self.collection = load_version(self._client, directory, self.config)
+                self.collection = load_version(self._client, filled_from, self.config)
             except BaseException:
                 self.close()
                 raise
@@ -104,9 +106,7 @@ class Searcher:
     def close(self) -> None:
         """Releases the connection, the lock and the private copy."""
         disconnect(self._client, self.uri)
-        if self._scratch is not None:
-            self._scratch.cleanup()
-            self._scratch = None
+        self._scratch.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,8 @@
 """Collections and search against a real Milvus Lite."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,25 @@ def test_two_searchers_of_one_index_and_nothing_left_behind(tmp_path: Path) -> N
         assert searcher.search(np.array([0.0, 1.0]), 1)[0].passage.passage_id == "c"
         searcher.close()
     assert copies[0] != copies[1] and not any(copy.exists() for copy in copies)
+
+
+def test_the_copy_of_a_killed_process_goes_with_the_next_search(tmp_path: Path) -> None:
+    index = write_index(tmp_path)
+    opened = "import sys; from medray.retrieval.search import Searcher; from pathlib import Path; "
+    opened += "found = Searcher(Path(sys.argv[1])); print(found.uri, flush=True); sys.stdin.read()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", opened, str(index)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout
+    lines = iter(process.stdout.readline, "")
+    left = Path(next(line for line in lines if line.endswith("milvus.db\n")).strip()).parent
+    process.kill()
+    process.communicate()
+    assert left.exists()
+    with Searcher(index) as searcher:
+        assert searcher.search(np.array([0.0, 1.0]), 1)[0].passage.passage_id == "c"
+        assert not left.exists()
 
 
 def test_versions_alias_and_rollback(tmp_path: Path) -> None:
