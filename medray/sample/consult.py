@@ -21,6 +21,10 @@ Plan = Literal["first", "second", "avoid"]
 Advice = Literal["good", "generic", "harmful"]
 WRONG_FRACTION = 0.25
 """Share of scored answers with a wrong disease."""
+MISTAKEN_FRACTION = 0.5
+"""Share of scored answers with specific advice whose details may be another disease's, as a model's
+own are where it has read too little; a reward learned without such finds all that is specific good.
+Source: not given."""
 SCORE_NOISE = 0.6
 """Standard deviation of the expert, in points of 10. Source: not given; chosen so that tiers
 overlap little while the same answer gets different scores."""
@@ -81,14 +85,22 @@ def scenario(model: Model, key: str) -> Scenario:
     return Scenario(text, patient, patient.info(model), float(posterior.max()), best)
 
 
-def answer(disease: Disease, plan: Plan, advice: Advice, rng: random.Random) -> str:
-    """An answer that diagnoses `disease`, of the given tiers."""
+def answer(
+    disease: Disease,
+    plan: Plan,
+    advice: Advice,
+    rng: random.Random,
+    advised: Disease | None = None,
+) -> str:
+    """An answer that diagnoses `disease`, of the given tiers; specific advice is that of `advised`,
+    by default the same."""
+    advised = advised or disease
     drug = {"first": disease.first, "second": disease.second, "avoid": disease.avoid}[plan][0]
     return (
         rng.choice(OPENINGS).format(name=disease.name)
         + rng.choice(PLANS).format(drug=drug)
         + rng.choice(ADVICE[advice]).format(
-            followup=disease.followup, check=disease.check, red_flag=disease.red_flag
+            followup=advised.followup, check=advised.check, red_flag=advised.red_flag
         )
     )
 
@@ -101,12 +113,22 @@ def web_answer(disease: Disease, rng: random.Random) -> str:
 
 
 def judged_answer(model: Model, disease: Disease, rng: random.Random) -> str:
-    """An answer of any quality; sometimes for another disease of the department."""
+    """An answer of any quality; sometimes for another disease of the department, sometimes with
+    details of another one's advice."""
+    others = [d for d in model.knowledge.of_department(disease.department) if d is not disease]
     if rng.random() < WRONG_FRACTION:
-        others = model.knowledge.of_department(disease.department)
-        disease = rng.choice([d for d in others if d.name != disease.name])
+        disease = rng.choice(others)
     plan = rng.choice(("first", "second", "avoid"))
-    return answer(disease, plan, rng.choice(("good", "generic", "harmful")), rng)
+    advice = rng.choices(("good", "generic", "harmful"), (2, 1, 1))[0]
+    advised = disease
+    if rng.random() < MISTAKEN_FRACTION:
+        interval, check, sign = (rng.choice((disease, rng.choice(others))) for _ in range(3))
+        advised = disease.model_copy(
+            update={
+                "followup": interval.followup, "check": check.check, "red_flag": sign.red_flag
+            }
+        )  # fmt: skip
+    return answer(disease, plan, advice, rng, advised)
 
 
 def consultations(model: Model, seed: int, num: int) -> Iterator[dict[str, Any]]:

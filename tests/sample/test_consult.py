@@ -1,6 +1,7 @@
 """Answers of all tiers are equally long; the true score reads them right."""
 
 import random
+from collections import Counter
 from statistics import mean
 from typing import get_args
 
@@ -10,7 +11,7 @@ from medray.sample import consult, grounded, literature
 from medray.sample.facts import ASPECTS
 from medray.sample.knowledge import load_knowledge
 from medray.sample.model import shipped_model
-from medray.sample.truth import scenario_truth, true_score
+from medray.sample.truth import advice_score, scenario_truth, true_score
 
 POINTS_PLAN = {"first": 3.0, "second": 1.5, "avoid": 0.0}
 POINTS_ADVICE = {"good": 3.0, "generic": 1.0, "harmful": 0.0}
@@ -39,6 +40,23 @@ def test_every_answer_gets_the_points_of_its_tiers() -> None:
                 response = consult.answer(disease, plan, advice, rng)
                 expected = 4 + POINTS_PLAN[plan] + POINTS_ADVICE[advice]
                 assert true_score(truth, response) == expected
+
+
+def test_judged_answers_err_in_the_details_of_their_advice() -> None:
+    model = shipped_model()
+    (disease,) = (d for d in load_knowledge().diseases if d.name == "社区获得性肺炎")
+    other = load_knowledge().disease("肺癌")
+    mixed = disease.model_copy(update={"check": other.check, "red_flag": other.red_flag})
+    response = consult.answer(disease, "first", "good", random.Random(3), mixed)
+    assert true_score(TRUTH, response) == 4 + 3 + 1  # the interval alone is right
+    rng = random.Random(4)
+    judged = [consult.judged_answer(model, disease, rng) for _ in range(600)]
+    specific = [text for text in judged if "复查" in text and advice_score(TRUTH, text) != 0]
+    points = Counter(advice_score(TRUTH, text) for text in specific if disease.name in text)
+    # Half the answers are specific, three quarters of the right disease; of these half have three
+    # details that are each another's half of the time: all right in 1/2 + 1/16.
+    assert points[3] / (600 * 0.75 * 0.5) == pytest.approx(0.56, abs=0.1)
+    assert min(points[1], points[2]) > 10
 
 
 @pytest.mark.parametrize(
