@@ -20,7 +20,7 @@ from medray.common.rows import read_batches, read_rows
 from medray.evaluation.bootstrap import mean_interval, paired_difference
 from medray.evaluation.table import Line
 from medray.generation.engine import HFEngine
-from medray.launch import Job
+from medray.job import Job
 from medray.quality.accuracy import ANSWERS, WORDS
 from medray.quality.run import check_quality
 from medray.training.chats import Packer

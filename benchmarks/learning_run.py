@@ -12,7 +12,8 @@ from typing import Any
 
 from medray.common.manifest import read_manifest
 from medray.evaluation.figures import Figure
-from medray.launch import JOBS, Job, load_profile
+from medray.job import JOBS, Job
+from medray.launch import load_profile
 from medray.project import jobs_directory
 from medray.training.forgetting import FILE
 

@@ -6,7 +6,8 @@ collection on a Milvus cluster.
 
 from pathlib import Path
 
-from medray.launch import Job, main
+from medray.job import Job
+from medray.launch import main
 from medray.retrieval.index import build_index
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from medray.generation.directory import check_model_directory
 from medray.instructions.build import build_instructions
 from medray.instructions.screen.losses import Losses
-from medray.launch import Job, main
+from medray.job import Job
+from medray.launch import main
 
 
 def run(job: Job) -> Path:

@@ -9,7 +9,8 @@ from medray.common.manifest import Artefact
 from medray.common.records import Document
 from medray.common.rows import read_batches, read_rows
 from medray.generation.engine import HFEngine
-from medray.launch import Job, main
+from medray.job import Job
+from medray.launch import main
 from medray.quality.run import check_quality
 
 

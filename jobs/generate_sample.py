@@ -8,7 +8,8 @@ from pathlib import Path
 import ray
 
 from medray.common.manifest import Artefact, Counts
-from medray.launch import Job, main
+from medray.job import Job
+from medray.launch import main
 from medray.sample.hospital import num_shards, write_knowledge, write_shard, write_summary
 
 

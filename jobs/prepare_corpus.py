@@ -6,7 +6,8 @@ In: the hospital's exports. Out: corpus/<key> with documents, passages, tokenize
 from pathlib import Path
 
 from medray.corpus.prepare import prepare_corpus
-from medray.launch import Job, main
+from medray.job import Job
+from medray.launch import main
 
 
 def run(job: Job) -> Path:

@@ -5,7 +5,8 @@ In: corpus, instructions. Out: encoder/<key>/model, which embeds text and starts
 
 from pathlib import Path
 
-from medray.launch import Job, main
+from medray.job import Job
+from medray.launch import main
 from medray.retrieval.encoder import train_encoder
 
 

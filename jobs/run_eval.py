@@ -12,7 +12,8 @@ from medray.common.manifest import Artefact, read_manifest
 from medray.corpus.clean import render
 from medray.evaluation.run import evaluate
 from medray.generation.engine import HFEngine
-from medray.launch import Job, main
+from medray.job import Job
+from medray.launch import main
 from medray.sample.truth import true_score
 from medray.training.reward.model import RewardModel
 

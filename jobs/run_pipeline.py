@@ -5,7 +5,8 @@ Out: every artefact, and pipeline.json under the storage root, which names them.
 
 import json
 
-from medray.launch import JOBS, PIPELINE, Job, import_job, main
+from medray.job import JOBS, PIPELINE, Job
+from medray.launch import import_job, main
 
 
 def run(job: Job) -> None:

@@ -6,7 +6,8 @@ out.
 from pathlib import Path
 
 from medray.common.manifest import Artefact
-from medray.launch import Job, main
+from medray.job import Job
+from medray.launch import main
 from medray.training.preference.stage import train_preference
 
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from medray.launch import Job, main
+from medray.job import Job
+from medray.launch import main
 from medray.training.sft import fine_tune
 
 

@@ -8,7 +8,8 @@ from medray.common.manifest import Artefact
 from medray.common.records import Scenario
 from medray.common.rows import read_rows
 from medray.generation.engine import HFEngine
-from medray.launch import Job, main
+from medray.job import Job
+from medray.launch import main
 from medray.training.samples import read_reward_models, sample_responses
 
 

@@ -90,7 +90,8 @@ def forget_patient(args: argparse.Namespace) -> int:
 def report_corpus(args: argparse.Namespace) -> int:
     """Writes the page of the profile's corpus."""
     from medray.corpus.report import write_report
-    from medray.launch import Job, load_profile
+    from medray.job import Job
+    from medray.launch import load_profile
 
     if not args.out.parent.is_dir():
         raise DataError(f"--out {args.out}: there is no directory {args.out.parent}; make it first")

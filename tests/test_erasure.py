@@ -22,7 +22,8 @@ from medray.corpus.prepared import CACHE
 from medray.corpus.tokenizer import load_tokenizer
 from medray.erasure import forget
 from medray.instructions.screen.run import QUARANTINE
-from medray.launch import Job, import_job, load_profile
+from medray.job import Job
+from medray.launch import import_job, load_profile
 from medray.privacy.audit import read_audit
 from medray.privacy.surrogates import load_key
 from medray.retrieval.collection import CollectionConfig, connect, disconnect

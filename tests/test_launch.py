@@ -10,7 +10,8 @@ import yaml
 from medray import launch
 from medray.common.errors import DataError
 from medray.common.manifest import Artefact
-from medray.launch import JOBS, PARENTS, Job, run_job
+from medray.job import JOBS, PARENTS, Job
+from medray.launch import run_job
 from medray.profile import Profile
 
 

@@ -9,58 +9,26 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray.train
 
-from medray.common.errors import MedrayError
 from medray.common.metrics import MetricsLog
 from medray.common.scratch import scratch_directory
 from medray.training import checkpoints
 from medray.training.checkpoints import SCORE
 from medray.training.estimate import peak_flops
-from medray.training.failures import explaining_memory
 from medray.training.forgetting import HELD_OUT, STAGE
+from medray.training.guarded import guarded_step, measured
 from medray.training.optimiser import OptimiserConfig
+from medray.training.stage import Stage
 from medray.training.watching import check_packages, open_sinks
 from medray.training.workers import WorkersConfig
 
 logger = logging.getLogger(__name__)
 SAMPLES = "samples.jsonl"
-
-
-@dataclass
-class Stage:
-    """What the loop needs of a training stage."""
-
-    name: str
-    engine: Any
-    """DeepSpeed engine."""
-    total_steps: int
-    train_step: Callable[[int], dict[str, float]]
-    """Does step t (from 0); returns its metrics, the same on every worker."""
-    evaluate: Callable[[], dict[str, float]]
-    """Held-out figures, the same on every worker."""
-    export: Callable[[Path], None]
-    """Writes a Hugging Face directory; called on every worker, writes on the first."""
-    partial_state: bool = False
-    """True if frozen weights stay out of checkpoints (LoRA)."""
-    milestones: Mapping[int, str] = field(default_factory=dict)
-    """Step → name: after it held-out figures are measured too (the end of a curriculum's stage)."""
-    score: Callable[[dict[str, float]], float] = lambda figures: -figures["loss"]
-    """Held-out figures → what the best model has most of."""
-    get_state: Callable[[], dict[str, Any]] = dict
-    """Further state of the stage (the KL coefficient)."""
-    set_state: Callable[[dict[str, Any]], None] = lambda state: None
-    samples: Callable[[int], Sequence[dict[str, Any]]] = lambda num: ()
-    """Up to `num` examples of the last step, described without their text, for samples.jsonl."""
-    takes_memory: Sequence[str] = ()
-    """Settings that the memory of a step grows with, for the message when it runs out; empty:
-    micro_batch_size alone."""
 
 
 class Best(NamedTuple):
@@ -95,7 +63,7 @@ def run_stage(
         samples = MetricsLog(scratch / SAMPLES)
         state = checkpoints.load(stage.engine, log, settings, partial_state=stage.partial_state)
         if state is None:
-            step, before, best = 0, _measured(stage, 0), None
+            step, before, best = 0, measured(stage, 0), None
         else:
             step, before, best = state["step"], state["before"], state["best"]
             stage.set_state(state["stage"])
@@ -142,7 +110,7 @@ def run_stage(
         peak = (peak_flops() or 0) * world_size
         while step < stage.total_steps:
             started = time.monotonic()
-            metrics = _guarded_step(stage, step)
+            metrics = guarded_step(stage, step)
             step += 1
             ended = time.monotonic()
             metrics |= speed(metrics, ended - started, peak)
@@ -155,12 +123,12 @@ def run_stage(
                         samples.write(step, row)
                     logger.info("%s %d/%d %s", stage.name, step, stage.total_steps, metrics)
             if name := stage.milestones.get(step):
-                note(_measured(stage, step), f"{STAGE}{name}/")
+                note(measured(stage, step), f"{STAGE}{name}/")
             if step == stage.total_steps:
                 break
             is_best = False
             if config.evaluate_steps and step % config.evaluate_steps == 0:
-                figures = _measured(stage, step)
+                figures = measured(stage, step)
                 note(figures, HELD_OUT)
                 if keeps_best and is_better(stage.score(figures), best):
                     best, is_best = Best(stage.score(figures), step, figures), True
@@ -170,7 +138,7 @@ def run_stage(
             if is_due or is_best:
                 save(metrics, brings_model=is_best)
                 saved = time.monotonic()
-        after = _measured(stage, step)
+        after = measured(stage, step)
         if keeps_best:
             note(after, HELD_OUT)
             if best is None or is_better(stage.score(after), best):
@@ -203,61 +171,6 @@ def speed(metrics: Mapping[str, float], seconds: float, peak: float) -> dict[str
 def is_better(score: float, best: Best | None) -> bool:
     """Whether a score is above the best so far; one that is no number never is."""
     return math.isfinite(score) and (best is None or score > best.score)
-
-
-def _guarded_step(stage: Stage, step: int) -> dict[str, float]:
-    """One step; its metrics and its gradients are finite.
-
-    Raises:
-        MedrayError: if they are not; nothing is saved after that.
-        OutOfMemoryError: for want of memory, with what to change.
-    """
-    name, skipped = stage.name, stage.engine.skipped_steps
-    remedy = (
-        f"lower {_memory_settings(stage)}, set {name}.activation_checkpointing to true, or raise "
-        f"{name}.zero_stage"
-    )
-    with explaining_memory(name, f"in step {step + 1}", remedy):
-        try:
-            metrics = stage.train_step(step)
-        except FloatingPointError:  # of an optimiser that would have taken them
-            raise _not_finite(stage, f"at step {step + 1}", ["a gradient"]) from None
-    _check_finite(stage, f"at step {step + 1}", metrics)
-    # DeepSpeed leaves out such an update and goes on, without a word.
-    if stage.engine.skipped_steps > skipped:
-        raise _not_finite(stage, f"at step {step + 1}", ["a gradient"])
-    return metrics
-
-
-def _measured(stage: Stage, step: int) -> dict[str, float]:
-    """Held-out figures after `step` steps, all finite.
-
-    Raises:
-        MedrayError, OutOfMemoryError: as `_guarded_step`.
-    """
-    moment = f"as it was measured after step {step}"
-    with explaining_memory(stage.name, moment, f"lower {_memory_settings(stage)}"):
-        figures = stage.evaluate()
-    _check_finite(stage, f"when it was measured after step {step}", figures)
-    return figures
-
-
-def _check_finite(stage: Stage, moment: str, figures: Mapping[str, float]) -> None:
-    if broken := [name for name, value in figures.items() if not math.isfinite(value)]:
-        raise _not_finite(stage, moment, broken)
-
-
-def _not_finite(stage: Stage, moment: str, what: Sequence[str]) -> MedrayError:
-    return MedrayError(
-        f"{stage.name} stopped {moment}: {', '.join(what)} is not finite; nothing of it was saved; "
-        f"lower {stage.name}.learning_rate, raise {stage.name}.warmup_steps, or look at the data "
-        "and at the model it starts from"
-    )
-
-
-def _memory_settings(stage: Stage) -> str:
-    *others, last = stage.takes_memory or (f"{stage.name}.micro_batch_size",)
-    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _machine_is_leaving() -> bool:

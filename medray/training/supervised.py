@@ -22,10 +22,10 @@ from medray.training.estimate import count_flops
 from medray.training.export import export_model
 from medray.training.forgetting import BY
 from medray.training.language_model import LanguageModelLoss
-from medray.training.loop import Stage
 from medray.training.optimiser import OptimiserConfig, initialise, set_learning_rate
 from medray.training.packed import PackedBlocks
 from medray.training.sampler import IndexSampler, seed_of
+from medray.training.stage import Stage
 from medray.training.trainer import Inputs
 
 

@@ -30,9 +30,10 @@ from medray.common.metrics import MetricsLog
 from medray.common.storage import Storage, StorageConfig
 from medray.training.checkpoints import LOGS, METRICS, MODEL, SCORE
 from medray.training.failures import EndAtMistakes, cause_of, explaining_memory
-from medray.training.loop import Stage, run_stage
+from medray.training.loop import run_stage
 from medray.training.optimiser import OptimiserConfig
 from medray.training.progress import progress
+from medray.training.stage import Stage
 from medray.training.workers import WorkersConfig, worker_environment
 
 Settings = TypeVar("Settings", bound=OptimiserConfig)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from medray.common.manifest import read_manifest
-from medray.launch import PIPELINE, Job, load_profile
+from medray.job import PIPELINE, Job
+from medray.launch import load_profile
 
 
 @pytest.mark.cluster

@@ -28,7 +28,6 @@ from medray.common.storage import Storage
 from medray.retrieval.tokenizer import train_tokenizer
 from medray.training import checkpoints, pretrain, sft
 from medray.training.language_model import DecoderConfig, LoraConfig
-from medray.training.loop import Stage
 from medray.training.optimiser import OptimiserConfig
 from medray.training.ppo import stage as ppo
 from medray.training.ppo.config import PpoConfig
@@ -36,6 +35,7 @@ from medray.training.pretrain import PretrainConfig
 from medray.training.reward import stage as reward
 from medray.training.reward.config import RewardConfig
 from medray.training.sft import SftConfig
+from medray.training.stage import Stage
 from medray.training.trainer import Inputs
 from medray.training.workers import WorkersConfig, worker_environment
 
@@ -55,6 +55,7 @@ SPREAD: dict[str, OptimiserConfig] = {
     "sft_by_example": SFT.model_copy(update={"reduction": "example"}),
     "reward": REWARD,
     "ranking": REWARD.model_copy(update={"objective": "ranking", "lora": LORA}),
+    "likelihood": REWARD.model_copy(update={"head": "likelihood"}),
 }
 """Whose steps do not depend on the number of workers; PPO's do, for each draws its own answers."""
 PPO = PpoConfig(**STEP, rollouts=8, epochs=2, max_new_tokens=6, lora=LORA)
@@ -102,7 +103,7 @@ class Given(NamedTuple):
             PpoConfig: ppo._train,
         }
         parents = dict(self.parents)
-        if getattr(config, "objective", "") == "regression":
+        if getattr(config, "parent", "") == "encoder":
             parents["base"] = parents["encoder"]
         driven = Driven(config, WorkersConfig(use_gpu=False), self.storage, parents)
         train[type(config)](driven)

@@ -22,8 +22,9 @@ from medray.training.failures import (
     explaining_memory,
     is_want_of_memory,
 )
-from medray.training.loop import Stage, _guarded_step, _measured
+from medray.training.guarded import guarded_step, measured
 from medray.training.optimiser import OptimiserConfig, initialise
+from medray.training.stage import Stage
 from medray.training.workers import WorkersConfig
 
 NAN = float("nan")
@@ -99,11 +100,11 @@ def test_broken_gradients_of_a_sound_loss_end_the_stage_and_leave_the_weights(
 
     stage = stage_of(engine, train_step)
     start = weights()
-    assert _guarded_step(stage, 0)["train/loss"] == 20
+    assert guarded_step(stage, 0)["train/loss"] == 20
     first = weights()
     assert (start - first).abs().min() > 1e-3
     with pytest.raises(MedrayError, match="sft stopped at step 2: a gradient is not finite"):
-        _guarded_step(stage, 1)
+        guarded_step(stage, 1)
     assert torch.equal(weights(), first)
 
 
@@ -114,10 +115,10 @@ def test_figures_that_are_no_numbers_end_the_stage() -> None:
     )
     step = stage_of(NO_ENGINE, lambda step: {"train/loss": NAN, "train/tokens": 3.0})
     with pytest.raises(MedrayError) as raised:
-        _guarded_step(step, 4)
+        guarded_step(step, 4)
     assert str(raised.value) == f"sft stopped at step 5: train/loss {end}"
     with pytest.raises(MedrayError) as raised:
-        _measured(stage_of(NO_ENGINE, lambda step: {}, figures=float("inf")), 7)
+        measured(stage_of(NO_ENGINE, lambda step: {}, figures=float("inf")), 7)
     assert str(raised.value) == f"sft stopped when it was measured after step 7: loss {end}"
 
 
@@ -132,13 +133,13 @@ def test_want_of_memory_says_what_to_change() -> None:
     ppo.name, ppo.evaluate = "ppo", want_memory
     doctor = "; `medray doctor --profile` tells what a stage needs"
     with pytest.raises(OutOfMemoryError) as raised:
-        _guarded_step(ppo, 1)
+        guarded_step(ppo, 1)
     assert str(raised.value) == (
         "ppo ran out of memory in step 2: lower ppo.micro_batch_size, ppo.rollouts or ppo.x, set "
         f"ppo.activation_checkpointing to true, or raise ppo.zero_stage{doctor}"
     )
     with pytest.raises(OutOfMemoryError) as raised:
-        _measured(ppo, 3)
+        measured(ppo, 3)
     assert str(raised.value) == (
         "ppo ran out of memory as it was measured after step 3: lower ppo.micro_batch_size, "
         f"ppo.rollouts or ppo.x{doctor}"

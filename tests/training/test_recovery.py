@@ -21,9 +21,9 @@ from medray.common.storage import Storage
 from medray.training.checkpoints import check_settings, write_settings
 from medray.training.failures import OutOfMemoryError
 from medray.training.language_model import DecoderConfig
-from medray.training.loop import Stage
 from medray.training.optimiser import OptimiserConfig, initialise
 from medray.training.pretrain import PretrainConfig, pretrain
+from medray.training.stage import Stage
 from medray.training.trainer import Inputs, fit
 from medray.training.workers import WorkersConfig
 

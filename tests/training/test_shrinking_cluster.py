@@ -31,10 +31,10 @@ from medray.training.language_model import (
     build_decoder,
     load_tokenizer,
 )
-from medray.training.loop import Stage
 from medray.training.packed import PackedBlocks
 from medray.training.pretrain import PretrainConfig, _train
 from medray.training.sampler import IndexSampler
+from medray.training.stage import Stage
 from medray.training.trainer import Inputs, fit
 from medray.training.workers import WorkersConfig
 

@@ -11,10 +11,10 @@ from medray.common.records import Scenario
 from medray.common.rows import read_rows
 from medray.training.export import export_model
 from medray.training.language_model import load_decoder
-from medray.training.loop import Stage
 from medray.training.ppo.config import PpoConfig
 from medray.training.ppo.learner import PpoLearner
 from medray.training.reward.model import RewardModel
+from medray.training.stage import Stage
 from medray.training.trainer import Inputs, fit
 from medray.training.workers import WorkersConfig
 

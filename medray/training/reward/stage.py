@@ -23,13 +23,13 @@ from medray.common.manifest import Artefact
 from medray.common.records import PreferencePair, ScoredResponse
 from medray.common.rows import read_rows
 from medray.training.export import export_model
-from medray.training.loop import Stage
 from medray.training.optimiser import initialise, set_learning_rate
 from medray.training.reward.config import RewardConfig
 from medray.training.reward.figures import ranking_figures, regression_figures
 from medray.training.reward.model import encode
 from medray.training.reward.scorer import load_scorer
 from medray.training.sampler import IndexSampler, seed_of
+from medray.training.stage import Stage
 from medray.training.supervised import all_reduce_sum, chunks, shares
 from medray.training.trainer import Inputs, fit
 from medray.training.workers import WorkersConfig
