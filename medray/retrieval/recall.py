@@ -1,10 +1,12 @@
-"""Retrieval figures. In: ranked passages and gold passages. Out: recall@k, MRR@10, a baseline."""
+"""Retrieval figures. In: ranked passages and gold passages. Out: recall@k, MRR@10, nDCG@10, a
+baseline.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-MRR_DEPTH = 10
+DEPTH = 10
 
 
 def recall_at(ranked: Sequence[Sequence[str]], gold: Sequence[Sequence[str]], k: int) -> float:
@@ -24,17 +26,34 @@ def mean_reciprocal_rank(ranked: Sequence[Sequence[str]], gold: Sequence[Sequenc
         return float("nan")
     total = 0.0
     for found, wanted in zip(ranked, gold, strict=True):
-        ranks = [i for i, name in enumerate(found[:MRR_DEPTH], start=1) if name in set(wanted)]
+        ranks = [i for i, name in enumerate(found[:DEPTH], start=1) if name in set(wanted)]
         total += 1 / ranks[0] if ranks else 0.0
     return total / len(gold)
+
+
+def ndcg(ranked: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> float:
+    """Mean over questions of nDCG@10 where a passage is gold or is not. Empty: nan.
+
+    Source: Järvelin and Kekäläinen 2002, discounted by log2(rank + 1) as trec_eval does.
+    """
+    if not gold:
+        return float("nan")
+    discounts = 1 / np.log2(np.arange(DEPTH) + 2)
+    shares = []
+    for found, wanted in zip(ranked, gold, strict=True):
+        gains = [name in set(wanted) for name in found[:DEPTH]]
+        best = discounts[: len(set(wanted))].sum()
+        shares.append(discounts[: len(gains)] @ np.array(gains, float) / best)
+    return float(np.mean(shares))
 
 
 def retrieval_metrics(
     ranked: Sequence[Sequence[str]], gold: Sequence[Sequence[str]], prefix: str = ""
 ) -> dict[str, float]:
-    """Returns recall@1, @5, @10 and mrr@10, keys with `prefix` before them."""
+    """Returns recall@1, @5, @10, mrr@10 and ndcg@10, keys with `prefix` before them."""
     figures = {f"{prefix}recall@{k}": recall_at(ranked, gold, k) for k in (1, 5, 10)}
     figures[f"{prefix}mrr@10"] = mean_reciprocal_rank(ranked, gold)
+    figures[f"{prefix}ndcg@10"] = ndcg(ranked, gold)
     return {name: round(value, 4) for name, value in figures.items()}
 
 
