@@ -261,7 +261,8 @@ def test_a_decoder_learns_to_rank(tuned: Artefact, storage: Storage) -> None:
 
 
 def test_a_decoder_learns_scores_from_likelihoods(tuned: Artefact, storage: Storage) -> None:
-    config = REWARD.model_copy(update={"head": "likelihood"})
+    few = {"head": "likelihood", "learning_rate": 3e-3, "total_steps": 16}
+    config = REWARD.model_copy(update=few)
     artefact = open_artefact(storage, "reward", "likelihood", config)
     train_reward(config, two_workers(), ("sft", "tiny"), INSTRUCTIONS, artefact)
     rows = MetricsLog(artefact.dir / "metrics.jsonl").read()
