@@ -55,7 +55,11 @@ SPREAD: dict[str, OptimiserConfig] = {
     "sft_by_example": SFT.model_copy(update={"reduction": "example"}),
     "reward": REWARD,
     "ranking": REWARD.model_copy(update={"objective": "ranking", "lora": LORA}),
-    "likelihood": REWARD.model_copy(update={"head": "likelihood"}),
+    # By pairs: at the mean of all scores it learns from, the gradient of a constant is rounding
+    # alone, of which Adam makes a whole step.
+    "likelihood": REWARD.model_copy(
+        update={"objective": "ranking", "head": "likelihood", "lora": LORA}
+    ),
 }
 """Whose steps do not depend on the number of workers; PPO's do, for each draws its own answers."""
 PPO = PpoConfig(**STEP, rollouts=8, epochs=2, max_new_tokens=6, lora=LORA)

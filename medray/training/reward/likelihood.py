@@ -1,11 +1,13 @@
 """A reward that a decoder reads off the probabilities it gives an answer's tokens.
 
-    r(I, R) = v·h_T + b + (1/|R|) Σ_{t in R} (g·h_t + c) max(log P(x_t | x_<t), FLOOR)
+    r(I, R) = b + v·h_T + (1/|R|) Σ_{t in R} (g·h_t + c) max(log P(x_t | x_<t), FLOOR)
 
-h_t is the last layer's state behind token t, h_T that at the end; v, b, g, c are learned, and the
-decoder with them. From h_T alone, as sequence classifiers score, some thousand scores do not teach
-whether the disease that an answer names fits the patient; but that is what a decoder was trained to
-predict, and the weights g·h_t say of which tokens it counts.
+h_t is the last layer's state behind token t, h_T that at the end; v, g, c are learned, and the
+decoder with them; b is given: pairs do not determine it, and where it is the scores' mean its
+gradient is rounding at first, of which Adam would make a whole step. From h_T alone, as sequence
+classifiers score, some thousand scores do not teach whether the disease that an answer names fits
+the patient; but that is what a decoder was trained to predict, and the weights g·h_t say of which
+tokens it counts.
 Source: not in the papers. The head on the last state is [ClinicalGPT 2.3]'s; that a model's own
 log-probability is a reward: Rafailov et al. 2023 (DPO, 4).
 """
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
+from medray.common.errors import CheckpointError
 from medray.generation.directory import load_options
 from medray.training.export import merge_adapters
 from medray.training.language_model import base_of
@@ -33,34 +36,47 @@ HEAD = "likelihood_head.safetensors"
 class LikelihoodScorer(nn.Module):
     """A decoder, maybe with adapters, and the two heads; starts as a constant."""
 
+    constant: Tensor
+
     def __init__(self, decoder: Any, constant: float = 0.0) -> None:
         super().__init__()
         self.decoder = decoder
         width = decoder.get_input_embeddings().embedding_dim
-        self.state, self.weight = nn.Linear(width, 1), nn.Linear(width, 1)
-        for head in (self.state, self.weight):
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
-        nn.init.constant_(self.state.bias, constant)
+        self.state, self.weight = nn.Linear(width, 1, bias=False), nn.Linear(width, 1)
+        for parameter in (self.state.weight, *self.weight.parameters()):
+            nn.init.zeros_(parameter)
+        self.register_buffer("constant", torch.tensor(constant))
 
     @classmethod
     def from_pretrained(cls, directory: Path | str) -> "LikelihoodScorer":
-        """What `save_pretrained` wrote."""
+        """What `save_pretrained` wrote.
+
+        Raises:
+            CheckpointError: if the head's file holds something else.
+        """
         decoder = AutoModelForCausalLM.from_pretrained(
             directory, use_safetensors=True, **load_options()
         )
         scorer = cls(decoder)
         heads = load_file(Path(directory) / HEAD)
-        scorer.state.load_state_dict({k: heads[f"state.{k}"] for k in ("weight", "bias")})
-        scorer.weight.load_state_dict({k: heads[f"weight.{k}"] for k in ("weight", "bias")})
+        _, unexpected = scorer.load_state_dict(heads, strict=False)
+        if unexpected or heads.keys() != scorer.heads().keys():
+            raise CheckpointError(
+                f"{Path(directory) / HEAD} is not the head of a reward model; copy it again, or "
+                "train the reward model again"
+            )
         return scorer.to(decoder.dtype)
+
+    def heads(self) -> dict[str, Tensor]:
+        """All that is not the decoder's, by name."""
+        state = self.state_dict()
+        return {name: value for name, value in state.items() if not name.startswith("decoder.")}
 
     def save_pretrained(self, directory: Path | str) -> None:
         """Writes a Hugging Face decoder, adapters merged, with the heads beside it."""
         merge_adapters(self.decoder).save_pretrained(directory)
-        heads = {f"state.{k}": v for k, v in self.state.state_dict().items()}
-        heads |= {f"weight.{k}": v for k, v in self.weight.state_dict().items()}
-        save_file({k: v.contiguous() for k, v in heads.items()}, Path(directory) / HEAD)
+        heads = {name: value.contiguous() for name, value in self.heads().items()}
+        save_file(heads, Path(directory) / HEAD)
 
     def can_generate(self) -> bool:
         """As classifiers say; its decoder could, but was trained to judge."""
@@ -91,5 +107,6 @@ class LikelihoodScorer(nn.Module):
         sums_B = sums_B.index_add(0, rows_N, weights_N * log_p_N.clamp(min=FLOOR))
         ends_B = attention_mask.sum(-1) - 1
         ends_BD = hidden_BTD[torch.arange(len(ends_B), device=ends_B.device), ends_B]
-        scores_B = self.state(ends_BD)[:, 0].float() + sums_B / answer_BT.sum(-1).clamp(min=1)
+        scores_B = self.constant.float() + self.state(ends_BD)[:, 0].float()
+        scores_B = scores_B + sums_B / answer_BT.sum(-1).clamp(min=1)
         return SimpleNamespace(logits=scores_B[:, None])

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medray.common.errors import CheckpointError, ConfigError
@@ -52,21 +53,17 @@ def by_hand(decoder: Any, heads: dict[str, np.ndarray], ids: list[int], num_answ
         log_p = row[ids[t]] - row.max() - np.log(np.exp(row - row.max()).sum())
         gate = heads["weight.weight"][0] @ states[t] + heads["weight.bias"][0]
         total += gate * max(log_p, FLOOR)
-    state = heads["state.weight"][0] @ states[-1] + heads["state.bias"][0]
-    return float(state + total / num_answer)
+    state = heads["state.weight"][0] @ states[-1]
+    return float(heads["constant"] + state + total / num_answer)
 
 
 @pytest.mark.parametrize("sharpness", [1.0, 60.0])  # 60: some tokens lie below the floor
 def test_the_formula(model_dir: Path, sharpness: float) -> None:
-    scorer, tokenizer = load_scorer(model_dir, config())
+    scorer, tokenizer = load_scorer(model_dir, config(), 0.3)
     perturb(scorer)
     with torch.no_grad():
         scorer.decoder.get_output_embeddings().weight.mul_(sharpness)
-    heads = {
-        f"{name}.{part}": value.double().numpy()
-        for name in ("state", "weight")
-        for part, value in getattr(scorer, name).state_dict().items()
-    }
+    heads = {name: value.double().numpy() for name, value in scorer.heads().items()}
     expected = []
     for scenario, response in PAIRS:
         (ids,) = encode(tokenizer, [scenario], [response], 40)["input_ids"].tolist()
@@ -100,7 +97,7 @@ def test_which_tokens_are_the_answer(model_dir: Path) -> None:
 def test_on_disk_it_is_a_decoder_with_a_head_beside(
     model_dir: Path, tmp_path: Path, lora: LoraConfig | None
 ) -> None:
-    scorer, tokenizer = load_scorer(model_dir, config(lora=lora))
+    scorer, tokenizer = load_scorer(model_dir, config(lora=lora), 0.3)
     assert ("lora_A" in str(scorer.state_dict().keys())) == (lora is not None)
     scorer = perturb(scorer)
     scorer.save_pretrained(tmp_path / "r")
@@ -112,6 +109,9 @@ def test_on_disk_it_is_a_decoder_with_a_head_beside(
     assert found == pytest.approx(score(scorer, tokenizer, PAIRS), abs=1e-5)
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "r").generation_config
     assert (tmp_path / "r" / HEAD).stat().st_size < 2000
+    save_file({"state.weight": torch.zeros(1, 32)}, tmp_path / "r" / HEAD)
+    with pytest.raises(CheckpointError, match="is not the head of a reward model; copy it again"):
+        RewardModel(tmp_path / "r")
     # As a language model's the head would be lost.
     with pytest.raises(CheckpointError, match="is a reward model with a likelihood head"):
         quantise(tmp_path / "r", tmp_path / "q", 8)
