@@ -24,7 +24,7 @@ import ray.train
 import torch.distributed as dist
 from ray.train import Checkpoint
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay
-from tenacity.wait import wait_exponential_jitter
+from tenacity.wait import wait_random_exponential
 
 from medray.common.errors import CheckpointError
 from medray.common.metrics import MetricsLog
@@ -104,13 +104,16 @@ def patient_upload(patience_s: float) -> Callable[[Checkpoint, str], Checkpoint]
         for attempt in Retrying(
             # RuntimeError: Ray Train's when its marker file in the storage is gone.
             retry=retry_if_exception_type((OSError, RuntimeError)),
-            wait=wait_exponential_jitter(initial=0.5, max=30),
+            wait=wait_random_exponential(multiplier=0.5, max=30),
             stop=stop_after_delay(patience_s),
             before_sleep=before_sleep_log(logger, logging.WARNING),
             reraise=True,
         ):
             with attempt:
-                return storage.persist_current_checkpoint(checkpoint, name)
+                copied = storage.persist_current_checkpoint(checkpoint, name)
+                # Of a mount that went away meanwhile, the copy lies in the empty directory below.
+                storage._check_validation_file()
+                return copied
         raise AssertionError("Retrying returns or raises")
 
     return upload

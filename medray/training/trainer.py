@@ -13,18 +13,22 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
+from pyarrow.fs import FileSystem, FileType
 from ray import cloudpickle
 from ray.train import (
     CheckpointConfig,
     ControllerError,
     FailureConfig,
+    Result,
     RunConfig,
     ScalingConfig,
     WorkerGroupError,
 )
 from ray.train.torch import TorchConfig, TorchTrainer
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay
+from tenacity.wait import wait_exponential
 
-from medray.common.errors import MedrayError
+from medray.common.errors import MedrayError, StorageError
 from medray.common.manifest import Artefact
 from medray.common.metrics import MetricsLog
 from medray.common.storage import Storage, StorageConfig
@@ -36,6 +40,7 @@ from medray.training.progress import progress
 from medray.training.stage import Stage
 from medray.training.workers import WorkersConfig, worker_environment
 
+logger = logging.getLogger(__name__)
 Settings = TypeVar("Settings", bound=OptimiserConfig)
 
 
@@ -92,7 +97,7 @@ def fit(
         body = cloudpickle.dumps((train, inputs))  # pyright: ignore[reportPrivateImportUsage]
         try:
             loop = {"body": body, "progress": updates, "stage": artefact.step}
-            result = _trainer(loop, workers, artefact, keeps_best=config.keep == "best").fit()
+            result = _fit(loop, workers, artefact, keeps_best=config.keep == "best")
         except WorkerGroupError as error:
             for cause in map(cause_of, error.worker_failures.values()):
                 if isinstance(cause, MedrayError):
@@ -116,6 +121,50 @@ def fit(
         for path in Path(directory).glob(LOGS):
             shutil.copy(path, artefact.dir)
     return MetricsLog(artefact.dir / METRICS).read()
+
+
+def _fit(
+    loop: dict[str, Any], workers: WorkersConfig, artefact: Artefact, *, keeps_best: bool
+) -> Result:
+    """Trains; goes on from the newest checkpoint when the storage was away as Ray's controller
+    noted which checkpoints there are, which the controller does not try again itself."""
+    parent = artefact.storage.checkpoints(artefact.step, artefact.key)
+    for left in reversed(range(workers.max_failures + 1)):
+        try:
+            return _trainer(loop, workers, artefact, keeps_best=keeps_best).fit()
+        except ControllerError as error:
+            if not left or not isinstance(error.controller_failure, OSError):
+                raise
+            logger.warning("%s: the storage of its checkpoints cannot be written", artefact.step)
+            wait_for_storage(f"{parent}/{artefact.step}", workers.storage_patience_s)
+    raise AssertionError("the last turn returns or raises")
+
+
+def wait_for_storage(directory: str, patience_s: float) -> None:
+    """Returns once a directory, a path or a URI that was there, is there again.
+
+    Raises:
+        StorageError: if it is not after `patience_s`.
+    """
+
+    def is_away() -> bool:
+        try:
+            filesystem, path = FileSystem.from_uri(directory)
+            return filesystem.get_file_info(path).type == FileType.NotFound
+        except OSError:
+            return True
+
+    try:
+        Retrying(
+            retry=retry_if_result(bool),
+            wait=wait_exponential(multiplier=0.5, max=30),
+            stop=stop_after_delay(patience_s),
+        )(is_away)
+    except RetryError:
+        raise StorageError(
+            f"the checkpoints in {directory} could not be reached for {patience_s:.0f} s; bring "
+            "the storage back, then give the same command again"
+        ) from None
 
 
 def _trainer(

@@ -1,5 +1,6 @@
 """What goes wrong while a stage runs: lost workers, other workers, memory, storage, settings."""
 
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from ray import cloudpickle
 from safetensors.torch import load_file
 from torch import nn
 
-from medray.common.errors import CheckpointError, ConfigError, MedrayError
+from medray.common.errors import CheckpointError, ConfigError, MedrayError, StorageError
 from medray.common.manifest import Artefact
 from medray.common.metrics import MetricsLog
 from medray.common.storage import Storage
@@ -24,7 +25,7 @@ from medray.training.language_model import DecoderConfig
 from medray.training.optimiser import OptimiserConfig, initialise
 from medray.training.pretrain import PretrainConfig, pretrain
 from medray.training.stage import Stage
-from medray.training.trainer import Inputs, fit
+from medray.training.trainer import Inputs, fit, wait_for_storage
 from medray.training.workers import WorkersConfig
 
 pytestmark = pytest.mark.cluster
@@ -176,8 +177,11 @@ def test_a_checkpoint_must_say_what_settings_it_was_made_with(tmp_path: Path) ->
         check_settings(tmp_path, {"b": 2, "c": 3})
 
 
-def test_a_storage_that_vanishes_is_waited_for(ray_cluster, storage: Storage) -> None:
-    artefact = square(storage, "vanishing")
+@pytest.mark.parametrize("in_background", [False, True])
+def test_a_storage_that_vanishes_is_waited_for(
+    ray_cluster, storage: Storage, in_background: bool
+) -> None:
+    artefact = square(storage, f"vanishing-{in_background}")
     train, away = artefact.dir / "train", artefact.dir / "away"
     over = threading.Event()
     waited: list[bool] = []
@@ -187,6 +191,8 @@ def test_a_storage_that_vanishes_is_waited_for(ray_cluster, storage: Storage) ->
             if any(train.glob("*/checkpoint_manager_snapshot.json")):
                 train.rename(away)
                 waited.append(not over.wait(2))  # two tries at least
+                # A mount that comes back hides what was written in its place.
+                shutil.rmtree(train, ignore_errors=True)
                 away.rename(train)
                 return
 
@@ -197,12 +203,23 @@ def test_a_storage_that_vanishes_is_waited_for(ray_cluster, storage: Storage) ->
     thread = threading.Thread(target=take_away, daemon=True)
     thread.start()
     try:
-        fit(slowly, CONFIG, workers(checkpoint_steps=1), artefact)
+        # One failure: in the background a checkpoint may be there, and the storage away when Ray's
+        # controller notes it down.
+        settings = {"checkpoint_steps": 1, "upload_in_background": in_background}
+        fit(slowly, CONFIG, workers(**settings, max_failures=1), artefact)
     finally:
         over.set()
         thread.join()
     assert waited == [True], "the storage was not away while the run went on"
     assert (artefact.dir / "model" / "x.pt").exists()
+    steps = [row["step"] for row in MetricsLog(artefact.dir / "metrics.jsonl").read()]
+    assert steps == [0, *range(1, 41), 40]
+
+
+def test_a_storage_that_stays_away_is_named(tmp_path: Path) -> None:
+    wait_for_storage(str(tmp_path), 0)
+    with pytest.raises(StorageError, match="/gone could not be reached for 0 s"):
+        wait_for_storage(f"{tmp_path}/gone", 0)
 
 
 @pytest.fixture(scope="module")
