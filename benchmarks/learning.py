@@ -38,7 +38,7 @@ from medray.training.forgetting import FILE
 
 MODELS = ("pretrain", "sft", "ppo")
 SEEDED = ("pretrain", "encoder", "sft", "reward", "ppo")
-LEARNT = ("corpus", "instructions", "pretrain", "encoder", "sft", "reward")
+LEARNT = ("corpus", "instructions", "pretrain", "sft", "reward")
 # Task → (figure of the evaluation, what it is at most).
 TASKS = {
     "diagnosis": ("diagnosis_accuracy", 1),
@@ -153,14 +153,16 @@ def learnt(run: Run, part: str, seed: int) -> list[Comparison]:
     label = (part, seed, "reward", "held-out pairs in the right order")
     top = 1.0 if is_sample else None  # the generator orders its pairs by the true score
     rows.append(compare(label, *found["right"], trivial=0.5, ceiling=top))
-    label = (part, seed, "reward", "squared error of held-out scores")
-    bounds = {"trivial": found["constant"], "ceiling": FLOOR if is_sample else None}
-    return [*rows, compare(label, *found["errors"], rises=False, **bounds)]
+    if run.job.profile.reward.objective == "regression":  # else it is of no scale
+        label = (part, seed, "reward", "squared error of held-out scores")
+        bounds = {"trivial": found["constant"], "ceiling": FLOOR if is_sample else None}
+        rows.append(compare(label, *found["errors"], rises=False, **bounds))
+    return rows
 
 
 def policy(run: Run, seed: int) -> list[Comparison]:
-    """Greedy answers to held-out scenarios before and after PPO."""
-    sft, ppo = (run.evaluated(model)[1] for model in ("sft", "ppo"))
+    """Greedy answers to scenarios of new patients before and after PPO."""
+    sft, ppo = (run.once(figures.worth, step) for step in ("sft", "ppo"))
     return [
         compare(("sample", seed, "ppo", name), sft[name], ppo[name], ceiling=ceiling)
         for name, ceiling in (("reward", None), ("true_score", 10.0))
@@ -214,6 +216,8 @@ def orders(run: Run, seed: int) -> tuple[list[Comparison], dict[str, Any]]:
     plan = {"stages": [{"name": "joint", "tasks": mixture, "epochs": epochs}]}
     joint = run.vary("sft.total_steps=0", f"sft.curriculum={json.dumps(plan)}")
     joint.make("sft")
+    if joint.metrics("sft")["steps"] != steps:
+        raise RuntimeError(f"joint took {joint.metrics('sft')['steps']} steps, progressive {steps}")
     sides = {"pretrained": (run, "pretrain"), "joint": (joint, "sft")}
     sides |= {"progressive": (progressive, "sft")}
     losses, judged = {}, {}

@@ -15,17 +15,27 @@ import torch
 from learning_run import say
 
 from medray.common.manifest import Artefact, artefact_key, read_manifest
-from medray.common.records import Document, Instruction, PreferencePair, ScoredResponse
+from medray.common.records import (
+    Document,
+    Instruction,
+    PreferencePair,
+    Scenario,
+    ScoredResponse,
+)
 from medray.common.rows import read_batches, read_rows
 from medray.evaluation.bootstrap import mean_interval, paired_difference
+from medray.evaluation.rewards import answer_scenarios
 from medray.evaluation.table import Line
 from medray.generation.engine import HFEngine
 from medray.job import Job
 from medray.quality.accuracy import ANSWERS, WORDS
 from medray.quality.run import check_quality
+from medray.sample.consult import scenarios
+from medray.sample.model import shipped_model
+from medray.sample.truth import true_score
 from medray.training.chats import Packer
 from medray.training.curriculum import StageConfig, rows_of_stage
-from medray.training.general import GENERAL, read_heldout
+from medray.training.general import GENERAL, read_heldout, read_text, with_text
 from medray.training.language_model import (
     LanguageModelLoss,
     build_decoder,
@@ -36,6 +46,9 @@ from medray.training.packed import PackedBlocks
 from medray.training.reward.model import RewardModel
 from medray.training.reward.scorer import load_scorer
 
+NUM_SCENARIOS = 600
+NEW_PATIENTS = 1_000_000
+"""Added to the sample's seed: patients that no sample of a small seed holds."""
 Sums = list[tuple[float, float]]
 """(nats, tokens) of each block."""
 Value = tuple[float, float, float]
@@ -125,10 +138,16 @@ def packer(job: Job, tokenizer: Any) -> Packer:
 
 
 def num_blocks(job: Job, stage: StageConfig) -> int:
-    """Blocks that one pass over a stage of a curriculum takes."""
-    train = instructions(job, "train")[: job.profile.sft.max_rows]
+    """Blocks that one pass over a stage of a curriculum takes, replayed text among them."""
+    config = job.profile.sft
+    train = instructions(job, "train")[: config.max_rows]
     tokenizer = load_decoder(job.path("pretrain") / "model")[1]
-    return len(packer(job, tokenizer).pack(rows_of_stage(stage, train), stage.name))
+    pack = packer(job, tokenizer)
+    blocks = pack.pack(rows_of_stage(stage, train), stage.name)
+    if config.text_fraction:
+        text = read_text(job.path("corpus") / "blocks", config.block_tokens, pack.pad)
+        blocks = with_text(blocks, text, config.text_fraction, config.seed)
+    return len(blocks)
 
 
 @torch.no_grad()
@@ -213,6 +232,26 @@ def reward_scores(job: Job, step: str) -> dict[str, Any]:
             errors.append([(g - s.score) ** 2 for g, s in zip(guesses, scores, strict=True)])
     constant = statistics.pvariance(row.score for row in scores)
     return {"right": right, "errors": errors, "constant": constant}
+
+
+def worth(job: Job, step: str) -> dict[str, list[float]]:
+    """Reward and true score of greedy answers to scenarios of new patients: those that the
+    pipeline holds out are too few for intervals that tell a point of ten."""
+    known = {row.prompt for row in read_rows(job.path("instructions") / "prompts", Scenario)}
+    drawn = scenarios(shipped_model(), NEW_PATIENTS + job.profile.sample.seed, NUM_SCENARIOS)
+    rows, truth = [], {}
+    for row, true in drawn:
+        if row["scenario"] not in known:
+            rows.append(Scenario(id=row["id"], prompt=row["scenario"], split="dev"))
+            truth[row["id"]] = true
+
+    def scores(ids: Sequence[str], texts: Sequence[str]) -> list[float]:
+        return [true_score(truth[i], text) for i, text in zip(ids, texts, strict=True)]
+
+    engine = HFEngine(job.path(step) / "model")
+    scorer = RewardModel(job.path("reward") / "model")
+    found = answer_scenarios(rows, engine, scorer, scores, job.profile.evaluation.answer_tokens)
+    return {"reward": found.reward, "true_score": found.true_score}
 
 
 def verdicts(job: Job, step: str) -> dict[str, Any]:

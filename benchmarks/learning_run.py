@@ -77,7 +77,10 @@ class Run:
     def losses(self) -> dict[str, Any]:
         """Step → moment → source or task → held-out loss, where a step tells them apart; the
         encoder's, of which no values per item can be had, as its manifest has them."""
-        found = {"encoder": {k: v for k, v in self.metrics("encoder").items() if "loss" in k}}
+        found: dict[str, Any] = {}
+        if self.job.storage.exists("encoder", self.job.key("encoder")):
+            known = self.metrics("encoder")
+            found["encoder"] = {name: known[name] for name in known if "loss" in name}
         for step in ("pretrain", "sft"):
             path = self.job.path(step) / FILE
             if path.exists():
