@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,14 @@ class Square(nn.Module):
 
 
 def train_square(
-    inputs: Inputs[OptimiserConfig], trouble: str = "", at: int = -1, attempts: Path | None = None
+    inputs: Inputs[OptimiserConfig],
+    trouble: str = "",
+    at: int = -1,
+    attempts: Path | None = None,
+    aim: float = 0.0,
 ) -> None:
     """A stage that meets `trouble` in step `at`: an infinite loss, or an error on the second
-    worker. Each attempt adds a byte to the file `attempts`."""
+    worker. Each attempt adds a byte to the file `attempts`. Held out, x² is to be `aim`."""
     engine = initialise(Square(), inputs.config, ray.train.get_context().get_world_size())
     if attempts is not None and ray.train.get_context().get_world_rank() == 0:
         with attempts.open("ab") as file:
@@ -90,7 +95,7 @@ def train_square(
             directory.mkdir()
             torch.save(engine.module.x.detach(), directory / "x.pt")
 
-    evaluate = lambda: {"loss": float(engine.module())}  # noqa: E731
+    evaluate = lambda: {"loss": abs(float(engine.module()) - aim)}  # noqa: E731
     inputs.run(Stage("square", engine, inputs.config.total_steps, train_step, evaluate, export))
 
 
@@ -148,6 +153,27 @@ def test_an_infinite_loss_ends_the_run_at_once_and_leaves_what_another_goes_on_f
     assert not torch.equal(one, torch.ones(4))
     # Of the checkpoints of steps 2, 4 and 6 the last num_to_keep = 2 are left.
     assert len(list((straight.dir / "train").glob("*/checkpoint_2*"))) == 2
+
+
+def test_the_best_model_so_far_is_kept_when_a_run_is_broken_off(
+    ray_cluster, storage: Storage
+) -> None:
+    config = CONFIG.model_copy(update={"keep": "best", "evaluate_steps": 2})
+
+    def train(inputs: Inputs[OptimiserConfig], trouble: str = "") -> None:
+        # x falls by a tenth a step: x² is 4, 2.56 (step 2), 1.44 (step 4), 0.64 (step 6).
+        train_square(inputs, trouble, 4, aim=1.6)
+
+    straight, broken = square(storage, "best", config), square(storage, "best-broken", config)
+    rows = fit(train, config, workers(), straight)
+    with pytest.raises(ray.train.WorkerGroupError, match="boom"):
+        fit(partial(train, trouble="boom"), config, workers(), broken)
+    again = fit(train, config, workers(), broken)
+    kept = [[row["best/step"] for row in log if "best/step" in row] for log in (rows, again)]
+    assert kept == [[4], [4]]
+    one, two = (torch.load(made.dir / "model" / "x.pt") for made in (straight, broken))
+    assert torch.equal(one, two)
+    assert float((one**2).sum()) == pytest.approx(1.44, abs=1e-4)
 
 
 def test_a_batch_that_workers_cannot_share_is_refused_before_they_start(storage: Storage) -> None:
