@@ -79,7 +79,8 @@ def run_stage(stage: Stage, state: State | None, settings: LoopSettings, log: Me
 
     Args:
         state: a checkpoint taken within this stage, or None to start it.
-        log: rank 0 appends `<stage>/loss` and the learning rate every `log_every` steps.
+        log: rank 0 appends `<stage>/loss` and the learning rate every `log_every` steps, and at
+            the stage's first and last.
     Raises:
         FloatingPointError: if the gradient is not finite; naming the stage and step.
     """
@@ -117,7 +118,7 @@ def run_stage(stage: Stage, state: State | None, settings: LoopSettings, log: Me
         optimizer.zero_grad(set_to_none=True)
         # 4. log and checkpoint
         done = step + 1
-        if done % settings.log_every == 0 or done == stage.steps:
+        if done % settings.log_every == 0 or done in (1, stage.steps):
             mean = loss.detach().float()
             dist.all_reduce(mean)
             if rank == 0:
