@@ -38,7 +38,7 @@ from medray.training.forgetting import FILE
 
 MODELS = ("pretrain", "sft", "ppo")
 SEEDED = ("pretrain", "encoder", "sft", "reward", "ppo")
-LEARNT = ("corpus", "instructions", "pretrain", "sft", "reward")
+LEARNT = ("corpus", "instructions", "pretrain", "sft")
 # Task → (figure of the evaluation, what it is at most).
 TASKS = {
     "diagnosis": ("diagnosis_accuracy", 1),
@@ -116,7 +116,7 @@ def real(runs: dict[int, Run]) -> Found:
     """The real sets; corpus and instructions are the same for all seeds."""
     rows, losses = [], {}
     for seed, run in runs.items():
-        run.make(*LEARNT)
+        run.make(*LEARNT, run.job.profile.reward.parent, "reward")
         rows += learnt(run, "real", seed)
         losses[seed] = run.losses()
     return rows, [], {"losses": losses}
