@@ -16,7 +16,6 @@ Source: EVALUATION.md 1; [MedQC 4.1.2] for the order of tasks.
 
 import argparse
 import itertools
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,8 @@ from typing import Any
 
 import learning_figures as figures
 from frame import print_result
-from learning_figures import Comparison, compare, line, per_token, value
+from learning_curriculum import curriculum
+from learning_figures import Comparison, Found, compare, line, per_token, value
 from learning_run import Run, say
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
@@ -33,8 +33,6 @@ from medray.evaluation.bootstrap import paired_difference
 from medray.evaluation.table import Line, format_table
 from medray.launch import set_environment
 from medray.sample.consult import SCORE_NOISE
-from medray.training.curriculum import StageConfig
-from medray.training.forgetting import FILE
 
 MODELS = ("pretrain", "sft", "ppo")
 SEEDED = ("pretrain", "encoder", "sft", "reward", "ppo")
@@ -51,16 +49,6 @@ TASKS = {
     "consultation, true score": ("true_score", 10),
 }
 TOLERATED = -0.02
-# Is it mentioned; what does it say; is its number below a limit. [MedQC 4.1.2] gives the easy tasks
-# few epochs, the hard ones more, then all. How many is not given; chosen with the rows for some
-# 400 steps, of all rows it would be 1 750.
-EASY_TO_HARD = (
-    ("mentions", "quality/af-*", 1.0),
-    ("findings", "quality/lung-*", 1.0),
-    ("numbers", "quality/pci-*", 2.0),
-)
-JOINT = 0.5
-CURRICULUM_ROWS = 4000
 # Of the experts' scores, in points of 10: their spread, and that of rounding to half points.
 FLOOR = (SCORE_NOISE**2 + 0.5**2 / 12) / 10**2
 _QUICK = """
@@ -77,10 +65,6 @@ evaluation.baseline_iterations=5 evaluation.diagnosis_tokens=8 evaluation.answer
 instructions.sampling.instruction.max_rows=300 instructions.sampling.instruction.max_dev_rows=40
 """
 QUICK = _QUICK.split()
-
-
-Found = tuple[list[Comparison], list[Line], dict[str, Any]]
-"""Comparisons, further lines for people, and what else is kept of a part."""
 
 
 def sample(runs: dict[int, Run]) -> Found:
@@ -120,16 +104,6 @@ def real(runs: dict[int, Run]) -> Found:
         rows += learnt(run, "real", seed)
         losses[seed] = run.losses()
     return rows, [], {"losses": losses}
-
-
-def curriculum(runs: dict[int, Run]) -> Found:
-    """Progressive against joint on each seed's pretrained model."""
-    rows, notes = [], {}
-    for seed, run in runs.items():
-        found, notes[seed] = orders(run, seed)
-        rows += found
-    better, worse = sum(row.gain[1] > 0 for row in rows), sum(row.gain[2] < 0 for row in rows)
-    return rows, [], {"progressive_better": better, "worse": worse, "of": len(rows), "seeds": notes}
 
 
 def learnt(run: Run, part: str, seed: int) -> list[Comparison]:
@@ -198,51 +172,6 @@ def changes(scores: Sequence[dict[str, dict[str, list[float]]]]) -> Iterator[dic
             "task": task, "stage": after, "mean": mean, "seeds": seeds,
             "falls": mean < TOLERATED, "seeds_clearly_lower": clear,
         }  # fmt: skip
-
-
-def orders(run: Run, seed: int) -> tuple[list[Comparison], dict[str, Any]]:
-    """Progressive (after) against joint (before): the same rows as often, in another order."""
-    run.make("sample", "corpus", "instructions", "pretrain")
-    most = run.job.profile.sft.max_rows or CURRICULUM_ROWS
-    run = run.vary(f"sft.max_rows={min(most, CURRICULUM_ROWS)}")
-    stages = [
-        {"name": name, "tasks": {tasks: 1}, "epochs": epochs}
-        for name, tasks, epochs in EASY_TO_HARD
-    ]
-    plan = {"stages": stages, "joint": {"tasks": {"*": 1}, "epochs": JOINT}}
-    progressive = run.vary("sft.total_steps=0", f"sft.curriculum={json.dumps(plan)}")
-    progressive.make("sft")
-    steps = progressive.metrics("sft")["steps"]
-    mixture = {"*": JOINT} | {tasks: epochs + JOINT for _, tasks, epochs in EASY_TO_HARD}
-    size = figures.num_blocks(run.job, StageConfig(tasks=mixture, epochs=1))
-    # Rounded up, these are as many steps.
-    epochs = (steps * run.job.profile.sft.batch_size - 0.5) / size
-    plan = {"stages": [{"name": "joint", "tasks": mixture, "epochs": epochs}]}
-    joint = run.vary("sft.total_steps=0", f"sft.curriculum={json.dumps(plan)}")
-    joint.make("sft")
-    if joint.metrics("sft")["steps"] != steps:
-        raise RuntimeError(f"joint took {joint.metrics('sft')['steps']} steps, progressive {steps}")
-    sides = {"pretrained": (run, "pretrain"), "joint": (joint, "sft")}
-    sides |= {"progressive": (progressive, "sft")}
-    losses, judged = {}, {}
-    for name, (of, step) in sides.items():
-        losses[name] = of.once(figures.quality_losses, step)
-        judged[name] = figures.verdicts(of.job, step)
-    label = ("curriculum", seed, "sft")
-    rows = [
-        compare((*label, f"held-out loss, {name}"), *map(per_token, pair), rises=False)
-        for name in losses["joint"]
-        for pair in [(losses["joint"][name], losses["progressive"][name])]
-    ]
-    records = (judged[side]["records"] for side in ("joint", "progressive"))
-    rows.append(compare((*label, "sub-tasks judged rightly"), *records))
-    return rows, {
-        "pretrained_loss": {k: value(per_token(v))[0] for k, v in losses["pretrained"].items()},
-        "balanced_accuracy": {name: found["balanced"] for name, found in judged.items()},
-        "joint": {name: joint.metrics("sft")[name] for name in ("steps", "tokens")},
-        "progressive": {name: progressive.metrics("sft")[name] for name in ("steps", "tokens")},
-        "losses": json.loads((progressive.job.path("sft") / FILE).read_text(encoding="utf-8")),
-    }
 
 
 PARTS: dict[str, Callable[[dict[int, Run]], Found]] = {

@@ -34,8 +34,7 @@ from medray.sample.consult import scenarios
 from medray.sample.model import shipped_model
 from medray.sample.truth import true_score
 from medray.training.chats import Packer
-from medray.training.curriculum import StageConfig, rows_of_stage
-from medray.training.general import GENERAL, read_heldout, read_text, with_text
+from medray.training.general import GENERAL, read_heldout
 from medray.training.language_model import (
     LanguageModelLoss,
     build_decoder,
@@ -73,6 +72,10 @@ class Comparison(NamedTuple):
     trivial: float | None = None
     """What a guess without a model reaches."""
     ceiling: float | None = None
+
+
+Found = tuple[list[Comparison], list[Line], dict[str, Any]]
+"""Comparisons, further lines for people, and what else is kept of a part."""
 
 
 def value(items: Sequence[float]) -> Value:
@@ -137,19 +140,6 @@ def packer(job: Job, tokenizer: Any) -> Packer:
     return Packer(tokenizer, config.block_tokens, config.reduction)
 
 
-def num_blocks(job: Job, stage: StageConfig) -> int:
-    """Blocks that one pass over a stage of a curriculum takes, replayed text among them."""
-    config = job.profile.sft
-    train = instructions(job, "train")[: config.max_rows]
-    tokenizer = load_decoder(job.path("pretrain") / "model")[1]
-    pack = packer(job, tokenizer)
-    blocks = pack.pack(rows_of_stage(stage, train), stage.name)
-    if config.text_fraction:
-        text = read_text(job.path("corpus") / "blocks", config.block_tokens, pack.pad)
-        blocks = with_text(blocks, text, config.text_fraction, config.seed)
-    return len(blocks)
-
-
 @torch.no_grad()
 def block_losses(model: Any, blocks: PackedBlocks) -> Sums:
     """Block by block."""
@@ -195,19 +185,6 @@ def sft_losses(job: Job, step: str) -> list[list[Sums]]:
         parts = packer(job, tokenizer).pack_by_task(heldout, "held-out")
         sides.append(losses_of_each(model, parts.values()))
     return sides
-
-
-def quality_losses(job: Job, step: str) -> dict[str, Sums]:
-    """Indicator → held-out answers of its sub-tasks, by the model of `step`."""
-    by_indicator: dict[str, list[Instruction]] = defaultdict(list)
-    for row in instructions(job, "dev"):
-        if row.task == "quality":
-            by_indicator[row.group.partition("/")[0]].append(row)
-    model, tokenizer = load_decoder(job.path(step) / "model")
-    pack = packer(job, tokenizer).pack
-    return {
-        name: block_losses(model, pack(rows, name)) for name, rows in sorted(by_indicator.items())
-    }
 
 
 def reward_scores(job: Job, step: str) -> dict[str, Any]:
