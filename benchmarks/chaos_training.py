@@ -6,7 +6,8 @@ machine's address, one at 127.0.0.2), one worker on each. At a random checkpoint
 after the latter two the node comes back and the same command is given again. A run counts if its
 model is the undisturbed run's to the last bit, the metrics hold each step once and alike, and no
 more steps were computed twice than lie between two checkpoints, counted in the workers' logs (a
-killed node may lose the end of one, so that this count is a lower bound).
+killed node may lose the end of one, so that this count is a lower bound). Drivers are forked from a
+process that has imported what a stage needs, which saves their imports, not their work.
 
 --work DIR keeps what is done: a call that was ended goes on with the runs that are missing.
 """
@@ -14,6 +15,7 @@ killed node may lose the end of one, so that this count is a lower bound).
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,13 +35,17 @@ from frame import print_result
 from ray.cluster_utils import Cluster
 
 from medray.common.metrics import MetricsLog
-from medray.launch import set_environment
+from medray.launch import import_job, run_job, set_environment
 
 STAGES = ("pretrain", "sft", "reward", "ppo")
 TROUBLES = ("worker", "node", "driver")
 PARENTS = (
     "generate_sample", "prepare_corpus", "build_instructions", "run_pretrain", "run_encoder",
     "run_sft", "run_reward",
+)  # fmt: skip
+MODULES = (
+    "medray.training.pretrain", "medray.training.sft", "medray.training.reward.stage",
+    "medray.training.ppo.stage",
 )  # fmt: skip
 SECOND = "127.0.0.2"
 STEPS, INTERVAL = 12, 2
@@ -70,13 +77,15 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def child(job: str, ip: str, argv: list[str]) -> int:
+def drive(job: str, ip: str, argv: list[str], log: Path) -> None:
     """The driver: a job's script, but for the node that it connects to."""
+    os.setsid()
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
     connect = ray.init
     ray.init = lambda **options: connect(**options, _node_ip_address=ip)  # type: ignore[assignment]
-    from medray.launch import import_job, run_job
-
-    return run_job(import_job(job).run, (), argv)
+    sys.exit(run_job(import_job(job).run, (), argv))
 
 
 class Machine:
@@ -84,6 +93,8 @@ class Machine:
 
     def __init__(self, work: Path) -> None:
         self.work, self.base = work, work / "base"
+        self.drivers = multiprocessing.get_context("forkserver")
+        self.drivers.set_forkserver_preload(["__main__", *MODULES])
         self.cluster = Cluster(
             initialize_head=True,
             head_node_args={
@@ -101,17 +112,16 @@ class Machine:
         self.cluster.wait_for_nodes()
         return node
 
-    def start(self, stage: str, root: Path) -> subprocess.Popen[bytes]:
+    def start(self, stage: str, root: Path) -> ForkServerProcess:
         """Gives the job's command."""
         arguments = [
             "--profile", "laptop", f"storage.root={root}", "ray.num_cpus=2",
             f"ray.address={self.cluster.address}", *TINY, *SAME, *WORKERS,
         ]  # fmt: skip
-        return subprocess.Popen(
-            [sys.executable, __file__, "--child", f"run_{stage}", SECOND, *arguments],
-            stdout=subprocess.DEVNULL, stderr=(root / "driver.log").open("ab"),
-            start_new_session=True,
-        )  # fmt: skip
+        log = root / "driver.log"
+        driver = self.drivers.Process(target=drive, args=(f"run_{stage}", SECOND, arguments, log))
+        driver.start()
+        return driver
 
     def run(self, stage: str, name: str, trouble: str = "", after: int = 0) -> Outcome:
         """One run from the parents in `base`; `trouble` strikes once `after` checkpoints lie."""
@@ -126,15 +136,15 @@ class Machine:
                 wait_for_checkpoints(root / stage, after, process)
                 self.strike(trouble, process)
                 if trouble != "worker":
-                    process.wait(RUN_S)
+                    ended(process)
                     if trouble == "node":
                         self.second = self.add_second()
                     process = self.start(stage, root)
-            if process.wait(RUN_S):
+            if code := ended(process):
                 text = (root / "driver.log").read_text(encoding="utf-8", errors="replace")
-                raise RuntimeError(f"{name} ended with {process.returncode}:\n{text[-3000:]}")
+                raise RuntimeError(f"{name} ended with {code}:\n{text[-3000:]}")
         finally:
-            if process.poll() is None:
+            if process.is_alive():
                 process.kill()
         (made,) = (root / stage).glob("[!.]*")
         weights = (made / "model" / "model.safetensors").read_bytes()
@@ -147,9 +157,10 @@ class Machine:
         shutil.rmtree(root)
         return Outcome(digest, rows, executed, round(time.time() - started, 1))
 
-    def strike(self, trouble: str, driver: subprocess.Popen[bytes]) -> None:
+    def strike(self, trouble: str, driver: ForkServerProcess) -> None:
         """kill -9."""
         if trouble == "driver":
+            assert driver.pid is not None
             os.killpg(driver.pid, signal.SIGKILL)
         elif trouble == "node":
             self.cluster.remove_node(self.second, allow_graceful=False)
@@ -166,10 +177,18 @@ class Machine:
         )
 
 
-def wait_for_checkpoints(stage: Path, count: int, driver: subprocess.Popen[bytes]) -> None:
+def ended(driver: ForkServerProcess) -> int:
+    """The exit code, once it has ended."""
+    driver.join(RUN_S)
+    if driver.exitcode is None:
+        raise RuntimeError(f"a driver did not end within {RUN_S} s")
+    return driver.exitcode
+
+
+def wait_for_checkpoints(stage: Path, count: int, driver: ForkServerProcess) -> None:
     """Until a run has made `count` checkpoints; their numbers go on as old ones are deleted."""
     deadline, seen = time.monotonic() + RUN_S, set()
-    while time.monotonic() < deadline and driver.poll() is None:
+    while time.monotonic() < deadline and driver.is_alive():
         seen |= {path.name for path in stage.glob(".*/train/*/checkpoint_2*")}
         if len(seen) >= count:
             return
@@ -203,7 +222,6 @@ def prepare(base: Path) -> None:
 
 def make_parents(argv: list[str]) -> int:
     """What the four stages start from."""
-    from medray.launch import import_job, run_job
 
     def run(job: Any) -> None:
         for name in PARENTS:
@@ -216,8 +234,6 @@ def main() -> int:
     """Prints the result line."""
     if "--prepare" in sys.argv[1:2]:
         return make_parents(sys.argv[2:])
-    if "--child" in sys.argv[1:2]:
-        return child(sys.argv[2], sys.argv[3], sys.argv[4:])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=40)
     parser.add_argument("--work", type=Path, help="keeps what is done")

@@ -62,6 +62,13 @@ def test_the_probe_leaves_the_mode_and_sees_through_adapters() -> None:
     assert reader_of(model)(blocks) is blocks
 
 
+def test_want_of_memory_is_no_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(LlamaConfig(**LLAMA))
+    monkeypatch.setattr(model.model.layers[1], "forward", lambda *_, **__: torch.empty(2**60))
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        leaks_across_documents(model)
+
+
 def test_each_sequence_stands_alone_and_a_shared_part_counts_once() -> None:
     single = SingleSequences(PackedBlocks.pack(SEQUENCES, 8, pad=0))
     assert len(single) == 4 and single.block_tokens == 8

@@ -73,17 +73,23 @@ class Report(TrainerCallback):
             "time/tokens_read_per_s": read / seconds,
         }
 
-    def hand_over(self, directory: Path, metrics: dict[str, Any]) -> None:
-        """Reports a directory of this worker as its part of a checkpoint."""
+    def hand_over(
+        self, directory: Path, metrics: dict[str, Any], *, in_background: bool = False
+    ) -> None:
+        """Reports a directory of this worker, which goes away, as its part of a checkpoint."""
         if self.is_first:
             write_settings(directory, self.inputs.config.model_dump(mode="json"))
             (directory / METRICS).write_bytes(self.log.path.read_bytes())
+        mode = ray.train.CheckpointUploadMode
         ray.train.report(
             metrics,
             checkpoint=Checkpoint(directory),
+            checkpoint_upload_mode=mode.ASYNC if in_background else mode.SYNC,
+            delete_local_checkpoint_after_upload=True,
             checkpoint_upload_fn=patient_upload(self.inputs.workers.storage_patience_s),
         )
-        ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED)
+        if not in_background:
+            ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Where TRL's count of tokens starts: a checkpoint holds it for GRPO and RLOO."""
@@ -122,4 +128,7 @@ class Report(TrainerCallback):
         directory = self.scratch / "checkpoints" / f"checkpoint-{state.global_step}"
         if state.global_step < self.inputs.config.total_steps:
             directory.mkdir(parents=True, exist_ok=True)
-            self.hand_over(directory, {"step": state.global_step})
+            # Out of the trainer's sight, which deletes all but its newest.
+            handed = directory.rename(self.scratch / directory.name)
+            background = self.inputs.workers.upload_in_background
+            self.hand_over(handed, {"step": state.global_step}, in_background=background)
