@@ -155,7 +155,7 @@ def _ppo_lines(ppo: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[Li
 def _retrieval_lines(index: Mapping[str, Any]) -> list[Line]:
     return [
         _line("retrieval", "recall@5", index.get("recall@5"), 0.9),
-        _line("retrieval", "recall@5, TF-IDF", index.get("tfidf/recall@5")),
+        _line("retrieval", "recall@5, BM25 alone", index.get("bm25/recall@5")),
     ]
 
 

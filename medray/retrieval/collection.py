@@ -167,6 +167,22 @@ def search_vectors(
     return [[{**hit["entity"], "distance": hit["distance"]} for hit in row] for row in hits]
 
 
+def get_rows(
+    client: MilvusClient, collection: str, ids: list[str]
+) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+    """Passages by their ids, those that are there, in the order asked for, and their vectors_D."""
+    if not ids:
+        return [], []
+    fields = [*Passage.model_fields, "vector"]
+    try:
+        found = client.get(collection, ids=ids, output_fields=fields)
+    except MilvusException as error:
+        raise ServiceError(f"reading from {collection} failed: {error.message}") from None
+    by_id = {row["passage_id"]: dict(row) for row in found}
+    rows = [by_id[name] for name in ids if name in by_id]
+    return rows, [np.array(row.pop("vector"), dtype=np.float32) for row in rows]
+
+
 def vectors_of(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
     """Returns vectors_ND of the fixed-size list column `vector`, float32."""
     column = batch["vector"]

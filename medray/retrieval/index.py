@@ -1,5 +1,5 @@
 """The index job. In: encoder, passages, held-out questions. Out: passages with vectors in Parquet
-(the source of truth), a Milvus collection filled from them, recall@k.
+(the source of truth), a Milvus collection and an index of words made from them, recall@k.
 
 Source: [EMR-LLM] retrieval of the k nearest passages by cosine; DESIGN.md 3 on versions and alias.
 """
@@ -9,17 +9,17 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
+from pymilvus import MilvusClient
 
 from medray.common.config import Config
 from medray.common.errors import DataError
 from medray.common.manifest import Artefact, Counts, remove
-from medray.common.records import RetrievalQuestion
-from medray.common.rows import count_rows, read_rows
+from medray.common.rows import count_rows
 from medray.retrieval.collection import (
     ALIAS,
     CollectionConfig,
@@ -27,17 +27,28 @@ from medray.retrieval.collection import (
     disconnect,
     is_lite,
     load_version,
-    search_vectors,
-    vectors_of,
 )
 from medray.retrieval.embed import Embedder, passage_text
-from medray.retrieval.recall import exact_top, retrieval_metrics, tfidf_top
-from medray.retrieval.search import INFO, read_info
+from medray.retrieval.filters import COLUMNS
+from medray.retrieval.lexical import LexicalConfig, LexicalIndex
+from medray.retrieval.measure import (
+    Asked,
+    held_out_questions,
+    index_figures,
+    measured_weight,
+    split_for_tuning,
+)
+from medray.retrieval.search import (
+    INFO,
+    LEXICAL,
+    HybridConfig,
+    Searcher,
+    build_lexical,
+    read_info,
+)
 
 logger = logging.getLogger(__name__)
 LITE = "milvus.db"
-DEPTH = 10
-"""Hits per question that the figures look at."""
 ACTOR_STARTS = 3
 """Actors in a row that may be lost while they load the encoder before the job gives up."""
 
@@ -48,13 +59,16 @@ class IndexConfig(Config):
     uri: str = ""
     """A Milvus cluster, http://host:19530. Empty: Milvus Lite, milvus.db in the artefact."""
     collection: CollectionConfig = CollectionConfig()
+    lexical: LexicalConfig = LexicalConfig()
+    hybrid: HybridConfig = HybridConfig()
     num_actors: int = Field(default=2, ge=1)
     """Ray actors that embed."""
     batch_size: int = Field(default=64, ge=1)
     max_tokens: int = Field(default=256, ge=8)
     use_gpu: bool = False
     max_questions: int = Field(default=2000, ge=1)
-    """Held-out questions that the figures are computed on, the first in id order."""
+    """Held-out questions that are asked, the first in id order: up to half of them choose
+    hybrid.dense_weight, the figures are of the others."""
 
 
 class EmbedPassages:
@@ -77,7 +91,8 @@ class EmbedPassages:
 def build_index(
     config: IndexConfig, encoder: Path, corpus: Path, questions: Path | None, artefact: Artefact
 ) -> None:
-    """Embeds all passages, fills Milvus, and measures on the questions of split dev.
+    """Embeds all passages, fills Milvus and the index of words, and measures on the questions of
+    split dev.
 
     Finished vectors in `artefact.dir` are reused; the collection is always filled anew.
 
@@ -114,13 +129,13 @@ def build_index(
             "alias": ALIAS,
             "passages": rows_out,
             "config": config.collection.model_dump(mode="json"),
+            "lexical": config.lexical.model_dump(mode="json"),
+            "hybrid": config.hybrid.model_dump(mode="json"),
         }
-        text = json.dumps(info, indent=1)
-        (artefact.dir / INFO).write_text(text, encoding="utf-8")
+        save_lexical(artefact.dir, config.lexical)
         if questions is not None:
-            table = pa.concat_tables([pq.read_table(p) for p in sorted(target.glob("*.parquet"))])
-            figures = evaluate_index(config, encoder, table, questions, artefact, client, name)
-            artefact.metrics.update(figures)
+            measure_index(config, encoder, questions, artefact, client, uri, info)
+        (artefact.dir / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
     finally:
         disconnect(client, uri)
     logger.info("index: %d passages in %s; %s", rows_out, name, artefact.metrics)
@@ -143,8 +158,52 @@ def refill(directory: Path) -> None:
         name = load_version(client, directory / "passages", config)
     finally:
         disconnect(client, uri)
+    save_lexical(directory, LexicalConfig.model_validate(info.get("lexical", {})))
     info |= {"collection": name, "passages": count_rows(directory / "passages")}
     (directory / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
+
+
+def save_lexical(directory: Path, config: LexicalConfig) -> None:
+    """Makes an index artefact's index of words, whole or not at all."""
+    temporary = directory / f".{LEXICAL}.tmp"
+    remove(temporary)
+    build_lexical(directory / "passages", config).save(temporary)
+    remove(directory / LEXICAL)
+    os.replace(temporary, directory / LEXICAL)
+
+
+def measure_index(
+    config: IndexConfig,
+    encoder: Path,
+    questions: Path,
+    artefact: Artefact,
+    client: MilvusClient,
+    uri: str,
+    info: dict[str, Any],
+) -> None:
+    """Writes figures into the artefact's metrics and, where it is to be measured, the weight of
+    the two rankings into `info`."""
+    passages = artefact.dir / "passages"
+    table = pq.read_table(passages, columns=["passage_id", "vector", *COLUMNS])
+    rows, artefact.counts["questions"] = held_out_questions(
+        questions, set(table["passage_id"].to_pylist()), config.max_questions
+    )
+    if not rows:
+        logger.warning("no held-out question; recall is not measured")
+        return
+    embedder = Embedder(encoder, max_tokens=config.max_tokens, batch_size=config.batch_size)
+    texts = [row.question for row in rows]
+    asked = Asked(texts, [row.passage_ids for row in rows], embedder.embed_queries(texts))
+    lexical = LexicalIndex.load(artefact.dir / LEXICAL)
+    searcher = Searcher(client, uri, info["collection"], lexical, table, info)
+    if config.hybrid.dense_weight is None:
+        tuning, asked = split_for_tuning(asked)
+        if tuning.texts:
+            weight = measured_weight(searcher, tuning)
+            searcher.hybrid = config.hybrid.model_copy(update={"dense_weight": weight})
+            artefact.metrics["dense_weight"] = weight
+    info["hybrid"] = searcher.hybrid.model_dump(mode="json")
+    artefact.metrics.update(index_figures(searcher, asked, table))
 
 
 def embed_passages(config: IndexConfig, encoder: Path, passages: Path, target: Path) -> None:
@@ -178,65 +237,3 @@ def embed_passages(config: IndexConfig, encoder: Path, passages: Path, target: P
     for number, path in enumerate(sorted(temporary.glob("*.parquet"), key=lambda p: p.name[-30:])):
         path.rename(temporary / f"part-{number:05d}.parquet")
     os.replace(temporary, target)
-
-
-def evaluate_index(
-    config: IndexConfig,
-    encoder: Path,
-    table: pa.Table,
-    questions: Path,
-    artefact: Artefact,
-    client,
-    collection: str,
-) -> dict[str, float]:
-    """Returns recall@1/5/10 and MRR@10 on held-out questions: Milvus, exact search, TF-IDF.
-
-    A question whose passages are not all indexed is left out and counted.
-    """
-    names = table["passage_id"].to_pylist()
-    known = set(names)
-    counts, asked = Counts(), []
-    rows = sorted(read_rows(questions, RetrievalQuestion), key=lambda row: row.id)
-    for question in rows:
-        counts.rows_in += 1
-        if question.split != "dev":
-            counts.reject("split_train")
-        elif not known.issuperset(question.passage_ids):
-            counts.reject("passage_not_indexed")
-        elif len(asked) == config.max_questions:
-            counts.reject("beyond_max_questions")
-        else:
-            asked.append(question)
-            counts.rows_out += 1
-    artefact.counts["questions"] = counts
-    if not asked:
-        logger.warning("no held-out question; recall is not measured")
-        return {}
-    texts, gold = [q.question for q in asked], [q.passage_ids for q in asked]
-    queries_QD = Embedder(
-        encoder, max_tokens=config.max_tokens, batch_size=config.batch_size
-    ).embed_queries(texts)
-    started = time.monotonic()
-    hits = [
-        search_vectors(
-            client, collection, query_D[None], DEPTH, config.collection, fields=["passage_id"]
-        )[0]
-        for query_D in queries_QD
-    ]
-    milliseconds = 1000 * (time.monotonic() - started) / len(asked)
-    found = [[hit["passage_id"] for hit in row] for row in hits]
-    exact = [[names[i] for i in row] for row in exact_top(queries_QD, vectors_of(table), DEPTH)]
-    passages = [
-        passage_text(title, text)
-        for title, text in zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
-    ]
-    lexical = [[names[i] for i in row] for row in tfidf_top(texts, passages, DEPTH)]
-    agreement = np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, exact, strict=True)])
-    return {
-        **retrieval_metrics(found, gold),
-        **retrieval_metrics(exact, gold, "exact/"),
-        **retrieval_metrics(lexical, gold, "tfidf/"),
-        "agreement@10": round(float(agreement), 4),
-        "questions": len(asked),
-        "time/search_ms": round(milliseconds, 2),
-    }

@@ -1,6 +1,4 @@
-"""Retrieval figures. In: ranked passages and gold passages. Out: recall@k, MRR@10, nDCG@10, a
-baseline.
-"""
+"""Retrieval figures. In: ranked passages and gold passages. Out: recall@k, MRR@10, nDCG@10."""
 
 from collections.abc import Sequence
 
@@ -63,20 +61,5 @@ def exact_top(queries_QD: np.ndarray, vectors_ND: np.ndarray, k: int) -> np.ndar
     top = np.empty((len(queries_QD), k), dtype=np.int64)
     for start in range(0, len(queries_QD), 256):
         scores_QN = queries_QD[start : start + 256] @ vectors_ND.T
-        top[start : start + 256] = np.argsort(-scores_QN, axis=1, kind="stable")[:, :k]
-    return top
-
-
-def tfidf_top(questions: Sequence[str], passages: Sequence[str], k: int) -> np.ndarray:
-    """Returns rows_QK by cosine of character-bigram TF-IDF: the baseline without a model."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(2, 2), sublinear_tf=True)
-    passages_NF = vectorizer.fit_transform(passages)
-    queries_QF = vectorizer.transform(questions)
-    k = min(k, len(passages))
-    top = np.empty((len(questions), k), dtype=np.int64)
-    for start in range(0, len(questions), 256):
-        scores_QN = (queries_QF[start : start + 256] @ passages_NF.T).toarray()
         top[start : start + 256] = np.argsort(-scores_QN, axis=1, kind="stable")[:, :k]
     return top

@@ -1,27 +1,52 @@
-"""Search. In: a query vector. Out: passages with their cosine, best first."""
+"""Search. In: a question and its vector. Out: passages, best first.
+
+Candidates are the nearest by cosine (Milvus) and the best by words (BM25); each gets both scores,
+and `fusion` makes one ranking of them.
+"""
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+from pymilvus import MilvusClient
 
-from medray.common.errors import ConfigError, DataError
+from medray.common.config import Config
+from medray.common.errors import DataError
 from medray.common.records import Passage
 from medray.common.scratch import scratch_directory
 from medray.retrieval.collection import (
-    ALIAS,
     CollectionConfig,
     connect,
     disconnect,
+    get_rows,
     is_lite,
     load_version,
     search_vectors,
 )
+from medray.retrieval.embed import passage_text
+from medray.retrieval.filters import COLUMNS, PassageFilter
+from medray.retrieval.fusion import UNMEASURED, fused
+from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 
 INFO = "collection.json"
+LEXICAL = "lexical"
+EVERYTHING = PassageFilter()
+
+
+class HybridConfig(Config):
+    """How the two rankings become one."""
+
+    candidates: int = Field(default=100, ge=1)
+    """Taken from each ranking. Source: not given."""
+    dense_weight: float | None = Field(default=None, ge=0, le=1)
+    """α, the share of the cosine: 0 is BM25 alone. None: measured when the index is built, on
+    held-out questions that its figures leave out."""
 
 
 class Hit(NamedTuple):
@@ -29,98 +54,145 @@ class Hit(NamedTuple):
 
     passage: Passage
     score: float
-    """Cosine of query and passage, -1 to 1."""
+    """Of the fused ranking, 0 to 1; comparable within one search only."""
+    cosine: float
+    """Of question and passage, -1 to 1."""
+    bm25: float
+
+
+class Candidates(NamedTuple):
+    """What both rankings bring, C passages in no order that matters, with both scores of each."""
+
+    rows: list[dict[str, Any]]
+    cosines_C: np.ndarray
+    bm25_C: np.ndarray
+
+    @property
+    def ids(self) -> list[str]:
+        """Of the passages."""
+        return [row["passage_id"] for row in self.rows]
 
 
 class Searcher:
-    """Dense search over one index.
+    """Hybrid search over one version of an index; `hybrid` may be set anew."""
 
-    Milvus Lite locks its file to one process, so an index directory is never opened in place:
-    each process fills a private copy from the directory's Parquet and drops it at `close`.
-    A cluster is shared through its URI.
-    """
-
-    def __init__(self, index_dir: Path | None = None, uri: str | None = None) -> None:
-        """Opens an index artefact, or a collection on a Milvus cluster.
+    def __init__(
+        self,
+        client: MilvusClient,
+        uri: str,
+        collection: str,
+        lexical: LexicalIndex,
+        columns: pa.Table,
+        info: dict[str, Any],
+    ) -> None:
+        """Over what is open already; `open_index` opens it.
 
         Args:
-            index_dir: what `build_index` wrote. If it was built into a cluster, that is searched.
-            uri: a Milvus cluster; the alias `docs` is searched.
-        Raises:
-            DataError: if the directory is not an index. ServiceError: no Milvus at the URI.
+            columns: passage_id and COLUMNS of all passages, in the order of `lexical`.
+            info: what collection.json holds.
         """
-        if (index_dir is None) == (uri is None):
-            raise ConfigError("give the search either an index directory or a Milvus URI")
-        self._scratch = ExitStack()
-        filled_from: Path | None = None
-        self.config, self.collection = CollectionConfig(), ALIAS
-        directory: Path | None = None
-        if index_dir is not None:
-            info = read_info(index_dir)
-            self.config = CollectionConfig.model_validate(info["config"])
-            uri = info["uri"] or None
-            directory = index_dir / "passages"
-        if uri is None or is_lite(uri):
-            if directory is None:
-                raise ConfigError(
-                    f"{uri} is a Milvus Lite file, locked to one process; "
-                    "give the index directory instead"
-                )
-            uri = str(self._scratch.enter_context(scratch_directory()) / "milvus.db")
-            filled_from = directory
-        self.uri = uri
-        self._client = connect(uri)
-        if filled_from is not None:
-            try:
-                self.collection = load_version(self._client, filled_from, self.config)
-            except BaseException:
-                self.close()
-                raise
+        self._client, self.uri, self._collection = client, uri, collection
+        self._lexical = lexical
+        self._columns = columns
+        self._ids: list[str] = columns["passage_id"].to_pylist()
+        self._row_of = {name: row for row, name in enumerate(self._ids)}
+        self._config = CollectionConfig.model_validate(info["config"])
+        self.hybrid = HybridConfig.model_validate(info.get("hybrid", {}))
 
-    @classmethod
-    def from_parquet(cls, index_dir: Path) -> Self:
-        """Opens an index directory."""
-        return cls(index_dir=index_dir)
-
-    def search(self, vector: np.ndarray, top_k: int = 5, condition: str = "") -> list[Hit]:
+    def search(
+        self,
+        question: str,
+        vector: np.ndarray,
+        top_k: int = 5,
+        where: PassageFilter = EVERYTHING,
+    ) -> list[Hit]:
         """Returns at most `top_k` passages, best first.
 
         Args:
             vector: vector_D of length 1, from `Embedder.embed_queries`.
-            condition: a Milvus expression over passage fields, such as `kind == "guideline"`.
         """
-        return self.search_many(np.asarray(vector)[None], top_k, condition)[0]
-
-    def search_many(
-        self, vectors_QD: np.ndarray, top_k: int = 5, condition: str = ""
-    ) -> list[list[Hit]]:
-        """Returns the hits of several queries in one call."""
-        rows = search_vectors(
-            self._client, self.collection, vectors_QD, top_k, self.config, condition=condition
-        )
+        found = self.candidates(question, vector, where, top_k)
+        weight = self.hybrid.dense_weight
+        scores_C = fused(found.cosines_C, found.bm25_C, UNMEASURED if weight is None else weight)
         return [
-            [Hit(Passage(**row), score) for row in hits for score in [row.pop("distance")]]
-            for hits in rows
+            Hit(
+                Passage(**found.rows[i]),
+                float(scores_C[i]),
+                float(found.cosines_C[i]),
+                float(found.bm25_C[i]),
+            )
+            for i in np.argsort(-scores_C, kind="stable")[:top_k]
         ]
 
-    def close(self) -> None:
-        """Releases the connection, the lock and the private copy."""
-        disconnect(self._client, self.uri)
-        self._scratch.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
+    def candidates(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        question: str,
+        vector: np.ndarray,
+        where: PassageFilter = EVERYTHING,
+        fewest: int = 1,
+    ) -> Candidates:
+        """The best of each ranking; the nearest by cosine stand first."""
+        num = max(self.hybrid.candidates, fewest)
+        near = search_vectors(
+            self._client, self._collection, np.asarray(vector)[None], num, self._config,
+            condition=where.expression(),
+        )[0]  # fmt: skip
+        cosines = [row.pop("distance") for row in near]
+        bm25_N = self._lexical.scores(question)
+        allowed_N = bm25_N if where.is_empty else np.where(where.mask(self._columns), bm25_N, 0)
+        best = np.argsort(-allowed_N, kind="stable")[:num]
+        known = {row["passage_id"] for row in near}
+        missing = [self._ids[row] for row in best if allowed_N[row] > 0]
+        missing = [name for name in missing if name not in known]
+        rows, vectors = get_rows(self._client, self._collection, missing)
+        return Candidates(
+            [*near, *rows],
+            np.array([*cosines, *(float(vector_D @ vector) for vector_D in vectors)]),
+            np.array([bm25_N[self._row_of[row["passage_id"]]] for row in [*near, *rows]]),
+        )
 
 
-def read_info(index_dir: Path) -> dict:
+@contextmanager
+def open_index(index_dir: Path) -> Iterator[Searcher]:
+    """Opens an index artefact, and closes it at the end.
+
+    Milvus Lite locks its file to one process, so the directory's own is never opened: each process
+    fills a private copy from the directory's Parquet and drops it. A cluster is shared by its URI.
+
+    Raises:
+        DataError: if the directory is not an index. ServiceError: no Milvus at its URI.
+    """
+    info, passages = read_info(index_dir), index_dir / "passages"
+    with ExitStack() as stack:
+        uri, collection = info["uri"], info.get("collection", "")
+        if not uri:
+            uri = str(stack.enter_context(scratch_directory()) / "milvus.db")
+        client = connect(uri)
+        stack.callback(disconnect, client, uri)
+        if is_lite(uri):
+            collection = load_version(
+                client, passages, CollectionConfig.model_validate(info["config"])
+            )
+        columns = pq.read_table(passages, columns=["passage_id", *COLUMNS])
+        lexical = open_lexical(index_dir)
+        yield Searcher(client, uri, collection, lexical, columns, info)
+
+
+def open_lexical(index_dir: Path) -> LexicalIndex:
+    """The index of words; of an artefact that was built without one it is made in memory."""
+    if (index_dir / LEXICAL).is_dir():
+        return LexicalIndex.load(index_dir / LEXICAL)
+    return build_lexical(index_dir / "passages", LexicalConfig())
+
+
+def build_lexical(passages: Path, config: LexicalConfig) -> LexicalIndex:
+    """From the Parquet of an index, in its order."""
+    table = pq.read_table(passages, columns=["title", "text"])
+    rows = zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
+    return LexicalIndex.build((passage_text(title, text) for title, text in rows), config)
+
+
+def read_info(index_dir: Path) -> dict[str, Any]:
     """Reads collection.json of an index directory.
 
     Raises:

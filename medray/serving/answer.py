@@ -3,7 +3,7 @@
 In: a chat request and three objects that embed, search and generate. Out: text that may be shown,
 then the outcome with citations, passages and verdicts. Nothing here knows of HTTP or Ray.
 
-With no passage above `min_score` the answer is `所给资料中没有答案。` and the model is not asked.
+With no passage above `min_cosine` the answer is `所给资料中没有答案。` and the model is not asked.
 Source: DESIGN.md 3, serving graph; `[q; d1; …; dk]` [EMR-LLM 1.5].
 """
 
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from medray.common.config import Config
 from medray.generation.engine import Chat, Sampling
 from medray.generation.prompts import NO_ANSWER, Numbered, grounded_prompt
+from medray.retrieval.filters import PassageFilter
 from medray.serving.citations import CitationGate
 from medray.serving.policy import Finish, Fit
 from medray.serving.schema import (
@@ -32,7 +33,7 @@ class AnswerConfig(Config):
     top_k: int = 5
     """Passages shown to the model. Source: not given; [EMR-LLM 1.5] leaves k open. Best as many as
     the grounded examples hold that it was fine-tuned on."""
-    min_score: float = 0.0
+    min_cosine: float = 0.0
     """Passages with a lower cosine are not shown to the model.
     Source: not given; 0 refuses only what points away from the question. Not calibrated."""
     max_tokens: int = 256
@@ -45,9 +46,12 @@ class Embed(Protocol):
 
 
 class Search(Protocol):
-    """Vector, k → passage fields with `score`, best first."""
+    """Question, its vector, k, filter → passage fields with `score`, `cosine` and `bm25`, best
+    first."""
 
-    async def __call__(self, vector: list[float], top_k: int, /) -> list[dict[str, Any]]: ...
+    async def __call__(
+        self, question: str, vector: list[float], top_k: int, where: PassageFilter, /
+    ) -> list[dict[str, Any]]: ...
 
 
 class Generate(Protocol):
@@ -90,10 +94,10 @@ async def plan_answer(
     retrieval = request.retrieval is not False
     passages: list[FoundPassage] = []
     if retrieval:
-        vector = await embed(messages[-1]["content"])
-        hits = await search(vector, request.top_k or config.top_k)
-        kept = [hit for hit in hits if hit["score"] >= config.min_score]
-        passages = [FoundPassage.model_validate(h | {"number": k}) for k, h in enumerate(kept, 1)]
+        passages = await find_passages(
+            messages[-1]["content"], request.top_k or config.top_k, request.filters, embed, search,
+            config.min_cosine,
+        )  # fmt: skip
     # The worst passage is left out first; a grounded question keeps at least one.
     counts = range(len(passages), 0, -1) if passages else [0]
     conversations = [_with_passages(messages, passages[:count]) for count in counts]
@@ -117,6 +121,20 @@ async def plan_answer(
     )
     shown = passages[: counts[fit.index]]
     return Plan(conversations[fit.index], shown, retrieval, fit.num_prompt_tokens, sampling)
+
+
+async def find_passages(
+    question: str,
+    top_k: int,
+    where: PassageFilter,
+    embed: Embed,
+    search: Search,
+    min_cosine: float = -1.0,
+) -> list[FoundPassage]:
+    """The best passages, numbered from 1."""
+    hits = await search(question, await embed(question), top_k, where)
+    kept = [hit for hit in hits if hit["cosine"] >= min_cosine]
+    return [FoundPassage.model_validate(hit | {"number": k}) for k, hit in enumerate(kept, 1)]
 
 
 async def write_answer(

@@ -5,7 +5,6 @@ Serve's own queue limit counts per handle and refuses bursts; past it the answer
 No text of a request stands in a log line or an error.
 """
 
-import asyncio
 import base64
 import json
 import logging
@@ -25,15 +24,22 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from medray.common.config import Config
-from medray.generation.engine import Chat, Sampling
-from medray.serving.answer import AnswerConfig, Outcome, Plan, plan_answer, write_answer
+from medray.serving.answer import (
+    AnswerConfig,
+    Outcome,
+    Plan,
+    find_passages,
+    plan_answer,
+    write_answer,
+)
+from medray.serving.handles import Deployments
 from medray.serving.limits import InFlight, Slot
-from medray.serving.policy import Finish, Fit
 from medray.serving.refusals import add_error_handlers, unavailable
 from medray.serving.schema import (
     ApiError,
     ChatRequest,
     EmbeddingRequest,
+    RetrieveRequest,
     chunk,
     completion,
     embeddings,
@@ -56,29 +62,6 @@ class GatewayConfig(Config):
     """Longer requests are refused before a tokenizer sees them."""
     health_timeout_s: float = 5.0
     answer: AnswerConfig = AnswerConfig()
-
-
-class PolicyHandle:
-    """The policy deployment as `medray.serving.answer` wants it."""
-
-    def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
-
-    async def fit(self, conversations: list[Chat], max_new_tokens: int, exact: bool) -> Fit:
-        return Fit(*await self._handle.fit.remote(conversations, max_new_tokens, exact))
-
-    async def stream(
-        self, messages: Chat, sampling: Sampling
-    ) -> AsyncGenerator[str | Finish, None]:
-        response = self._handle.options(stream=True).stream.remote(messages, sampling)
-        ended = False
-        try:
-            async for item in response:  # type: ignore[attr-defined]
-                yield item
-            ended = True
-        finally:
-            if not ended:
-                response.cancel()
 
 
 def _log(identity: dict[str, Any], outcome: Outcome) -> None:
@@ -114,8 +97,7 @@ class Gateway:
         embedding: DeploymentHandle, retrieval: DeploymentHandle,
     ) -> None:  # fmt: skip
         self._config, self._index_version = config, index_version
-        self._handles = {"policy": policy, "embedding": embedding, "retrieval": retrieval}
-        self._policy = PolicyHandle(policy)
+        self._deployed = Deployments(policy, embedding, retrieval)
         self._in_flight = InFlight(config.max_in_flight, config.retry_after_s)
         self._created = int(time.time())
 
@@ -125,11 +107,12 @@ class Gateway:
         self._check_model(request.model, self._config.model_name)
         request.check()
         self._check_size(sum(len(message.plain()["content"]) for message in request.messages))
-        slot = self._in_flight.take()
+        slot, deployed = self._in_flight.take(), self._deployed
         try:
             plan = await plan_answer(
-                request, self._config.answer, self._embed, self._search, self._policy
-            )
+                request, self._config.answer, deployed.embed_question, deployed.search,
+                deployed.policy,
+            )  # fmt: skip
             identity = {
                 "id": f"chatcmpl-{uuid.uuid4().hex}",
                 "created": int(time.time()),
@@ -159,7 +142,7 @@ class Gateway:
         self._check_size(sum(map(len, texts)))
         slot = self._in_flight.take()
         try:
-            vectors, num_tokens = await self._handles["embedding"].embed.remote(texts)
+            vectors, num_tokens = await self._deployed.embed(texts)
         finally:
             slot.free()
         if request.dimensions not in (None, len(vectors[0])):
@@ -170,6 +153,21 @@ class Gateway:
         if request.encoding_format == "base64":
             vectors = [base64.b64encode(np.float32(v).astype("<f4")).decode() for v in vectors]
         return JSONResponse(embeddings(request.model, vectors, num_tokens))
+
+    @app.post("/v1/retrieve")
+    async def retrieve(self, request: RetrieveRequest) -> dict[str, Any]:
+        """The best passages for a question, with what ranked them; no model is asked."""
+        self._check_size(len(request.query))
+        slot = self._in_flight.take()
+        try:
+            found = await find_passages(
+                request.query, request.top_k, request.filters, self._deployed.embed_question,
+                self._deployed.search,
+            )  # fmt: skip
+        finally:
+            slot.free()
+        data = [passage.model_dump() for passage in found]
+        return {"object": "list", "index_version": self._index_version, "data": data}
 
     @app.get("/v1/models")
     async def models(self) -> dict[str, Any]:
@@ -186,9 +184,8 @@ class Gateway:
     @app.get("/healthz")
     async def health(self) -> Response:
         """200 if every deployment answers, else 503; versions of what is served."""
-        states = await asyncio.gather(*(self._state(name) for name in self._handles))
-        deployments = dict(zip(self._handles, states, strict=True))
-        ready = all(state["ready"] for state in states)
+        deployments = await self._deployed.states(self._config.health_timeout_s)
+        ready = all(state["ready"] for state in deployments.values())
         body = {
             "status": "ok" if ready else "unready",
             "model": self._config.model_name,
@@ -204,10 +201,13 @@ class Gateway:
         text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
         return text.replace('"MODEL_NAME"', json.dumps(self._config.model_name))
 
+    def _write(self, plan: Plan) -> AsyncGenerator[str | Outcome, None]:
+        return write_answer(plan, self._deployed.policy, self._index_version)
+
     async def _whole(self, plan: Plan, identity: dict[str, Any], slot: Slot) -> dict[str, Any]:
         pieces: list[str] = []
         outcome = None
-        async with aclosing(write_answer(plan, self._policy, self._index_version)) as items:
+        async with aclosing(self._write(plan)) as items:
             async for item in items:
                 if isinstance(item, Outcome):
                     outcome = item
@@ -223,7 +223,7 @@ class Gateway:
     ) -> AsyncGenerator[str, None]:
         try:
             yield _event(chunk(identity, {"role": "assistant", "content": ""}))
-            async with aclosing(write_answer(plan, self._policy, self._index_version)) as items:
+            async with aclosing(self._write(plan)) as items:
                 async for item in items:
                     if isinstance(item, str):
                         yield _event(chunk(identity, {"content": item}))
@@ -238,20 +238,6 @@ class Gateway:
             yield _event(unavailable(error).body())
         finally:
             slot.free()
-
-    async def _embed(self, question: str) -> list[float]:
-        return await self._handles["embedding"].embed_question.remote(question)
-
-    async def _search(self, vector: list[float], top_k: int) -> list[dict[str, Any]]:
-        return await self._handles["retrieval"].search.remote(vector, top_k)
-
-    async def _state(self, name: str) -> dict[str, Any]:
-        timeout_s = self._config.health_timeout_s
-        try:
-            status = await asyncio.wait_for(self._handles[name].status.remote(), timeout_s)
-        except (TimeoutError, RayError, RayServeException) as error:
-            return {"ready": False, "reason": type(error).__name__}
-        return {"ready": True, **status}
 
     def _model(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self._created, "owned_by": "medray"}

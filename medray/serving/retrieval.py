@@ -1,15 +1,17 @@
-"""The retrieval deployment. In: a question's vector. Out: the nearest passages.
+"""The retrieval deployment. In: a question and its vector. Out: the best passages.
 
 Milvus Lite locks its file to one process, so each replica fills a private copy from the index's
 Parquet when it starts and removes it when it ends.
 """
 
 import asyncio
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
-from medray.retrieval.search import Searcher
+from medray.retrieval.filters import PassageFilter
+from medray.retrieval.search import open_index
 from medray.serving.artefacts import Location
 
 
@@ -17,7 +19,8 @@ class Retrieval:
     """Searches one version of the index."""
 
     def __init__(self, index: Location) -> None:
-        self._searcher = Searcher(index.fetch())
+        self._open = ExitStack()
+        self._searcher = self._open.enter_context(open_index(index.fetch()))
         self._version = index.version
 
     def status(self) -> dict[str, Any]:
@@ -26,11 +29,15 @@ class Retrieval:
 
     def __del__(self) -> None:
         """Serve calls this when the replica is told to stop; the private copy goes with it."""
-        if hasattr(self, "_searcher"):  # absent if the index could not be opened
-            self._searcher.close()
+        self._open.close()
 
-    async def search(self, vector: list[float], top_k: int) -> list[dict[str, Any]]:
-        """The `top_k` nearest passages, best first: fields of `Passage` and `score` (cosine)."""
+    async def search(
+        self, question: str, vector: list[float], top_k: int, where: PassageFilter
+    ) -> list[dict[str, Any]]:
+        """The `top_k` best passages, best first: fields of `Passage`, `score`, `cosine`, `bm25`."""
         vector_D = np.asarray(vector, dtype=np.float32)
-        hits = await asyncio.to_thread(self._searcher.search, vector_D, top_k)
-        return [hit.passage.model_dump() | {"score": hit.score} for hit in hits]
+        hits = await asyncio.to_thread(self._searcher.search, question, vector_D, top_k, where)
+        return [
+            hit.passage.model_dump() | {"score": hit.score, "cosine": hit.cosine, "bm25": hit.bm25}
+            for hit in hits
+        ]

@@ -13,6 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from medray.retrieval.filters import PassageFilter
+
+MOST_PASSAGES = 50
+
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (None, 1),
     "stop": (None, "", []),
@@ -108,8 +112,10 @@ class ChatRequest(Request):
     seed: int | None = None
     retrieval: bool | None = None
     """medray: false asks the model alone, without passages and citations."""
-    top_k: int | None = Field(None, ge=1, le=50)
+    top_k: int | None = Field(None, ge=1, le=MOST_PASSAGES)
     """medray: how many passages to show the model."""
+    filters: PassageFilter = PassageFilter()
+    """medray: which passages may be shown."""
 
     def check(self) -> None:
         """Raises ApiError if the request asks for what medray cannot do."""
@@ -125,6 +131,14 @@ class ChatRequest(Request):
             raise ApiError(400, "the last message must be the user's", param="messages")
         if not self.messages[-1].plain()["content"].strip():
             raise ApiError(400, "the last message is empty", param="messages")
+
+
+class RetrieveRequest(Request):
+    """POST /v1/retrieve, which is medray's own."""
+
+    query: str = Field(min_length=1)
+    top_k: int = Field(default=10, ge=1, le=MOST_PASSAGES)
+    filters: PassageFilter = PassageFilter()
 
 
 class EmbeddingRequest(Request):
@@ -157,7 +171,7 @@ class Usage(BaseModel):
 
 class FoundPassage(BaseModel):
     """A passage that the model was shown. `start`, `end`: offsets in the section of the document;
-    `score`: cosine of question and passage."""
+    `score`: of the fused ranking, 0 to 1 within one search; `cosine`, `bm25`: what makes it."""
 
     number: int
     passage_id: str
@@ -169,6 +183,8 @@ class FoundPassage(BaseModel):
     source: str
     date: str
     score: float
+    cosine: float
+    bm25: float
     text: str
 
 

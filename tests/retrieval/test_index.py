@@ -14,7 +14,7 @@ from medray.common.storage import Storage, StorageConfig
 from medray.retrieval.collection import vectors_of
 from medray.retrieval.embed import Embedder, passage_text
 from medray.retrieval.index import IndexConfig, build_index
-from medray.retrieval.search import Searcher
+from medray.retrieval.search import open_index
 
 
 def open_artefact(root: Path) -> Artefact:
@@ -43,7 +43,10 @@ def test_build_publish_search_and_rebuild(
     metrics = artefact.metrics
     assert metrics["questions"] == 5 and metrics["agreement@10"] == 1.0
     assert metrics["recall@10"] == metrics["exact/recall@10"] == 1.0  # ten passages in all
-    assert metrics["recall@5"] == metrics["exact/recall@5"]
+    assert metrics["dense/recall@5"] == metrics["exact/recall@5"]
+    # A disease's name stands in its two passages alone: 1 and 2 are theirs.
+    assert metrics["bm25/recall@5"] == 1.0 and metrics["bm25/mrr@10"] >= 0.5
+    assert "dense_weight" not in metrics  # five questions choose none
     assert artefact.counts["questions"].rejected == {"split_train": 5}
     assert artefact.counts["embed"].rows_out == 10
 
@@ -53,9 +56,10 @@ def test_build_publish_search_and_rebuild(
     assert (artefact.dir / "passages" / "part-00000.parquet").stat().st_mtime_ns == written
 
     published = artefact.publish()
-    with Searcher(published) as searcher:
-        hits = searcher.search(expected[3], top_k=1)
+    with open_index(published) as searcher:
+        hits = searcher.search(texts[3], expected[3], top_k=1)
     assert hits[0].passage.passage_id == ids[3]
+    assert hits[0].cosine == pytest.approx(1, abs=1e-5)
     assert hits[0].score == pytest.approx(1, abs=1e-5)
 
 

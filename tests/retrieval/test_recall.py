@@ -10,7 +10,6 @@ from medray.retrieval.recall import (
     ndcg,
     recall_at,
     retrieval_metrics,
-    tfidf_top,
 )
 
 RANKED = [["a", "b", "c"], ["b", "a", "c"], ["x", "y", "z"]]
@@ -65,7 +64,3 @@ def test_exact_top_equals_sorting_by_hand() -> None:
         expected = sorted(range(40), key=lambda i: -float(query @ vectors[i]))[:5]
         assert rows.tolist() == expected
     assert exact_top(queries, vectors[:3], 5).shape == (300, 3)
-
-
-def test_tfidf_finds_shared_bigrams() -> None:
-    assert tfidf_top(["哮喘怎么治疗"], ["肺炎 症状", "哮喘 治疗", "哮喘 症状"], 2)[0, 0] == 1

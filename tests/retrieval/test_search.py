@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
-from medray.common.errors import ConfigError, DataError, ServiceError
+from medray.common.errors import DataError, ServiceError
 from medray.common.records import Passage
 from medray.common.rows import arrow_schema
 from medray.retrieval.collection import (
@@ -22,18 +24,30 @@ from medray.retrieval.collection import (
     switch_alias,
     versions,
 )
-from medray.retrieval.search import INFO, Searcher
+from medray.retrieval.filters import PassageFilter
+from medray.retrieval.search import INFO, open_index
 
 # Cosine with (1, 0): a 1, b 0.6, c 0, d -1.
 VECTORS = {"a": (1.0, 0.0), "b": (0.6, 0.8), "c": (0.0, 1.0), "d": (-1.0, 0.0)}
 
 
-def write_index(directory: Path, names: str = "abcd", index_type: str = "FLAT") -> Path:
+COLUMNS = {
+    "a": {"department": "呼吸内科"},
+    "b": {"department": "呼吸内科", "date": "2023-05-01"},
+    "c": {"date": "2024-03-01"},
+    "d": {"date": "2024-12-31", "source": '指"南'},
+}
+
+
+def write_index(
+    directory: Path, names: str = "abcd", index_type: str = "FLAT", uri: str = "", **info: Any
+) -> Path:
     """An index directory with one passage for each letter."""
     rows = [
         Passage(
             passage_id=name, doc_id=f"doc-{name}", start=0, end=1, section="治疗",
             title="肺炎 治疗", text=name, kind="guideline" if name in "bd" else "literature",
+            **COLUMNS[name],
         ).model_dump()
         for name in names
     ]  # fmt: skip
@@ -42,45 +56,83 @@ def write_index(directory: Path, names: str = "abcd", index_type: str = "FLAT") 
     table = table.append_column("vector", pa.FixedSizeListArray.from_arrays(flat, 2))
     (directory / "passages").mkdir(parents=True)
     pq.write_table(table, directory / "passages" / "part-00000.parquet")
-    info = {"uri": "", "config": {"index_type": index_type}}
+    info = {"uri": uri, "config": {"index_type": index_type}, **info}
     (directory / INFO).write_text(json.dumps(info), encoding="utf-8")
     return directory
 
 
 @pytest.mark.parametrize("index_type", ["FLAT", "HNSW"])
 def test_best_first_with_cosine_and_whole_passages(tmp_path: Path, index_type: str) -> None:
-    with Searcher.from_parquet(write_index(tmp_path, index_type=index_type)) as searcher:
-        hits = searcher.search(np.array([1.0, 0.0]), top_k=3)
+    with open_index(write_index(tmp_path, index_type=index_type)) as searcher:
+        hits = searcher.search("", np.array([1.0, 0.0]), top_k=3)
     assert [hit.passage.passage_id for hit in hits] == ["a", "b", "c"]
-    assert [hit.score for hit in hits] == pytest.approx([1, 0.6, 0], abs=1e-5)
+    assert [hit.cosine for hit in hits] == pytest.approx([1, 0.6, 0], abs=1e-5)
+    assert [hit.score for hit in hits] == pytest.approx([0.5, 0.4, 0.25], abs=1e-5)
     assert hits[0].passage == Passage(
         passage_id="a", doc_id="doc-a", start=0, end=1, section="治疗", title="肺炎 治疗",
-        text="a", kind="literature",
+        text="a", kind="literature", department="呼吸内科",
     )  # fmt: skip
 
 
-def test_condition_filters_and_a_wrong_one_is_an_error(tmp_path: Path) -> None:
-    with Searcher.from_parquet(write_index(tmp_path)) as searcher:
-        hits = searcher.search(np.array([1.0, 0.0]), 5, condition='kind == "guideline"')
+def test_words_bring_a_passage_that_the_vector_does_not(tmp_path: Path) -> None:
+    index = write_index(tmp_path, hybrid={"candidates": 1})
+    query = np.array([1.0, 0.0])
+    with open_index(index) as searcher:
+        found = searcher.candidates("d", query)
+        assert found.ids == ["a", "d"]  # the nearest, then the one that has the word
+        assert found.cosines_C == pytest.approx([1, -1], abs=1e-6)
+        assert found.bm25_C[0] == 0 < found.bm25_C[1]
+        hits = searcher.search("d", query, 2)
+        # α 0.5, no question having measured it: each is the best of one half, the least of another
+        assert [(hit.passage.passage_id, hit.score) for hit in hits] == [("a", 0.5), ("d", 0.5)]
+        assert [hit.passage.passage_id for hit in searcher.search("c", query, 2)] == ["c", "a"]
+    for weight, best in ((0.0, "d"), (1.0, "a")):
+        index = write_index(tmp_path / best, hybrid={"candidates": 1, "dense_weight": weight})
+        with open_index(index) as searcher:
+            assert searcher.search("d", query, 1)[0].passage.passage_id == best
+
+
+def test_a_filter_holds_for_both_rankings(tmp_path: Path) -> None:
+    query = np.array([1.0, 0.0])
+    with open_index(write_index(tmp_path)) as searcher:
+        guidelines = PassageFilter(kinds=["guideline"])
+        hits = searcher.search("a c", query, 5, guidelines)
         assert [hit.passage.passage_id for hit in hits] == ["b", "d"]
-        with pytest.raises(DataError, match="refused the condition"):
-            searcher.search(np.array([1.0, 0.0]), 5, condition="kind ==")
+        for where, names in (
+            (PassageFilter(since="2024"), "cd"),
+            (PassageFilter(until="2024-03"), "bc"),
+            (PassageFilter(since="2023-06", until="2024"), "cd"),
+            (PassageFilter(departments=["呼吸内科"]), "ab"),
+            (PassageFilter(departments=["呼吸内科"], kinds=["literature"]), "a"),
+            (PassageFilter(sources=['指"南']), "d"),
+            (PassageFilter(sources=["无"]), ""),
+        ):
+            hits = searcher.search("a b c d", query, 5, where)
+            assert {hit.passage.passage_id for hit in hits} == set(names), where
+
+
+@pytest.mark.parametrize("date", ["2024-3", "last year", '2024" or kind != "'])
+def test_a_filter_takes_dates_only(date: str) -> None:
+    with pytest.raises(ValidationError):
+        PassageFilter(since=date)
 
 
 def test_two_searchers_of_one_index_and_nothing_left_behind(tmp_path: Path) -> None:
     index = write_index(tmp_path)
-    first, second = Searcher(index), Searcher(index)
-    copies = [Path(searcher.uri).parent for searcher in (first, second)]
-    for searcher in (first, second):
-        assert searcher.search(np.array([0.0, 1.0]), 1)[0].passage.passage_id == "c"
-        searcher.close()
+    with open_index(index) as first, open_index(index) as second:
+        copies = [Path(searcher.uri).parent for searcher in (first, second)]
+        for searcher in (first, second):
+            assert searcher.search("", np.array([0.0, 1.0]), 1)[0].passage.passage_id == "c"
     assert copies[0] != copies[1] and not any(copy.exists() for copy in copies)
 
 
 def test_the_copy_of_a_killed_process_goes_with_the_next_search(tmp_path: Path) -> None:
     index = write_index(tmp_path)
-    opened = "import sys; from medray.retrieval.search import Searcher; from pathlib import Path; "
-    opened += "found = Searcher(Path(sys.argv[1])); print(found.uri, flush=True); sys.stdin.read()"
+    opened = (
+        "import sys; from medray.retrieval.search import open_index; from pathlib import Path; "
+    )
+    opened += "found = open_index(Path(sys.argv[1])).__enter__(); print(found.uri, flush=True); "
+    opened += "sys.stdin.read()"
     process = subprocess.Popen(
         [sys.executable, "-c", opened, str(index)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -91,8 +143,8 @@ def test_the_copy_of_a_killed_process_goes_with_the_next_search(tmp_path: Path) 
     process.kill()
     process.communicate()
     assert left.exists()
-    with Searcher(index) as searcher:
-        assert searcher.search(np.array([0.0, 1.0]), 1)[0].passage.passage_id == "c"
+    with open_index(index) as searcher:
+        assert searcher.search("", np.array([0.0, 1.0]), 1)[0].passage.passage_id == "c"
         assert not left.exists()
 
 
@@ -129,11 +181,8 @@ def test_repeated_ids_are_refused_and_leave_no_version(tmp_path: Path) -> None:
 
 
 def test_wrong_places_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="build the index first"):
-        Searcher(tmp_path)
-    with pytest.raises(ConfigError, match="either"):
-        Searcher()
-    with pytest.raises(ConfigError, match="locked to one process"):
-        Searcher(uri=str(tmp_path / "milvus.db"))
-    with pytest.raises(ServiceError, match="start the Milvus cluster"):
-        Searcher(uri="http://127.0.0.1:9")
+    with pytest.raises(DataError, match="build the index first"), open_index(tmp_path):
+        pass
+    index = write_index(tmp_path / "index", uri="http://127.0.0.1:9")
+    with pytest.raises(ServiceError, match="start the Milvus cluster"), open_index(index):
+        pass

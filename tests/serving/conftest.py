@@ -103,7 +103,7 @@ def build_index(target: Path, encoder: Path) -> dict[str, tuple[str, list[Number
     """Writes the index; returns the grounded prompt and its passages for each question."""
     from medray.retrieval.embed import Embedder
     from medray.retrieval.index import EmbedPassages
-    from medray.retrieval.search import Searcher
+    from medray.retrieval.search import open_index
 
     (target / "passages").mkdir(parents=True)
     rows = pa.Table.from_pylist([p.model_dump() for p in PASSAGES])
@@ -112,8 +112,11 @@ def build_index(target: Path, encoder: Path) -> dict[str, tuple[str, list[Number
     info = {"uri": "", "collection": "docs_v1", "alias": "docs", "config": {}}
     (target / "collection.json").write_text(json.dumps(info))
     vectors = Embedder(encoder).embed_queries(list(QUESTIONS.values()))
-    with Searcher(target) as searcher:
-        found = [[hit.passage for hit in hits] for hits in searcher.search_many(vectors, TOP_K)]
+    with open_index(target) as searcher:
+        found = [
+            [hit.passage for hit in searcher.search(question, vector, TOP_K)]
+            for question, vector in zip(QUESTIONS.values(), vectors, strict=True)
+        ]
     prompts = {}
     for (name, question), passages in zip(QUESTIONS.items(), found, strict=True):
         numbered = [Numbered(p.title, p.text) for p in passages]

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from medray.generation.prompts import NO_ANSWER, Numbered, grounded_prompt
+from medray.retrieval.filters import PassageFilter
 from medray.serving.answer import AnswerConfig, Outcome, plan_answer, write_answer
 from medray.serving.citations import notice
 from medray.serving.policy import Finish, Fit
 from medray.serving.schema import ApiError, ChatRequest
 
-CONFIG = AnswerConfig(top_k=2, min_score=0.5, max_tokens=10)
+CONFIG = AnswerConfig(top_k=2, min_cosine=0.5, max_tokens=10)
 QUESTION = "心衰如何治疗？"
 
 
@@ -19,7 +20,7 @@ def hit(k: int, score: float) -> dict[str, Any]:
     return {
         "passage_id": f"p{k}", "doc_id": f"d{k}", "title": f"题{k}", "section": "治疗", "start": 0,
         "end": 4, "source": "手册", "date": "", "text": f"内容第{k}", "kind": "guideline",
-        "department": "", "score": score,
+        "department": "", "score": score, "cosine": score, "bm25": 0.0,
     }  # fmt: skip
 
 
@@ -52,8 +53,8 @@ async def embed(question: str) -> list[float]:
 
 
 def answer(policy: Script, hits: list[dict[str, Any]], **fields) -> tuple[str, Outcome]:
-    async def search(vector, top_k):
-        assert vector == [1.0, 0.0]
+    async def search(question, vector, top_k, where):
+        assert (question, vector, where) == (QUESTION, [1.0, 0.0], PassageFilter())
         return hits[:top_k]
 
     async def run():
@@ -123,7 +124,7 @@ def test_overflow_is_told_without_the_text():
 def test_closing_the_answer_closes_the_policy():
     policy = Script("长" * 100 + "。" + "长" * 100)
 
-    async def search(vector, top_k):
+    async def search(question, vector, top_k, where):
         return [hit(1, 0.9)]
 
     async def run():

@@ -45,7 +45,7 @@ def url(ray_cluster, hospital) -> Iterator[str]:
     port = free_port()
     overrides = [
         f"storage_root={hospital.root}", "slots=1", f"gateway.max_in_flight={MAX_IN_FLIGHT}",
-        "gateway.answer.top_k=3", "gateway.answer.min_score=-1",
+        "gateway.answer.top_k=3", "gateway.answer.min_cosine=-1",
     ]  # fmt: skip
     with up.start(CONFIGS / "laptop.yaml", overrides, port=port) as running:
         yield running.url
@@ -154,6 +154,33 @@ def test_plain_chat_and_length(api, hospital):
 def test_top_k_of_the_request(api, hospital):
     answer = ask(api, hospital.questions["none"], extra_body={"top_k": 1}, max_tokens=4)
     assert len(answer.model_extra["medray"]["passages"]) == 1
+
+
+def retrieve(url: str, **fields) -> dict:
+    request = urllib.request.Request(f"{url}/v1/retrieve", data=json.dumps(fields).encode())
+    request.add_header("Content-Type", "application/json")
+    with urllib.request.urlopen(request, timeout=120) as response:
+        return json.load(response)
+
+
+def test_passages_alone_with_what_ranked_them(url, hospital):
+    found = retrieve(url, query="肺炎首选药物", top_k=4)
+    assert found["index_version"] == "i1"
+    passages = found["data"]
+    assert [p["number"] for p in passages] == [1, 2, 3, 4]
+    assert [p["score"] for p in passages] == sorted((p["score"] for p in passages), reverse=True)
+    words = max(passages, key=lambda p: p["bm25"])
+    assert words["passage_id"] == "doc0:治疗"  # it has every word of the question
+    assert all(-1 <= p["cosine"] <= 1 for p in passages)
+
+
+def test_filters_of_a_request(api, url):
+    assert retrieve(url, query="肺炎", filters={"until": "2023"})["data"] == []
+    assert len(retrieve(url, query="肺炎", filters={"kinds": ["guideline"]})["data"]) == 10
+    answer = ask(api, "肺炎如何治疗？", extra_body={"filters": {"sources": ["别的"]}})
+    assert answer.choices[0].message.content == NO_ANSWER  # nothing may be shown
+    with pytest.raises(openai.BadRequestError, match=r"filters\.since"):
+        ask(api, "肺炎如何治疗？", extra_body={"filters": {"since": "去年"}})
 
 
 def test_embeddings_are_the_embedder_s(api, hospital):

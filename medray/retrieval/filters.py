@@ -1,0 +1,78 @@
+"""Which passages a search may return. In: what a user picks. Out: the same condition for both
+halves of the search, a Milvus expression and a mask over the index's columns.
+"""
+
+import json
+import operator
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from pydantic import Field
+
+from medray.common.config import Config
+from medray.common.records import Kind
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported
+AFTER = "~"
+"""Sorts after every digit and hyphen, so that `until` 2024 takes in the whole year."""
+DAY = r"^\d{4}(-\d{2}(-\d{2})?)?$"
+COLUMNS = ("department", "kind", "source", "date")
+
+
+class PassageFilter(Config):
+    """Conditions that must all hold; an empty one holds for every passage."""
+
+    departments: list[str] = Field(default=[], max_length=64)
+    kinds: list[Kind] = Field(default=[])
+    sources: list[str] = Field(default=[], max_length=64)
+    since: str = Field(default="", pattern=DAY + "|^$")
+    """A year, month or day, such as 2024-03; passages without a date are left out."""
+    until: str = Field(default="", pattern=DAY + "|^$")
+    """The last year, month or day that is taken in."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every passage may be returned."""
+        return self == PassageFilter()
+
+    def expression(self) -> str:
+        """As Milvus reads it; empty if there is no condition."""
+        parts = [
+            f"{column} in {json.dumps(values, ensure_ascii=False)}"
+            for column, values in self._choices()
+            if values
+        ]
+        if self.since:
+            parts.append(f'date >= "{self.since}"')
+        if self.until:
+            parts.append(f'date != "" and date <= "{self.until}{AFTER}"')
+        return " and ".join(parts)
+
+    def mask(self, table: pa.Table) -> np.ndarray:
+        """mask_N of a table with COLUMNS, true where every condition holds."""
+        parts: list[Any] = [
+            pc.is_in(table[column], pa.array(values, pa.string()))
+            for column, values in self._choices()
+            if values
+        ]
+        if self.since:
+            parts.append(pc.greater_equal(table["date"], self.since))
+        if self.until:
+            parts.append(pc.less_equal(table["date"], self.until + AFTER))
+            parts.append(pc.not_equal(table["date"], ""))
+        masks = [part.to_numpy(zero_copy_only=False) for part in map(_whole, parts)]
+        return reduce(operator.and_, masks, np.ones(len(table), dtype=bool))
+
+    def _choices(self) -> list[tuple[str, list[str]]]:
+        return [
+            ("department", self.departments),
+            ("kind", list(self.kinds)),
+            ("source", self.sources),
+        ]
+
+
+def _whole(column: Any) -> Any:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
