@@ -151,7 +151,7 @@ class Gateway:
                 code="unsupported_parameter", param="dimensions",
             )  # fmt: skip
         if request.encoding_format == "base64":
-            vectors = [base64.b64encode(np.float32(v).astype("<f4")).decode() for v in vectors]
+            vectors = [base64.b64encode(np.array(v, "<f4").tobytes()).decode() for v in vectors]
         return JSONResponse(embeddings(request.model, vectors, num_tokens))
 
     @app.post("/v1/retrieve")
