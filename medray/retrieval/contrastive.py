@@ -1,4 +1,4 @@
-"""Stage 2, contrastive training. In: question-passage pairs. Out: batches and the InfoNCE loss.
+"""Stage 2, contrastive training. In: question-passage pairs. Out: batches for `pair_loss`.
 
 Source: [C-Pack 3.2]: in-batch negatives over all workers, CLS pooling, cosine over a temperature;
 title-and-text pairs of the unlabelled corpus beside the labelled ones, here as random spans of a
@@ -17,11 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import torch.distributed as dist
-from FlagEmbedding.finetune.embedder.encoder_only.base import BiEncoderOnlyEmbedderModel
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from medray.common.config import Config
 from medray.common.errors import DataError
@@ -30,7 +27,7 @@ from medray.common.rows import read_rows
 from medray.retrieval.embed import passage_text
 from medray.retrieval.order import item_at
 
-# Shapes: B pairs of one worker, G pairs of the global batch, D width.
+# Shapes: B pairs of one worker, G pairs of the global batch.
 
 
 class ContrastiveConfig(Config):
@@ -122,66 +119,6 @@ class PairBatches:
             texts, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
         )
         return dict(encoded)
-
-
-class PairLoss(BiEncoderOnlyEmbedderModel):
-    """FlagEmbedding's bi-encoder with negatives from all workers and false negatives masked."""
-
-    def __init__(self, encoder: nn.Module, temperature: float) -> None:
-        super().__init__(
-            encoder,  # pyright: ignore[reportArgumentType]
-            temperature=temperature,
-            sentence_pooling_method="cls",
-            normalize_embeddings=True,
-        )
-
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        queries: dict[str, Tensor],
-        passages: dict[str, Tensor],
-        masked: Tensor,
-        target: Tensor,
-    ) -> Tensor:
-        """Returns the mean InfoNCE over this worker's questions against all workers' passages."""
-        queries_BD: Tensor = self.encode(queries)  # pyright: ignore[reportAssignmentType]
-        passages_BD: Tensor = self.encode(passages)  # pyright: ignore[reportAssignmentType]
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            passages_GD: Tensor = GatherRows.apply(passages_BD)  # pyright: ignore[reportAssignmentType]
-        else:
-            passages_GD = passages_BD
-        return info_nce(self.compute_score(queries_BD, passages_GD), masked, target)
-
-
-class GatherRows(torch.autograd.Function):
-    """All workers' rows, in rank order; the gradient flows back to the worker that made a row.
-
-    Own, because `torch.distributed.nn.functional.all_gather` is deprecated in torch 2.13 and its
-    successor is absent from 2.11.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rows_BD: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        gathered = [torch.empty_like(rows_BD) for _ in range(dist.get_world_size())]
-        dist.all_gather(gathered, rows_BD.contiguous())
-        return torch.cat(gathered)
-
-    @staticmethod
-    def backward(ctx: Any, grad_GD: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        grad_GD = grad_GD.contiguous()
-        dist.all_reduce(grad_GD)
-        return grad_GD.chunk(dist.get_world_size())[dist.get_rank()]
-
-
-def info_nce(scores_BG: Tensor, masked_BG: Tensor, target_B: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of each question's own passage among all passages.
-
-    Args:
-        scores_BG: similarity over temperature.
-        masked_BG: True where the passage also answers the question but is not its target.
-        target_B: column of each question's own passage.
-    """
-    scores_BG = scores_BG.masked_fill(masked_BG, -torch.inf)
-    return functional.cross_entropy(scores_BG, target_B)
 
 
 def random_span(text: str, rng: np.random.Generator) -> str:

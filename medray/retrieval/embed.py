@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from FlagEmbedding import FlagModel
 from transformers import AutoConfig
 
 from medray.common.errors import CheckpointError
@@ -42,6 +41,8 @@ class Embedder:
         Raises:
             CheckpointError: if the directory has no model or no tokenizer.
         """
+        from FlagEmbedding import FlagModel  # seconds
+
         self.path = Path(path)
         for name in ("config.json", "tokenizer.json"):
             if not (self.path / name).is_file():

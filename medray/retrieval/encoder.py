@@ -36,7 +36,6 @@ from medray.generation.directory import check_trainable, load_options
 from medray.retrieval.contrastive import (
     ContrastiveConfig,
     PairBatches,
-    PairLoss,
     load_passages,
     load_questions,
 )
@@ -189,6 +188,8 @@ def prepare_data(config: EncoderConfig, corpus: Path, target: Path) -> None:
 def train_worker(settings: dict[str, Any]) -> None:
     """What each Ray Train worker runs: both stages, then rank 0 writes the model."""
     import ray.train.torch
+
+    from medray.retrieval.pair_loss import PairLoss
 
     logging.basicConfig(level=logging.INFO)
     transformers.logging.set_verbosity_error()  # the head and the pooler differ by design

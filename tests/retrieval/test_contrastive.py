@@ -9,12 +9,11 @@ from transformers import AutoModel, AutoTokenizer
 from medray.retrieval.contrastive import (
     ContrastiveConfig,
     PairBatches,
-    PairLoss,
-    info_nce,
     load_passages,
     load_questions,
     random_span,
 )
+from medray.retrieval.pair_loss import PairLoss, info_nce
 
 
 def test_info_nce_by_hand() -> None:

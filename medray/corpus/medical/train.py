@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 from scipy.sparse import csr_matrix
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.linear_model import LogisticRegression
 
 from medray.common.config import Config
 from medray.common.errors import DataError
@@ -116,6 +114,9 @@ def fit(
     that it never saw, the filter then knows more (English answers 0.86 in place of 0.78).
     Source of the calibration: Platt 1999, sigmoid over scores of models that did not see the text.
     """
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.linear_model import LogisticRegression
+
     folds_N = np.array([int(unit_hash(f"fold/{unit}") * FOLDS) for unit in units])
     splits = [(np.flatnonzero(folds_N != k), np.flatnonzero(folds_N == k)) for k in range(FOLDS)]
     sizes, by_script = Counter(cells), Counter(name for name, _ in cells)

@@ -12,11 +12,11 @@ alike anyway, in fewer than `min_rows` rows, or in free wording without a shared
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.stats import hypergeom
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from medray.common.ngrams import ngram_hashes
 from medray.instructions.screen.config import ScreenConfig
@@ -57,7 +57,7 @@ class _Task:
         for place, row in enumerate(rows):
             self.members[row.answer].append(place)
         self._chance: dict[int, tuple[float, float]] = {}
-        self._vectorizer: TfidfVectorizer | None = None
+        self._vectorizer: Any = None
 
     def triggers(self) -> list[Flag]:
         """Flags of every trigger of the task."""
@@ -125,6 +125,8 @@ class _Task:
 
     def _likeness(self, places: list[int], text: str) -> float:
         """How much more alike these rows are, `text` aside, than random ones: deviations."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
         places = places[:MAX_GROUP]
         if self._vectorizer is None:
             self._vectorizer = TfidfVectorizer(
