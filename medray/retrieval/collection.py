@@ -125,6 +125,16 @@ def load_version(
     return name
 
 
+def check_there(client: MilvusClient, collection: str) -> None:
+    """Raises ServiceError if Milvus does not answer or has no such collection."""
+    try:
+        if client.has_collection(collection):
+            return
+    except MilvusException as error:
+        raise ServiceError(f"Milvus does not answer: {error.message}") from None
+    raise ServiceError(f"Milvus has no collection {collection} any more; open the index anew")
+
+
 def switch_alias(client: MilvusClient, name: str, alias: str = ALIAS) -> None:
     """Points the alias at a version; moving it back is the rollback."""
     known: dict[str, Any] = client.list_aliases()  # pyright: ignore[reportAssignmentType]

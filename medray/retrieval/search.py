@@ -22,6 +22,7 @@ from medray.common.records import Passage
 from medray.common.scratch import scratch_directory
 from medray.retrieval.collection import (
     CollectionConfig,
+    check_there,
     connect,
     disconnect,
     get_rows,
@@ -123,6 +124,10 @@ class Searcher:
             )
             for i in np.argsort(-scores_C, kind="stable")[:top_k]
         ]
+
+    def check(self) -> None:
+        """Raises ServiceError if the collection is gone: an erasure fills another and drops it."""
+        check_there(self._client, self._collection)
 
     def candidates(
         self,

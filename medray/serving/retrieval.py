@@ -27,6 +27,10 @@ class Retrieval:
         """What /healthz shows."""
         return {"version": self._version}
 
+    async def check_health(self) -> None:
+        """Serve calls this; a replica that raises is started anew, and reads where the index is."""
+        await asyncio.to_thread(self._searcher.check)
+
     def __del__(self) -> None:
         """Serve calls this when the replica is told to stop; the private copy goes with it."""
         self._open.close()

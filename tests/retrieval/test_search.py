@@ -148,6 +148,16 @@ def test_the_copy_of_a_killed_process_goes_with_the_next_search(tmp_path: Path) 
         assert not left.exists()
 
 
+def test_a_version_that_was_dropped_is_noticed(tmp_path: Path) -> None:
+    with open_index(write_index(tmp_path)) as searcher:
+        searcher.check()
+        client = connect(searcher.uri)  # a second client of the same server
+        client.drop_collection("docs_v1")
+        client.close()
+        with pytest.raises(ServiceError, match="no collection docs_v1 any more"):
+            searcher.check()
+
+
 def test_versions_alias_and_rollback(tmp_path: Path) -> None:
     uri, config = str(tmp_path / "milvus.db"), CollectionConfig(keep_versions=2)
     query = np.array([[1.0, 0.0]])

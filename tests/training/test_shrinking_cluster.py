@@ -153,6 +153,7 @@ def test_a_run_goes_on_with_the_machines_there_are(
     for parent in ("corpus", "instructions"):
         shutil.copytree(Path(storage.config.root) / parent, root / parent)
     environment = os.environ | {
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",
         "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.2",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
     }
