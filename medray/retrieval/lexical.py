@@ -7,6 +7,7 @@ Source: Robertson and Zaragoza 2009, 3.5, in Lucene's form; bm25s (Lù 2024) kee
 finished score, so that a question costs its terms' postings.
 """
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
@@ -38,6 +39,7 @@ class LexicalIndex:
     @classmethod
     def build(cls, texts: Iterable[str], config: LexicalConfig) -> Self:
         """Of one text at least."""
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
         bm25 = BM25(method="lucene", k1=config.k1, b=config.b)
         bm25.index([lexical_terms(text) for text in texts], show_progress=False)
         return cls(bm25)
