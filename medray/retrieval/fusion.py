@@ -30,8 +30,8 @@ def fused(cosines_C: np.ndarray, bm25_C: np.ndarray, dense_weight: float) -> np.
 
 
 def _scaled(values_C: np.ndarray) -> np.ndarray:
-    largest = values_C.max()
-    return values_C / largest if largest > 0 else np.zeros(len(values_C))
+    largest = float(values_C.max())
+    return values_C.astype(float) / largest if largest > 0 else np.zeros(len(values_C))
 
 
 def best_weight(

@@ -136,7 +136,7 @@ class ChatRequest(Request):
 class RetrieveRequest(Request):
     """POST /v1/retrieve, which is medray's own."""
 
-    query: str = Field(min_length=1)
+    query: str = Field(pattern=r"\S")
     top_k: int = Field(default=10, ge=1, le=MOST_PASSAGES)
     filters: PassageFilter = PassageFilter()
 

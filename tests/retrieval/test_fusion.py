@@ -18,6 +18,8 @@ def test_fused_by_hand() -> None:
     assert fused(cosines, bm25, 1.0) == pytest.approx([1, 0, 0.8])
     assert fused(cosines, np.zeros(3), 0.5) == pytest.approx([0.5, 0, 0.4])
     assert fused(np.array([]), np.array([]), 0.5).size == 0
+    single = np.array([0.96, 0.92], np.float32), np.array([30.777, 25.612], np.float32)
+    assert fused(*single, 0.95)[0] == 1.0  # and not 1.0000000007
 
 
 def test_the_better_ranking_gets_the_weight() -> None:

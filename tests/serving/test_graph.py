@@ -176,6 +176,8 @@ def test_passages_alone_with_what_ranked_them(url, hospital):
 
 def test_filters_of_a_request(api, url):
     assert retrieve(url, query="肺炎", filters={"until": "2023"})["data"] == []
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        retrieve(url, query=" ")
     assert len(retrieve(url, query="肺炎", filters={"kinds": ["guideline"]})["data"]) == 10
     answer = ask(api, "肺炎如何治疗？", extra_body={"filters": {"sources": ["别的"]}})
     assert answer.choices[0].message.content == NO_ANSWER  # nothing may be shown
