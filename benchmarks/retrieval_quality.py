@@ -70,6 +70,9 @@ def english(data: Path) -> Set:
     return passages, [(row["question"], [ids[row["answer"]]]) for row in asked]
 
 
+SETS: dict[str, Callable[[Path], Set]] = {"zh": chinese, "en": english}
+
+
 def bm25(cut: Callable[[str], list[str]], passages: list[tuple[str, str]], asked: Asked) -> Any:
     """Figures of BM25 with words cut in another way."""
     config = LexicalConfig()
@@ -113,6 +116,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="directory of the public sets")
     parser.add_argument("--encoder", type=Path, help="an encoder artefact")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS])
     parser.add_argument("--questions", type=int, default=2000, help="of each set")
     parser.add_argument("--quick", action="store_true", help="200 questions of each")
     arguments = parser.parse_args()
@@ -121,9 +125,9 @@ def main() -> int:
     cuts = {"jieba": segmenter.words, "characters and pairs": lexical_terms}
     ours: dict[str, Any] = {}
     ratios, num = [], 0
-    for name, read in (("zh", chinese), ("en", english)):
+    for name in arguments.sets:
         started = time.monotonic()
-        passages, questions = read(arguments.data)
+        passages, questions = SETS[name](arguments.data)
         questions = list(islice(questions, most))
         texts, gold = [text for text, _ in questions], [ids for _, ids in questions]
         asked = Asked(texts, gold, np.zeros((len(texts), 1)))
