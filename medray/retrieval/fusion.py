@@ -5,8 +5,8 @@
 Both largest values are those of the question's candidates, both lowest ones what the score can be
 at least. α is measured on held-out questions when an index is built: an encoder that knows the
 hospital's language gets most of the weight, one that does not can do no harm. Reciprocal ranks
-[RRF, Cormack et al. 2009], which need no α, let a weak encoder pull a good ranking down: on a
-public set 0.172 where BM25 alone had 0.214 (nDCG@10) and the weighted sum 0.229.
+[RRF, Cormack et al. 2009], which need no α, let a weak encoder pull a good ranking down: in a
+trial on a public set 0.172 where BM25 alone had 0.214 (nDCG@10) and the weighted sum 0.229.
 Source: Bruch, Gai and Ingber 2023, An Analysis of Fusion Functions for Hybrid Retrieval, 4 and 5.
 Shapes: C candidates.
 """

@@ -23,9 +23,9 @@ from medray.retrieval.search import Candidates, Searcher
 DEPTH = 10
 """Hits per question that the figures look at."""
 TUNING = 500
+"""Questions that choose the weight at most. Source: not given."""
 FEWEST = 20
-"""Questions that choose a weight; with fewer it is left as it is. Source: not given; an α from 20
-questions of Bruch et al. 2023 is within a point of that from all."""
+"""With fewer to choose it the weight is left as it is. Source: not given."""
 
 
 class Asked(NamedTuple):

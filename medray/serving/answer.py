@@ -7,6 +7,7 @@ With no passage above `min_cosine` the answer is `所给资料中没有答案。
 Source: DESIGN.md 3, serving graph; `[q; d1; …; dk]` [EMR-LLM 1.5].
 """
 
+import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, NamedTuple, Protocol
@@ -129,7 +130,7 @@ async def find_passages(
     where: PassageFilter,
     embed: Embed,
     search: Search,
-    min_cosine: float = -1.0,
+    min_cosine: float = -math.inf,
 ) -> list[FoundPassage]:
     """The best passages, numbered from 1."""
     hits = await search(question, await embed(question), top_k, where)
