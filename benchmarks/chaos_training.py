@@ -48,6 +48,8 @@ MODULES = (
     "medray.training.reward.stage", "medray.training.ppo.stage",
 )  # fmt: skip
 SECOND = "127.0.0.2"
+NODE_CPUS = 2
+"""A node starts as many processes at a time. A worker takes all, so that there is one on each."""
 STEPS, INTERVAL = 12, 2
 RUN_S = 180
 _TINY = """
@@ -62,7 +64,10 @@ ppo.replay.block_tokens=256 ppo.replay.max_rows=100 min_free_disk_gb=0.5
 """
 TINY = _TINY.split()
 SAME = [f"{stage}.total_steps={STEPS}" for stage in STAGES]
-WORKERS = [f"workers.checkpoint_steps={INTERVAL}", "workers.log_steps=1"]
+WORKERS = [
+    f"workers.checkpoint_steps={INTERVAL}", "workers.log_steps=1", "workers.watch.progress=false",
+    f"workers.cpus_per_worker={NODE_CPUS}",
+]  # fmt: skip
 
 
 class Outcome(NamedTuple):
@@ -98,8 +103,9 @@ class Machine:
         self.cluster = Cluster(
             initialize_head=True,
             head_node_args={
-                "num_cpus": 1,
+                "num_cpus": NODE_CPUS,
                 "include_dashboard": False,
+                "include_log_monitor": False,
             },
         )
         self.second = self.add_second()
@@ -108,14 +114,16 @@ class Machine:
 
     def add_second(self) -> Any:
         """The node that drivers run on."""
-        node = self.cluster.add_node(num_cpus=1, node_ip_address=SECOND)
+        node = self.cluster.add_node(
+            num_cpus=NODE_CPUS, node_ip_address=SECOND, include_log_monitor=False
+        )
         self.cluster.wait_for_nodes()
         return node
 
     def start(self, stage: str, root: Path) -> ForkServerProcess:
         """Gives the job's command."""
         arguments = [
-            "--profile", "laptop", f"storage.root={root}", "ray.num_cpus=2",
+            "--profile", "laptop", f"storage.root={root}", f"ray.num_cpus={2 * NODE_CPUS}",
             f"ray.address={self.cluster.address}", *TINY, *SAME, *WORKERS,
         ]  # fmt: skip
         log = root / "driver.log"
@@ -135,10 +143,10 @@ class Machine:
             if trouble:
                 wait_for_checkpoints(root / stage, after, process)
                 self.strike(trouble, process)
+                if trouble == "node":
+                    self.second = self.add_second()
                 if trouble != "worker":
                     ended(process)
-                    if trouble == "node":
-                        self.second = self.add_second()
                     process = self.start(stage, root)
             if code := ended(process):
                 text = (root / "driver.log").read_text(encoding="utf-8", errors="replace")
@@ -192,7 +200,7 @@ def wait_for_checkpoints(stage: Path, count: int, driver: ForkServerProcess) -> 
         seen |= {path.name for path in stage.glob(".*/train/*/checkpoint_2*")}
         if len(seen) >= count:
             return
-        time.sleep(0.005)
+        time.sleep(0.02)
     raise RuntimeError(f"{stage} made no {count} checkpoints")
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -92,7 +93,7 @@ def fit(
     for num_workers in workers.possible_workers:
         config.accumulation(num_workers)
     inputs = Inputs(config, workers, artefact.storage.config, parents, artefact.key)
-    with progress(artefact.step) as updates:
+    with progress(artefact.step) if workers.watch.progress else nullcontext() as updates:
         # As bytes, so that Ray's controller does not import all that training needs.
         body = cloudpickle.dumps((train, inputs))  # pyright: ignore[reportPrivateImportUsage]
         try:

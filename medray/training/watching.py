@@ -28,6 +28,8 @@ Sink = Callable[[int, Mapping[str, float]], None]
 class WatchConfig(Config):
     """Sinks of the training figures, all of the first worker."""
 
+    progress: bool = True
+    """A bar on the driver. It takes a small process of its own for each stage."""
     tensorboard: str = ""
     """A directory that `tensorboard --logdir` reads; each run writes to a directory in it."""
     mlflow: str = ""
