@@ -49,7 +49,7 @@ test: test-fast
 	$(BIN)/python -m pytest -m "cluster and not slow"
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not cluster and not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not cluster and not slow"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
@@ -65,7 +65,8 @@ format: $(STAMP)
 
 # The last line of a benchmark is its result as JSON. Files without a main are parts of others; a
 # GPU, another environment or a finished run is asked for by those left out.
-ALONE = benchmarks/gpu_% benchmarks/ppo_round% benchmarks/demo_table.py
+ALONE = benchmarks/gpu_% benchmarks/ppo_round% benchmarks/demo_table.py \
+	benchmarks/gateway_overhead.py benchmarks/serve_load.py benchmarks/chaos_serving.py
 
 bench: $(STAMP)
 	@mkdir -p benchmarks/results

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from medray import __version__
+from medray import __version__, access_commands
 from medray import commands as do
 from medray.common.errors import MedrayError
 from medray.project import job_names
@@ -18,6 +18,8 @@ ADDRESS = "http://127.0.0.1:8265"
 SERVER = "http://127.0.0.1:8000"
 NO_SETTINGS = (
     do.ask_server, do.print_table, do.import_ratings, do.convert_model, do.quantise_model,
+    access_commands.new_key, access_commands.list_keys, access_commands.revoke_key,
+    access_commands.verify_audit, access_commands.show_audit, access_commands.export_feedback,
 )  # fmt: skip
 ALIASES = {"eval": "run_eval", "quality": "check_quality"}
 
@@ -70,7 +72,13 @@ def build_parser() -> argparse.ArgumentParser:
     add_job_options(submit)
     submit.set_defaults(command=do.submit_job)
 
-    serve = commands.add_parser("serve", help="serve the models on this machine")
+    serve = commands.add_parser(
+        "serve", help="serve the models on this machine; stop-model, start-model: the switch"
+    )
+    serve.add_argument(
+        "action", nargs="?", choices=("stop-model", "start-model"),
+        help="make the model of this config stop answering, or answer again (gateway.stop_file)",
+    )  # fmt: skip
     serve.add_argument("--config", default="laptop", help="a name or a YAML file (laptop)")
     serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
     serve.add_argument("--port", type=int, default=8000)
@@ -82,6 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("question")
     ask.add_argument("--url", default=SERVER, help=f"default: {SERVER}")
     ask.set_defaults(command=do.ask_server)
+
+    access_commands.add_commands(commands)
 
     forget = commands.add_parser("forget", help="erase a patient from everything under a root")
     forget.add_argument("patient", metavar="PATIENT_ID", help="as in the export; - reads one line")

@@ -42,9 +42,11 @@ def submit_job(args: argparse.Namespace) -> int:
 
 
 def serve_models(args: argparse.Namespace) -> int:
-    """Serves until interrupted."""
+    """Serves until interrupted; or turns the emergency switch of what is being served."""
     from medray.serving import up
 
+    if args.action:
+        return _switch_model(args)
     running = up.start(
         find_serve_config(args.config), args.overrides,
         host=args.host, port=args.port, address=args.address,
@@ -52,6 +54,22 @@ def serve_models(args: argparse.Namespace) -> int:
     )  # fmt: skip
     _say("stop with Ctrl-C\n")
     up.run_until_interrupt(running)
+    return 0
+
+
+def _switch_model(args: argparse.Namespace) -> int:
+    from medray.common.errors import ConfigError
+    from medray.serving.switch import Switch
+    from medray.serving.up import read_config
+
+    _, config = read_config(find_serve_config(args.config), args.overrides)
+    path = config.gateway.stop_file
+    if not path:
+        raise ConfigError("this config has no emergency switch; set gateway.stop_file and serve it")
+    stop = args.action == "stop-model"
+    changed = Switch(path).stop() if stop else Switch(path).start()
+    state = "stopped" if stop else "answering"
+    _say(f"the model is {state}{'' if changed else ', as it was before'}\n")
     return 0
 
 

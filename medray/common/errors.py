@@ -25,6 +25,10 @@ class CheckpointError(MedrayError, ValueError):
     """A model directory or checkpoint is missing a part or does not fit."""
 
 
+class GenerationError(MedrayError, RuntimeError):
+    """A model that is running failed to answer."""
+
+
 class ServiceError(MedrayError, ConnectionError):
     """A Ray cluster, a port or an endpoint is not there."""
 

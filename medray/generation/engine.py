@@ -5,53 +5,28 @@ language model for inference; quality control, evaluation, roll-outs and serving
 """
 
 import logging
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     LogitsProcessorList,
     PreTrainedTokenizerBase,
-    StoppingCriteria,
-    StoppingCriteriaList,
-    TextIteratorStreamer,
 )
 
-from medray.common.config import Config
 from medray.generation.chat import with_chat_template
 from medray.generation.directory import check_model_directory, load_options, quantisation
 from medray.generation.drawing import drawing
 from medray.generation.prompts import Numbered, citable_texts
 from medray.generation.quoting import GuidedQuotes
+from medray.generation.sampling import Chat, Generation, Sampling, Token
+from medray.generation.scoring import option_scores, text_scores
 
-Chat = list[dict[str, str]]
-
-
-class Sampling(Config):
-    """How to choose tokens. Greedy by default, so that an answer can be reproduced."""
-
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    """0 is greedy."""
-    top_p: float = 1.0
-    seed: int = 0
-    guided_quotes: bool = True
-    """Chats with numbered passages or a record to judge: let citations hold a passage's number and
-    words only, and evidence the record's words."""
-
-
-class Generation(NamedTuple):
-    """One generated text. `finish_reason` is `stop` (end token) or `length`."""
-
-    text: str
-    finish_reason: str
-    num_prompt_tokens: int
-    num_tokens: int
+SCORE_TOKENS = 4096
+"""Tokens that `score_texts` reads at a time: each has logits as wide as the vocabulary."""
 
 
 class HFEngine:
@@ -112,7 +87,7 @@ class HFEngine:
     def chat(self, conversations: Sequence[Chat], sampling: Sampling) -> list[Generation]:
         """Answers each conversation."""
         encoded = [self.encode(self.prompt(messages)) for messages in conversations]
-        citable = [_citable(messages, sampling) for messages in conversations]
+        citable = [quotable(messages, sampling) for messages in conversations]
         answers = self.generate_ids(encoded, sampling, citable)
         return [self._finish(ids, len(encoded[i])) for i, ids in enumerate(answers)]
 
@@ -146,8 +121,8 @@ class HFEngine:
         answers: list[list[int]] = [[] for _ in prompts]
         if sampling.temperature > 0:
             torch.manual_seed(sampling.seed)
-        for batch in self._batches([len(ids) for ids in prompts], self.batch_size):
-            inputs = self._pad([prompts[i] for i in batch])
+        for batch in by_length([len(ids) for ids in prompts], self.batch_size):
+            inputs = self.pad([prompts[i] for i in batch])
             output = self.model.generate(
                 **inputs,
                 logits_processor=self._processors(
@@ -155,7 +130,7 @@ class HFEngine:
                     [citable[i] for i in batch] if citable else [],
                     inputs["input_ids"].shape[1],
                 ),
-                **self._arguments(sampling),
+                **self.arguments(sampling),
             )
             for row, i in enumerate(batch):
                 answer = output[row, inputs["input_ids"].shape[1] :].tolist()
@@ -163,7 +138,6 @@ class HFEngine:
                 answers[i] = answer[: ends[0] + 1] if ends else answer
         return answers
 
-    @torch.inference_mode()
     def score(self, prompts: Sequence[str], options: Sequence[Sequence[str]]) -> list[list[float]]:
         """Sum of log-probabilities (nats) of each option as the continuation of its prompt.
 
@@ -173,99 +147,27 @@ class HFEngine:
         encoded = [self.encode(prompt) for prompt in prompts]
         scores: list[list[float]] = [[] for _ in prompts]
         size = max(1, self.batch_size // max([1, *map(len, options)]))  # options fill a batch
-        for batch in self._batches([len(ids) for ids in encoded], size):
-            # A prompt is read once, whatever the number of its options.
-            inputs = self._pad([encoded[i] for i in batch])
-            mask_BT = inputs["attention_mask"]
-            read = self.model(
-                **inputs, position_ids=_positions(mask_BT), logits_to_keep=1, use_cache=True
-            )
+        for batch in by_length([len(ids) for ids in encoded], size):
             rows = [(b, self.encode(option)) for b, i in enumerate(batch) for option in options[i]]
-            logprobs = self._continue(read, mask_BT, rows) if rows else []
-            for (b, _), value in zip(rows, logprobs, strict=True):
+            values = option_scores(self.model, self.pad([encoded[i] for i in batch]), rows)
+            for (b, _), value in zip(rows, values, strict=True):
                 scores[batch[b]].append(value)
         return scores
 
-    def _continue(
-        self, read: Any, mask_BT: torch.Tensor, rows: list[tuple[int, list[int]]]
-    ) -> list[float]:
-        """Log-probabilities of the options after prompts that were read.
-
-        Args:
-            read: the model's output on the prompts, with its cache.
-            mask_BT: the prompts' attention mask, padded on the left.
-            rows: (prompt, tokens) of each of R options.
-        """
-        source_R = torch.tensor([b for b, _ in rows], device=mask_BT.device)
-        option_RO = pad_sequence([torch.tensor(ids) for _, ids in rows], batch_first=True)
-        option_RO = option_RO.to(mask_BT.device)
-        lengths_R1 = torch.tensor([[len(ids)] for _, ids in rows], device=mask_BT.device)
-        real_RO = torch.arange(option_RO.shape[1], device=mask_BT.device) < lengths_R1
-        logits_ROV = read.logits[:, -1:].float()[source_R]
-        if option_RO.shape[1] > 1:
-            cache = read.past_key_values
-            cache.batch_select_indices(source_R)
-            mask_RT = torch.cat([mask_BT[source_R], real_RO[:, :-1].long()], dim=1)
-            rest_ROV = self.model(
-                input_ids=option_RO[:, :-1],
-                attention_mask=mask_RT,
-                position_ids=_positions(mask_RT)[:, mask_BT.shape[1] :],
-                past_key_values=cache,
-            ).logits.float()
-            logits_ROV = torch.cat([logits_ROV, rest_ROV], dim=1)
-        logprobs_RO = logits_ROV.log_softmax(-1).gather(-1, option_RO[..., None])[..., 0]
-        return (logprobs_RO * real_RO).sum(-1).tolist()
-
-    def stream(self, messages: Chat, sampling: Sampling, stopped: threading.Event) -> Iterator[str]:
-        """Yields text as it is generated; setting `stopped` ends the generation."""
-        prompt = self.encode(self.prompt(messages))
-        if sampling.temperature > 0:
-            torch.manual_seed(sampling.seed)
-        inputs = torch.tensor([prompt], device=self.model.device)
-        streamer = TextIteratorStreamer(
-            self.tokenizer,  # type: ignore[arg-type]
-            skip_prompt=True,
-            skip_special_tokens=True,
-        )
-        failures: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                with torch.inference_mode():
-                    self.model.generate(
-                        inputs,
-                        attention_mask=torch.ones_like(inputs),
-                        streamer=streamer,
-                        stopping_criteria=StoppingCriteriaList([_Stop(stopped)]),
-                        logits_processor=self._processors(
-                            sampling, [_citable(messages, sampling)], len(prompt)
-                        ),
-                        **self._arguments(sampling),
-                    )
-            except BaseException as error:
-                failures.append(error)  # raised in the reader's thread, below
-                streamer.end()
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        try:
-            for text in streamer:
-                if text:
-                    yield text
-        finally:
-            stopped.set()
-            thread.join()
-        if failures:
-            raise failures[0]
+    def score_texts(self, texts: Sequence[list[int]], num_top: int = 0) -> list[list[Token]]:
+        """Every token of each text with its log-probability, and the `num_top` likeliest there."""
+        scores: list[list[Token]] = [[] for _ in texts]
+        lengths = [len(ids) for ids in texts]
+        size = max(1, min(self.batch_size, SCORE_TOKENS // max([1, *lengths])))
+        for batch in by_length(lengths, size):
+            rows = text_scores(self.model, self.pad([texts[i] for i in batch]), num_top)
+            for i, row in zip(batch, rows, strict=True):
+                scores[i] = row
+        return scores
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a prompt; special tokens written in it are parsed."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    def _batches(self, lengths: list[int], size: int) -> Iterator[list[int]]:
-        order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-        for start in range(0, len(order), size):
-            yield order[start : start + size]
 
     def _processors(
         self, sampling: Sampling, citable: Sequence[dict[int, Numbered]], num_prompt_tokens: int
@@ -277,15 +179,17 @@ class HFEngine:
         guide = GuidedQuotes(self.tokenizer, citable, num_prompt_tokens)
         return LogitsProcessorList([guide, *draws])
 
-    def _arguments(self, sampling: Sampling) -> dict[str, Any]:
+    def arguments(self, sampling: Sampling) -> dict[str, Any]:
+        """What `generate` is told; see `drawing` for how tokens are drawn."""
         return {
             "max_new_tokens": sampling.max_new_tokens,
-            "do_sample": False,  # see `drawing`
+            "do_sample": False,
             "pad_token_id": self.tokenizer.pad_token_id,
             "eos_token_id": sorted(self.eos_ids),
         }
 
-    def _pad(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+    def pad(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+        """Rows of tokens as `input_ids` and `attention_mask`, padded on the left."""
         batch = self.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
         return {name: batch[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
 
@@ -296,20 +200,12 @@ class HFEngine:
         return Generation(text, reason, num_prompt_tokens, len(answer) - ended)
 
 
-def _citable(messages: Chat, sampling: Sampling) -> dict[int, Numbered]:
+def quotable(messages: Chat, sampling: Sampling) -> dict[int, Numbered]:
     return citable_texts(messages[-1]["content"]) if sampling.guided_quotes else {}
 
 
-class _Stop(StoppingCriteria):
-    """Ends a generation when its reader has gone."""
-
-    def __init__(self, stopped: threading.Event) -> None:
-        self.stopped = stopped
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        return torch.full((input_ids.shape[0],), self.stopped.is_set(), device=input_ids.device)
-
-
-def _positions(mask_BT: torch.Tensor) -> torch.Tensor:
-    """Positions that start at 0 at each row's first real token (rows are padded on the left)."""
-    return (mask_BT.long().cumsum(-1) - 1).clamp(min=0)
+def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Indices in batches of up to `size`, shortest first."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    for start in range(0, len(order), size):
+        yield order[start : start + size]

@@ -68,6 +68,18 @@ def passage_line(number: int, passage: Numbered) -> str:
     return f"《{passage.title}》[{number}]：“{passage.text}”"
 
 
+BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+ONE_LINE = {ord(char): " " for char in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029" + BIDI}
+IN_TITLE = ONE_LINE | {ord("《"): "〈", ord("》"): "〉"}
+
+
+def shown(title: str, text: str) -> Numbered:
+    """A passage as it may stand in a prompt: one line, whose title ends where its bracket does, so
+    that no document can write a line of its own (a passage that is none, a question) around itself.
+    Every character keeps its place, so that offsets hold."""
+    return Numbered(title.translate(IN_TITLE), text.translate(ONE_LINE))
+
+
 PASSAGE_LINE = re.compile(r"^《([^》]*)》\[(\d+)\]：“(.*)”$", re.MULTILINE)
 
 

@@ -9,11 +9,11 @@ from medray.common.records import Instruction
 from medray.common.split import Split
 from medray.generation.prompts import (
     NO_ANSWER,
-    Numbered,
     check_citation,
     grounded_answer,
     grounded_prompt,
     parse_citations,
+    shown,
 )
 from medray.instructions.examples import Mask, Skipped, exchange
 from medray.instructions.raw import Grounded
@@ -24,14 +24,15 @@ def grounded(row: Grounded, split: Split, mask: Mask) -> Instruction | Skipped:
 
     All passages are kept, whatever their length: without one, its number would be another's.
     """
-    passages = [Numbered(p.title, p.text) for p in row.passages]
+    passages = [shown(p.title, p.text) for p in row.passages]
+    quote = shown("", row.quote or "").text
     answer = NO_ANSWER
     if row.gold is not None:
-        if not 0 <= row.gold < len(passages) or not row.quote:
+        if not 0 <= row.gold < len(passages) or not quote:
             return Skipped("no_such_passage")
-        answer = grounded_answer(passages[row.gold].title, row.gold + 1, row.quote)
+        answer = grounded_answer(passages[row.gold].title, row.gold + 1, quote)
         citations = parse_citations(answer)
-        if len(citations) != 1 or citations[0].quote != row.quote:
+        if len(citations) != 1 or citations[0].quote != quote:
             return Skipped("citation_unreadable")
         fault = check_citation(citations[0], passages)
         if fault:
@@ -41,6 +42,6 @@ def grounded(row: Grounded, split: Split, mask: Mask) -> Instruction | Skipped:
         task="grounded",
         messages=exchange(grounded_prompt(mask(row.question), passages), answer),
         split=split,
-        answer=row.quote or "",
+        answer=quote,
         group="no_answer" if row.gold is None else "answer",
     )

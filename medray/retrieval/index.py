@@ -33,6 +33,7 @@ from medray.retrieval.filters import COLUMNS
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 from medray.retrieval.measure import (
     Asked,
+    calibrated_threshold,
     held_out_questions,
     index_figures,
     measured_weight,
@@ -181,8 +182,8 @@ def measure_index(
     uri: str,
     info: dict[str, Any],
 ) -> None:
-    """Writes figures into the artefact's metrics and, where it is to be measured, the weight of
-    the two rankings into `info`."""
+    """Writes figures into the artefact's metrics; into `info` the weight of the two rankings, where
+    it is to be measured, and the cosine below which there is no answer."""
     passages = artefact.dir / "passages"
     table = pq.read_table(passages, columns=["passage_id", "vector", *COLUMNS])
     rows, artefact.counts["questions"] = held_out_questions(
@@ -196,12 +197,17 @@ def measure_index(
     asked = Asked(texts, [row.passage_ids for row in rows], embedder.embed_queries(texts))
     lexical = LexicalIndex.load(artefact.dir / LEXICAL)
     searcher = Searcher(client, uri, info["collection"], lexical, table, info)
-    if config.hybrid.dense_weight is None:
-        tuning, asked = split_for_tuning(asked)
-        if tuning.texts:
+    tuning, asked = split_for_tuning(asked)
+    if tuning.texts:
+        if config.hybrid.dense_weight is None:
             weight = measured_weight(searcher, tuning)
             searcher.hybrid = config.hybrid.model_copy(update={"dense_weight": weight})
             artefact.metrics["dense_weight"] = weight
+        threshold = calibrated_threshold(searcher, tuning)
+        info["min_cosine"] = threshold.min_cosine
+        artefact.metrics.update(
+            {f"threshold/{name}": round(v, 4) for name, v in threshold._asdict().items()}
+        )
     info["hybrid"] = searcher.hybrid.model_dump(mode="json")
     artefact.metrics.update(index_figures(searcher, asked, table))
 

@@ -22,6 +22,8 @@ from medray.retrieval.search import Candidates, Searcher
 
 DEPTH = 10
 """Hits per question that the figures look at."""
+SHOWN = 5
+"""Passages that a model is shown, as serving has it where nothing else is asked."""
 TUNING = 500
 """Questions that choose the weight at most. Source: not given."""
 FEWEST = 20
@@ -82,6 +84,43 @@ def measured_weight(searcher: Searcher, asked: Asked) -> float:
         [one.bm25_C for one in found],
         asked.gold,
     )
+
+
+class Threshold(NamedTuple):
+    """The cosine below which no passage answers, and what it gets right: the share of questions
+    that the index answers whose best passage lies above, and of those that it does not below."""
+
+    min_cosine: float
+    kept_fraction: float
+    refused_fraction: float
+
+
+def calibrated_threshold(searcher: Searcher, asked: Asked) -> Threshold:
+    """The threshold that tells best whether an answer is there (Youden's J).
+
+    A question is made one without an answer by leaving out every passage of the documents that
+    answer it; where another document would answer as well, the figures are a lower bound.
+    """
+    with_answer, without = [], []
+    for text, vector_D, gold in zip(asked.texts, asked.vectors_QD, asked.gold, strict=True):
+        found = searcher.candidates(text, vector_D)
+        documents = {row["doc_id"] for row in found.rows if row["passage_id"] in set(gold)}
+        others_C = np.array([row["doc_id"] not in documents for row in found.rows], bool)
+        if documents and others_C.any():
+            scores_C = searcher.fused_scores(found)
+            with_answer.append(_nearest_shown(found.cosines_C, scores_C))
+            without.append(_nearest_shown(found.cosines_C[others_C], scores_C[others_C]))
+    if not with_answer:
+        return Threshold(-1.0, 1.0, 0.0)
+    grid = np.unique([*with_answer, *without])
+    kept = np.array([np.mean(np.array(with_answer) >= cosine) for cosine in grid])
+    refused = np.array([np.mean(np.array(without) < cosine) for cosine in grid])
+    best = int(np.argmax(kept + refused))
+    return Threshold(float(grid[best]), float(kept[best]), float(refused[best]))
+
+
+def _nearest_shown(cosines_C: np.ndarray, scores_C: np.ndarray) -> float:
+    return float(cosines_C[np.argsort(-scores_C, kind="stable")[:SHOWN]].max())
 
 
 def index_figures(searcher: Searcher, asked: Asked, table: pa.Table) -> dict[str, float]:

@@ -99,6 +99,8 @@ class Searcher:
         self._row_of = {name: row for row, name in enumerate(self._ids)}
         self._config = CollectionConfig.model_validate(info["config"])
         self.hybrid = HybridConfig.model_validate(info.get("hybrid", {}))
+        self.min_cosine = float(info.get("min_cosine", -1.0))
+        """Below it no passage answers, as held-out questions have it; -1 where none were asked."""
 
     def search(
         self,
@@ -113,8 +115,7 @@ class Searcher:
             vector: vector_D of length 1, from `Embedder.embed_queries`.
         """
         found = self.candidates(question, vector, where, top_k)
-        weight = self.hybrid.dense_weight
-        scores_C = fused(found.cosines_C, found.bm25_C, UNMEASURED if weight is None else weight)
+        scores_C = self.fused_scores(found)
         return [
             Hit(
                 Passage(**found.rows[i]),
@@ -124,6 +125,11 @@ class Searcher:
             )
             for i in np.argsort(-scores_C, kind="stable")[:top_k]
         ]
+
+    def fused_scores(self, found: Candidates) -> np.ndarray:
+        """Of each candidate, 0 to 1. [C]"""
+        weight = self.hybrid.dense_weight
+        return fused(found.cosines_C, found.bm25_C, UNMEASURED if weight is None else weight)
 
     def check(self) -> None:
         """Raises ServiceError if the collection is gone: an erasure fills another and drops it."""

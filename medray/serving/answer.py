@@ -3,29 +3,28 @@
 In: a chat request and three objects that embed, search and generate. Out: text that may be shown,
 then the outcome with citations, passages and verdicts. Nothing here knows of HTTP or Ray.
 
-With no passage above `min_cosine` the answer is `所给资料中没有答案。` and the model is not asked.
+Where the nearest passage lies below `min_cosine` the answer is `所给资料中没有答案。`, and the
+model is not asked.
 Source: DESIGN.md 3, serving graph; `[q; d1; …; dk]` [EMR-LLM 1.5].
 """
 
-import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
+
+from pydantic import Field
 
 from medray.common.config import Config
-from medray.generation.engine import Chat, Sampling
-from medray.generation.prompts import NO_ANSWER, Numbered, grounded_prompt
+from medray.generation.prompts import NO_ANSWER, grounded_prompt, shown
+from medray.generation.sampling import Chat, Sampling
 from medray.retrieval.filters import PassageFilter
 from medray.serving.citations import CitationGate
-from medray.serving.policy import Finish, Fit
-from medray.serving.schema import (
-    ApiError,
-    ChatRequest,
-    FoundPassage,
-    Grounding,
-    SentenceVerdict,
-    Usage,
-)
+from medray.serving.guard import Refusal, refusal
+from medray.serving.keys import Role
+from medray.serving.messages import Finish, Fit, Found, Piece, Prompt
+from medray.serving.schema.base import ApiError, Usage
+from medray.serving.schema.chat import ChatRequest
+from medray.serving.schema.grounding import FoundPassage, Grounding, SentenceVerdict
 
 
 class AnswerConfig(Config):
@@ -34,9 +33,9 @@ class AnswerConfig(Config):
     top_k: int = 5
     """Passages shown to the model. Source: not given; [EMR-LLM 1.5] leaves k open. Best as many as
     the grounded examples hold that it was fine-tuned on."""
-    min_cosine: float = 0.0
-    """Passages with a lower cosine are not shown to the model.
-    Source: not given; 0 refuses only what points away from the question. Not calibrated."""
+    min_cosine: float | None = Field(default=None, ge=-1, le=1)
+    """Where the nearest passage has a lower cosine, the answer is that there is none. None: as
+    held-out questions had it when the index was built (`threshold/` in its metrics)."""
     max_tokens: int = 256
 
 
@@ -47,12 +46,11 @@ class Embed(Protocol):
 
 
 class Search(Protocol):
-    """Question, its vector, k, filter → passage fields with `score`, `cosine` and `bm25`, best
-    first."""
+    """Question, its vector, k, filter → passages, best first."""
 
     async def __call__(
         self, question: str, vector: list[float], top_k: int, where: PassageFilter, /
-    ) -> list[dict[str, Any]]: ...
+    ) -> Found: ...
 
 
 class Generate(Protocol):
@@ -61,8 +59,8 @@ class Generate(Protocol):
     async def fit(self, conversations: list[Chat], max_new_tokens: int, exact: bool, /) -> Fit: ...
 
     def stream(
-        self, messages: Chat, sampling: Sampling, /
-    ) -> AsyncGenerator[str | Finish, None]: ...
+        self, prompt: Prompt, sampling: Sampling, /
+    ) -> AsyncGenerator[Piece | Finish, None]: ...
 
 
 class Plan(NamedTuple):
@@ -73,6 +71,7 @@ class Plan(NamedTuple):
     retrieval: bool
     num_prompt_tokens: int
     sampling: Sampling
+    refusal: Refusal | None = None
 
 
 class Outcome(NamedTuple):
@@ -81,24 +80,36 @@ class Outcome(NamedTuple):
     finish_reason: str
     usage: Usage
     grounding: Grounding
+    version: str
+    """Of the model; empty where it was not asked."""
 
 
 async def plan_answer(
-    request: ChatRequest, config: AnswerConfig, embed: Embed, search: Search, policy: Generate
+    request: ChatRequest,
+    config: AnswerConfig,
+    embed: Embed,
+    search: Search,
+    policy: Generate,
+    role: Role = "clinician",
 ) -> Plan:
-    """Finds passages and builds the prompt, with as many of them as the context holds.
+    """Finds passages and builds the prompt, with as many of them as the context holds; or refuses,
+    as `guard` has it for who asks.
 
     Raises:
         ApiError: 400 if the chat does not fit into the model's context.
     """
     messages = [message.plain() for message in request.messages]
+    if refused := refusal(messages[-1]["content"], role):
+        return Plan(messages, [], False, 0, Sampling(), refused)
     retrieval = request.retrieval is not False
     passages: list[FoundPassage] = []
     if retrieval:
-        passages = await find_passages(
-            messages[-1]["content"], request.top_k or config.top_k, request.filters, embed, search,
-            config.min_cosine,
-        )  # fmt: skip
+        passages, measured = await find_passages(
+            messages[-1]["content"], request.top_k or config.top_k, request.filters, embed, search
+        )
+        least = measured if config.min_cosine is None else config.min_cosine
+        if max((passage.cosine for passage in passages), default=least) < least:
+            passages = []
     # The worst passage is left out first; a grounded question keeps at least one.
     counts = range(len(passages), 0, -1) if passages else [0]
     conversations = [_with_passages(messages, passages[:count]) for count in counts]
@@ -119,44 +130,51 @@ async def plan_answer(
         temperature=request.temperature or 0.0,
         top_p=1.0 if request.top_p is None else request.top_p,
         seed=request.seed or 0,
+        stop=request.stops(),
+        num_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
     )
     shown = passages[: counts[fit.index]]
     return Plan(conversations[fit.index], shown, retrieval, fit.num_prompt_tokens, sampling)
 
 
 async def find_passages(
-    question: str,
-    top_k: int,
-    where: PassageFilter,
-    embed: Embed,
-    search: Search,
-    min_cosine: float = -math.inf,
-) -> list[FoundPassage]:
-    """The best passages, numbered from 1."""
-    hits = await search(question, await embed(question), top_k, where)
-    kept = [hit for hit in hits if hit["cosine"] >= min_cosine]
-    return [FoundPassage.model_validate(hit | {"number": k}) for k, hit in enumerate(kept, 1)]
+    question: str, top_k: int, where: PassageFilter, embed: Embed, search: Search
+) -> tuple[list[FoundPassage], float]:
+    """The best passages, numbered from 1; the cosine that the nearest should have."""
+    found = await search(question, await embed(question), top_k, where)
+    numbered = enumerate(found.hits, 1)
+    passages = [FoundPassage.model_validate(hit | {"number": k}) for k, hit in numbered]
+    return passages, found.min_cosine
 
 
 async def write_answer(
     plan: Plan, policy: Generate, index_version: str
-) -> AsyncGenerator[str | Outcome, None]:
+) -> AsyncGenerator[Piece | Outcome, None]:
     """Yields text that may be shown, then one Outcome. Closing it stops the model."""
+    if plan.refusal is not None:
+        yield Piece(plan.refusal.text)
+        usage = Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
+        grounding = Grounding(retrieval=False, guard=plan.refusal.kind)
+        yield Outcome("content_filter", usage, grounding, "")
+        return
     gate = CitationGate(plan.passages)
     finish = Finish("stop", 0)
     if plan.retrieval and not plan.passages:
         gate.verdicts.append(SentenceVerdict(verdict="no_answer"))
-        yield NO_ANSWER
+        yield Piece(NO_ANSWER)
     else:
         # Only `aclosing` tells the policy at once that its reader has gone.
         async with aclosing(policy.stream(plan.messages, plan.sampling)) as stream:
             async for item in stream:
-                if not isinstance(item, str):
-                    finish = Finish(*item)
-                elif text := gate.feed(item) if plan.retrieval else item:
-                    yield text
+                if isinstance(item, Finish):
+                    finish = item
+                elif not plan.retrieval:
+                    if item.text or item.tokens:
+                        yield item
+                elif text := gate.feed(item.text):
+                    yield Piece(text)
         if plan.retrieval and (rest := gate.finish()):
-            yield rest
+            yield Piece(rest)
     asked_model = not plan.retrieval or bool(plan.passages)
     num_prompt_tokens = plan.num_prompt_tokens if asked_model else 0
     yield Outcome(
@@ -173,12 +191,13 @@ async def write_answer(
             citations=gate.citations,
             verdicts=gate.verdicts,
         ),
+        finish.version,
     )
 
 
 def _with_passages(messages: Chat, passages: list[FoundPassage]) -> Chat:
     if not passages:
         return messages
-    numbered = [Numbered(passage.title, passage.text) for passage in passages]
+    numbered = [shown(passage.title, passage.text) for passage in passages]
     question = grounded_prompt(messages[-1]["content"], numbered)
     return [*messages[:-1], {"role": "user", "content": question}]

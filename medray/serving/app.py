@@ -1,4 +1,4 @@
-"""The Serve application: gateway → retrieval, embedding, policy.
+"""The Serve application: gateway → budget, retrieval, embedding, policy.
 
 In: `ServingConfig`, the `args` of a file in serve_configs/. Out: the bound graph, by
 `medray.serving.app:build_app`, which `medray serve` and `serve deploy` both call.
@@ -11,11 +11,14 @@ from pydantic import model_validator
 from ray import serve
 
 from medray.common.config import Config
+from medray.generation.continuous import BatchingConfig
 from medray.serving.artefacts import Location, directory, newest, warn_of_erasures
+from medray.serving.budget import Budget
 from medray.serving.embedding import Embedding
-from medray.serving.gateway import Gateway, GatewayConfig
+from medray.serving.gateway import Gateway
 from medray.serving.policy import Policy
 from medray.serving.retrieval import Retrieval
+from medray.serving.service import GatewayConfig
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +75,8 @@ class ServingConfig(Config):
     encoder_dir: str = ""
     index_dir: str = ""
     gateway: GatewayConfig = GatewayConfig()
-    slots: int = 4
-    """Streams that one policy replica runs at a time."""
+    batching: BatchingConfig = BatchingConfig()
+    """How much one policy replica generates at a time."""
     gateway_replicas: Replicas = Replicas()
     policy_replicas: Replicas = Replicas()
     embedding_replicas: Replicas = Replicas()
@@ -116,6 +119,9 @@ def build_app(args: ServingConfig) -> serve.Application:
     retrieval = serve.deployment(Retrieval, name="retrieval").options(
         **args.retrieval_replicas.options(ongoing)
     )
+    budget = serve.deployment(Budget, name="budget").options(
+        max_ongoing_requests=ongoing, ray_actor_options={"num_cpus": 0}
+    )
     # Far more than may be in flight, so that the gateway itself answers 429.
     gateway = serve.deployment(Gateway, name="gateway").options(
         **args.gateway_replicas.options(args.gateway.max_in_flight * 4 + 64)
@@ -123,7 +129,8 @@ def build_app(args: ServingConfig) -> serve.Application:
     return gateway.bind(
         args.gateway,
         index.version,
-        policy.bind(model, args.slots),
+        policy.bind(model, args.batching),
         embedding.bind(encoder),
         retrieval.bind(index),
+        budget.bind() if args.gateway.keys_file else None,
     )

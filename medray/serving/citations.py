@@ -18,11 +18,11 @@ from medray.generation.prompts import (
     CITATION,
     NO_ANSWER,
     Citation,
-    Numbered,
     check_citation,
     parse_citations,
+    shown,
 )
-from medray.serving.schema import CheckedCitation, Fault, FoundPassage, SentenceVerdict
+from medray.serving.schema.grounding import CheckedCitation, Fault, FoundPassage, SentenceVerdict
 
 ENDS = "。！？!?\n"
 CLOSERS = {"“": "”", "《": "》"}  # an end inside a quote or a title ends no sentence
@@ -43,7 +43,7 @@ class CitationGate:
         self.citations: list[CheckedCitation] = []
         self.verdicts: list[SentenceVerdict] = []
         self._passages = passages
-        self._numbered = [Numbered(p.title, p.text) for p in passages]
+        self._numbered = [shown(p.title, p.text) for p in passages]
         self._held = ""
         self._closer = ""
 
@@ -94,10 +94,11 @@ class CitationGate:
         passage = self._passages[citation.number - 1] if exists else None
         start = None
         if passage is not None and fault is None:
-            if citation.title != passage.title:
+            as_shown = self._numbered[citation.number - 1]
+            if citation.title != as_shown.title:
                 fault = "other_title"
             else:
-                start = passage.start + passage.text.index(citation.quote)
+                start = passage.start + as_shown.text.index(citation.quote)
         return CheckedCitation(
             sentence=len(self.verdicts),
             number=citation.number,

@@ -1,5 +1,6 @@
 """Asks a served endpoint a question, with the plain `openai` client."""
 
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import openai
 from medray.common.errors import ServiceError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+KEY_VARIABLE = "MEDRAY_API_KEY"
 
 
 class Piece(NamedTuple):
@@ -32,7 +34,10 @@ def ask(
         ServiceError: if nothing answers at `base_url`, or the server refuses.
     """
     client = openai.OpenAI(
-        base_url=f"{base_url.rstrip('/')}/v1", api_key="none", timeout=timeout_s, max_retries=2
+        base_url=f"{base_url.rstrip('/')}/v1",
+        api_key=os.environ.get(KEY_VARIABLE) or "none",
+        timeout=timeout_s,
+        max_retries=2,
     )
     try:
         with client:

@@ -5,7 +5,7 @@ little more time than one.
 """
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from ray import serve
@@ -13,13 +13,7 @@ from transformers import AutoTokenizer
 
 from medray.retrieval.embed import Embedder
 from medray.serving.artefacts import Location
-
-
-class Embedded(NamedTuple):
-    """Vectors of one request's texts, in order, and how many tokens they were."""
-
-    vectors: list[list[float]]
-    num_tokens: int
+from medray.serving.messages import Embedded
 
 
 class Embedding:

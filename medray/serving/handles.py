@@ -1,66 +1,140 @@
 """The deployments behind the gateway, as `medray.serving.answer` wants them: plain async calls."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from medray.generation.engine import Chat, Sampling
+from medray.generation.sampling import Chat, Sampling
 from medray.retrieval.filters import PassageFilter
-from medray.serving.embedding import Embedded
-from medray.serving.policy import Finish, Fit
+from medray.serving.keys import ApiKey
+from medray.serving.messages import Embedded, Encoded, Finish, Fit, Found, Piece, Prompt, Spelled
+from medray.serving.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+RETRIES = 3
+"""How often a call is given to another replica when one dies under it. Every call only reads, so
+that nothing is done twice."""
+
+
+class Calls:
+    """Calls to deployments, timed; again on another replica if one dies."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def __call__(self, stage: str, method: Any, *arguments: Any) -> Any:
+        """Calls a deployment's method."""
+        with self._metrics.stage(stage):
+            for _ in range(RETRIES):
+                try:
+                    return await method.remote(*arguments)
+                except RayActorError as error:
+                    kind = type(error).__name__
+                    logger.warning("a replica died (%s); %s is repeated", kind, stage)
+            return await method.remote(*arguments)
 
 
 class PolicyHandle:
     """The policy deployment."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
+    def __init__(self, handle: DeploymentHandle, call: Calls) -> None:
+        self._handle, self._call = handle, call
 
     async def fit(self, conversations: list[Chat], max_new_tokens: int, exact: bool) -> Fit:
         """Which of the conversations fits into the context."""
-        return Fit(*await self._handle.fit.remote(conversations, max_new_tokens, exact))
+        return Fit(*await self._call("fit", self._handle.fit, conversations, max_new_tokens, exact))
+
+    async def encode(self, prompts: list[str] | list[list[int]]) -> Encoded:
+        """Plain prompts as tokens."""
+        return Encoded(*await self._call("encode", self._handle.encode, prompts))
+
+    async def score(self, texts: list[list[int]], num_top: int) -> list[list[Spelled]]:
+        """Every token of each text with its log-probability."""
+        return await self._call("score", self._handle.score, texts, num_top)
 
     async def stream(
-        self, messages: Chat, sampling: Sampling
-    ) -> AsyncGenerator[str | Finish, None]:
-        """Text, then why it ended; a reader that leaves cancels it."""
-        response = self._handle.options(stream=True).stream.remote(messages, sampling)
-        ended = False
-        try:
-            async for item in response:  # type: ignore[attr-defined]
-                yield item
-            ended = True
-        finally:
-            if not ended:
-                response.cancel()
+        self, prompt: Prompt, sampling: Sampling
+    ) -> AsyncGenerator[Piece | Finish, None]:
+        """Text, then why it ended; a reader that leaves cancels it.
+
+        When a replica dies, another goes on from what was sent. The log-probabilities of tokens
+        whose text was held back then are not told.
+        """
+        done: list[int] = []
+        num_sent = num_deaths = 0
+        while True:
+            response = self._handle.options(stream=True).stream.remote(
+                prompt, sampling, done, num_sent
+            )
+            ended = False
+            try:
+                async for item in response:  # type: ignore[attr-defined]
+                    if isinstance(item, Piece):
+                        done += item.ids
+                        num_sent += len(item.text)
+                    yield item
+                ended = True
+                return
+            except RayActorError as error:
+                ended = True
+                num_deaths += 1
+                if num_deaths > RETRIES:
+                    raise
+                logger.warning(
+                    "a replica died (%s); another goes on after %d tokens",
+                    type(error).__name__, len(done),
+                )  # fmt: skip
+            finally:
+                if not ended:
+                    response.cancel()
 
 
 class Deployments:
     """All of them."""
 
     def __init__(
-        self, policy: DeploymentHandle, embedding: DeploymentHandle, retrieval: DeploymentHandle
+        self,
+        policy: DeploymentHandle,
+        embedding: DeploymentHandle,
+        retrieval: DeploymentHandle,
+        budget: DeploymentHandle | None,
+        metrics: Metrics,
     ) -> None:
+        """`budget` is there where requests carry keys."""
         self._handles = {"policy": policy, "embedding": embedding, "retrieval": retrieval}
-        self.policy = PolicyHandle(policy)
+        if budget is not None:
+            self._handles["budget"] = budget
+        self._call = Calls(metrics)
+        self.policy = PolicyHandle(policy, self._call)
 
     async def embed(self, texts: list[str]) -> Embedded:
         """Vectors of texts as they are."""
-        return Embedded(*await self._handles["embedding"].embed.remote(texts))
+        return Embedded(*await self._call("embed", self._handles["embedding"].embed, texts))
 
     async def embed_question(self, question: str) -> list[float]:
         """The vector to search with."""
-        return await self._handles["embedding"].embed_question.remote(question)
+        return await self._call("embed", self._handles["embedding"].embed_question, question)
 
     async def search(
         self, question: str, vector: list[float], top_k: int, where: PassageFilter
-    ) -> list[dict[str, Any]]:
+    ) -> Found:
         """Passages, best first."""
-        return await self._handles["retrieval"].search.remote(question, vector, top_k, where)
+        method = self._handles["retrieval"].search
+        return Found(*await self._call("search", method, question, vector, top_k, where))
+
+    async def take(self, key: ApiKey) -> float:
+        """Counts a request of a key; seconds to wait where a limit is reached."""
+        take = self._handles["budget"].take
+        return await self._call("budget", take, key.id, key.requests_per_minute, key.tokens_per_day)
+
+    def spend(self, key: ApiKey, num_tokens: int) -> None:
+        """Counts the tokens of an answer. Nobody waits for it."""
+        self._handles["budget"].spend.remote(key.id, num_tokens)
 
     async def states(self, timeout_s: float) -> dict[str, dict[str, Any]]:
         """What each says of itself; `ready` is false if it says nothing in time."""

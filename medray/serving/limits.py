@@ -1,6 +1,6 @@
 """How many requests may be in flight at one gateway."""
 
-from medray.serving.schema import ApiError
+from medray.serving.schema.base import ApiError
 
 
 class InFlight:

@@ -1,65 +1,46 @@
-"""The policy deployment: one language model, several streams at a time.
+"""The policy deployment: one language model, many streams at a time.
 
-In: chats. Out: text as it is generated, then how it ended. The engine blocks, so each stream runs
-in a thread of its own; a reader that leaves stops its thread at the next token.
+In: chats or prompts. Out: text as it is generated, then how it ended; log-probabilities of given
+text. Answers are generated together by continuous batching, or each by itself where a model cannot
+be batched that way.
 """
 
 import asyncio
 import logging
-import threading
-from collections.abc import AsyncGenerator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
 
-from medray.generation.engine import Chat, HFEngine, Sampling
+from medray.common.errors import GenerationError
+from medray.generation import detokenise
+from medray.generation.continuous import BatchingConfig, ContinuousEngine
+from medray.generation.detokenise import Detokeniser
+from medray.generation.engine import HFEngine, quotable
+from medray.generation.plain import PlainStreams
+from medray.generation.sampling import Chat, Sampling, Token, TokenStreams
 from medray.serving.artefacts import Location
+from medray.serving.messages import Encoded, Finish, Fit, Piece, Prompt, Spelled
 
 logger = logging.getLogger(__name__)
-
-
-class Fit(NamedTuple):
-    """Which of several prompts goes into the context, and how much room it leaves.
-
-    `index` is None where none fits; the counts are then those of the last prompt.
-    """
-
-    index: int | None
-    num_prompt_tokens: int
-    max_new_tokens: int
-    context_tokens: int
-
-
-class Finish(NamedTuple):
-    """The last item of a stream. `num_tokens` are those generated, the end token among them."""
-
-    finish_reason: str
-    num_tokens: int
-
-
-class CountingStop(threading.Event):
-    """Tells the engine to stop, and counts its tokens: it asks once after each.
-
-    Counting the text's tokens afterwards would not do: a text has several tokenisations.
-    """
-
-    num_tokens = 0
-
-    def is_set(self) -> bool:
-        self.num_tokens += 1
-        return super().is_set()
+FLUSH_S = 0.03
+"""Text that comes faster than this is sent on together."""
 
 
 class Policy:
-    """Answers chats with the engine."""
+    """Answers with the engine."""
 
-    def __init__(self, model: Location, num_slots: int) -> None:
-        """Loads the model; `num_slots` streams run at a time, more wait for their turn."""
+    def __init__(self, model: Location, batching: BatchingConfig) -> None:
+        """Loads the model."""
         self._engine = HFEngine(model.fetch())
         self._version = model.version
-        self._num_slots = num_slots
-        self._slots = asyncio.Semaphore(num_slots)
-        self._pool = ThreadPoolExecutor(num_slots, thread_name_prefix="stream")
+        self._streams = open_streams(self._engine, batching)
+        self._num_slots = batching.max_requests
         self._num_active = 0
+        tokenizer: Any = self._engine.tokenizer
+        added = map(str, tokenizer.added_tokens_decoder.values())
+        special = sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
 
     def status(self) -> dict[str, Any]:
         """What /healthz shows."""
@@ -69,6 +50,15 @@ class Policy:
             "active_streams": self._num_active,
             "slots": self._num_slots,
         }
+
+    def check_health(self) -> None:
+        """Serve calls this; a replica that raises is started anew."""
+        self._streams.check()
+
+    def __del__(self) -> None:
+        """Serve calls this when the replica is told to stop."""
+        if streams := getattr(self, "_streams", None):
+            streams.close()
 
     def fit(self, conversations: list[Chat], max_new_tokens: int, exact: bool) -> Fit:
         """The first conversation that leaves room for `max_new_tokens` in the context.
@@ -80,7 +70,7 @@ class Policy:
         context = self._engine.max_tokens
         num_tokens = 0
         for index, messages in enumerate(conversations):
-            num_tokens = self._engine.count_tokens(self._engine.prompt(messages))
+            num_tokens = self._engine.count_tokens(self._engine.prompt(self._harmless(messages)))
             if num_tokens + max_new_tokens <= context:
                 return Fit(index, num_tokens, max_new_tokens, context)
         room = context - num_tokens
@@ -88,35 +78,98 @@ class Policy:
             return Fit(len(conversations) - 1, num_tokens, room, context)
         return Fit(None, num_tokens, max(room, 0), context)
 
+    def encode(self, prompts: list[str] | list[list[int]]) -> Encoded:
+        """Plain prompts as the model reads a text's beginning; tokens stay as they are."""
+        tokenizer: Any = self._engine.tokenizer
+        known = int(self._engine.model.get_input_embeddings().num_embeddings)
+        encoded = [tokenizer(p)["input_ids"] if isinstance(p, str) else p for p in prompts]
+        texts = [
+            p if isinstance(p, str) else tokenizer.decode([k for k in p if 0 <= k < known])
+            for p in prompts
+        ]
+        return Encoded(encoded, texts, self._engine.max_tokens, known)
+
+    async def score(self, texts: list[list[int]], num_top: int) -> list[list[Spelled]]:
+        """Every token of each text with its log-probability."""
+        scored = await asyncio.to_thread(self._engine.score_texts, texts, num_top)
+        return [list(map(Speller(self._engine.tokenizer), row)) for row in scored]
+
     async def stream(
-        self, messages: Chat, sampling: Sampling
-    ) -> AsyncGenerator[str | Finish, None]:
-        """Yields text, then one Finish. Closing the iterator ends the generation."""
-        async with self._slots:
-            self._num_active += 1
-            loop = asyncio.get_running_loop()
-            queue: asyncio.Queue[str | None] = asyncio.Queue()
-            stopped = CountingStop()
+        self, prompt: Prompt, sampling: Sampling, done: Sequence[int] = (), num_sent: int = 0
+    ) -> AsyncGenerator[Piece | Finish, None]:
+        """Yields text, then one Finish. Closing the iterator ends the generation.
 
-            def work() -> None:
-                try:
-                    for text in self._engine.stream(messages, sampling, stopped):
-                        loop.call_soon_threadsafe(queue.put_nowait, text)
-                finally:
-                    loop.call_soon_threadsafe(queue.put_nowait, None)
+        Args:
+            done: tokens that another replica generated before it died.
+            num_sent: characters of their text that it had sent.
+        """
+        chat = bool(prompt) and isinstance(prompt[0], dict)
+        harmless: Any = self._harmless(prompt) if chat else []  # type: ignore[arg-type]
+        ids: Any = self._engine.encode(self._engine.prompt(harmless)) if chat else prompt
+        texts = quotable(harmless, sampling) if chat else {}
+        tokenizer = self._engine.tokenizer
+        text = Detokeniser(tokenizer, self._engine.eos_ids, sampling.stop)
+        spell = None if sampling.num_logprobs is None else Speller(tokenizer)
+        pending = Piece(text.feed([Token(token) for token in done]).text[num_sent:])
+        loop = asyncio.get_running_loop()
+        sent = -FLUSH_S
+        self._num_active += 1
+        try:
+            if text.finish_reason is None and len(done) < sampling.max_new_tokens:
+                async with aclosing(self._streams.tokens(ids, sampling, texts, done)) as batches:
+                    async for tokens in batches:
+                        pending = _join(pending, text.feed(tokens), spell, tokens)
+                        if text.finish_reason is not None:
+                            break
+                        if loop.time() - sent >= FLUSH_S:
+                            yield pending
+                            pending, sent = Piece(""), loop.time()
+            pending = _join(pending, text.finish(), spell)
+            if pending != Piece(""):
+                yield pending
+            yield Finish(text.finish_reason or "length", text.num_tokens, self._version)
+        finally:
+            self._num_active -= 1
 
-            thread = loop.run_in_executor(self._pool, work)
-            # The slot is free once the thread has ended, not when its reader has gone.
-            thread.add_done_callback(self._count_down)
-            try:
-                while (text := await queue.get()) is not None:
-                    yield text
-                await thread  # raises what the engine raised
-                full = stopped.num_tokens >= sampling.max_new_tokens
-                yield Finish("length" if full else "stop", stopped.num_tokens)
-            finally:
-                stopped.set()
-                await asyncio.wait([thread])
+    def _harmless(self, messages: Chat) -> Chat:
+        """Special tokens are the template's alone: written by a user or standing in a passage they
+        would open a turn of somebody else's."""
+        return [
+            {**message, "content": self._special.sub(_broken, message["content"])}
+            for message in messages
+        ]
 
-    def _count_down(self, _: object) -> None:
-        self._num_active -= 1
+
+class Speller:
+    """Tokens of one text as text: what each adds to those before it. Of a character that several
+    tokens make, the last has it all."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._decode, self._text = tokenizer.decode, Detokeniser(tokenizer, set())
+
+    def __call__(self, token: Token) -> Spelled:
+        """The next token."""
+        text = self._text.feed([token]).text
+        top = tuple((text if k == token.id else self._decode([k]), p) for k, p in token.top)
+        return Spelled(text, token.logprob, top)
+
+
+def open_streams(engine: HFEngine, batching: BatchingConfig) -> TokenStreams:
+    """Continuous batches if the model can be batched so, else a stream a thread."""
+    try:
+        return ContinuousEngine(engine, batching)
+    except (GenerationError, ValueError, NotImplementedError) as error:
+        logger.warning("%s; its answers are generated one by one", error)
+        return PlainStreams(engine, batching.max_requests)
+
+
+def _join(
+    piece: Piece, more: detokenise.Piece, spell: Speller | None, new: Sequence[Token] = ()
+) -> Piece:
+    told = tuple(map(spell, more.tokens)) if spell else ()
+    ids = tuple(token.id for token in new)
+    return Piece(piece.text + more.text, piece.tokens + told, piece.ids + ids)
+
+
+def _broken(match: re.Match[str]) -> str:
+    return f"{match[0][0]} {match[0][1:]}"

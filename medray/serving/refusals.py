@@ -9,7 +9,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from starlette.exceptions import HTTPException
 
-from medray.serving.schema import ApiError
+from medray.serving.schema.base import ApiError
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +24,10 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, on_bug)
 
 
-async def on_api_error(_: Request, error: Exception) -> Response:
+async def on_api_error(request: Request, error: Exception) -> Response:
     """Our own refusals."""
     assert isinstance(error, ApiError)
+    request.app.state.service.metrics.refused(error.status, error.code or "")
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
     return JSONResponse(error.body(), status_code=error.status, headers=headers)
 

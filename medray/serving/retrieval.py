@@ -13,6 +13,7 @@ import numpy as np
 from medray.retrieval.filters import PassageFilter
 from medray.retrieval.search import open_index
 from medray.serving.artefacts import Location
+from medray.serving.messages import Found
 
 
 class Retrieval:
@@ -25,7 +26,7 @@ class Retrieval:
 
     def status(self) -> dict[str, Any]:
         """What /healthz shows."""
-        return {"version": self._version}
+        return {"version": self._version, "min_cosine": round(self._searcher.min_cosine, 4)}
 
     async def check_health(self) -> None:
         """Serve calls this; a replica that raises is started anew, and reads where the index is."""
@@ -37,11 +38,12 @@ class Retrieval:
 
     async def search(
         self, question: str, vector: list[float], top_k: int, where: PassageFilter
-    ) -> list[dict[str, Any]]:
-        """The `top_k` best passages, best first: fields of `Passage`, `score`, `cosine`, `bm25`."""
+    ) -> Found:
+        """The `top_k` best passages."""
         vector_D = np.asarray(vector, dtype=np.float32)
         hits = await asyncio.to_thread(self._searcher.search, question, vector_D, top_k, where)
-        return [
+        found = [
             hit.passage.model_dump() | {"score": hit.score, "cosine": hit.cosine, "bm25": hit.bm25}
             for hit in hits
         ]
+        return Found(found, self._searcher.min_cosine)

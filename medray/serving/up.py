@@ -4,6 +4,8 @@ In: a file of serve_configs/, the same that `serve deploy` takes. Out: a served 
 address. The command line calls `start`, then `run_until_interrupt`.
 """
 
+import contextlib
+import ipaddress
 import logging
 import os
 import signal
@@ -89,7 +91,7 @@ def start(
     """Deploys a config and returns once every deployment is healthy.
 
     Args:
-        overrides: dotted settings of the application, such as `slots=8`.
+        overrides: dotted settings of the application, such as `gateway.max_in_flight=8`.
         host, port: where to listen; None takes the config's.
         address: a running Ray cluster (`auto`, `ray://…`, `host:port`); None starts a local one.
         num_cpus: size of the local Ray; at least 2, whatever the machine has.
@@ -103,6 +105,7 @@ def start(
     port = port or schema.http_options.port
     if address is None:
         check_port(host, port)
+    check_access(host, config)
     application = build_app(config)  # a missing artefact is told before Ray starts
     owns_ray = not ray.is_initialized()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # `tell` says what is going on
@@ -129,6 +132,37 @@ def start(
         raise
     tell(f"serving {config.gateway.model_name} at {running.url}/v1")
     return running
+
+
+def update(config_path: Path, overrides: list[str] | None = None, timeout_s: float = 300.0) -> None:
+    """Moves the application that runs to another config, replica by replica, while it answers.
+
+    Raises:
+        ConfigError: if the config is invalid.
+        ServiceError: if a deployment fails; the replicas that were there go on.
+    """
+    schema, config = read_config(config_path, overrides)
+    name = schema.applications[0].name
+    target = serve.RunTarget(build_app(config), name, schema.applications[0].route_prefix)
+    serve.run_many(
+        [target],
+        wait_for_ingress_deployment_creation=False,
+        wait_for_applications_running=False,
+    )
+    _wait_until_running(name, timeout_s)
+
+
+def check_access(host: str, config: ServingConfig) -> None:
+    """Raises ConfigError if other machines could ask without a key."""
+    if config.gateway.keys_file or host == "localhost":
+        return
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).is_loopback:
+            return
+    raise ConfigError(
+        f"{host} lets other machines in, and no key is asked for; set gateway.keys_file (see "
+        "medray keys --help), or listen on 127.0.0.1"
+    )
 
 
 def check_port(host: str, port: int) -> None:

@@ -24,7 +24,8 @@ from medray.common.manifest import Artefact, Counts
 from medray.common.ratings import RatingTask, Response
 from medray.common.records import Scenario
 from medray.common.split import unit_hash
-from medray.generation.engine import HFEngine, Sampling
+from medray.generation.engine import HFEngine
+from medray.generation.sampling import Sampling
 from medray.training.reward.model import RewardModel
 
 logger = logging.getLogger(__name__)

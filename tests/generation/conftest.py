@@ -16,7 +16,7 @@ def model_dir(tmp_path_factory) -> Path:
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
     directory = tmp_path_factory.mktemp("model")
-    letters = [*SPECIAL_TOKENS, "<unk>", *"ABCD是否肺炎咳嗽哮喘胃痛三天。？\nuseratin"]
+    letters = [*SPECIAL_TOKENS, "<unk>", *"ABCD是否肺炎咳嗽哮喘胃痛三天。？“”\nuseratin"]
     words = Tokenizer(models.WordLevel({w: k for k, w in enumerate(letters)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     words.decoder = decoders.Fuse()

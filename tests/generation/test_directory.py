@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from medray.common.errors import CheckpointError
 from medray.generation.directory import TRUST, check_model_directory
-from medray.generation.engine import HFEngine, Sampling
+from medray.generation.engine import HFEngine
+from medray.generation.sampling import Sampling
 from medray.training.language_model import check_vocabulary, load_decoder
 from medray.training.weights import convert_pickles
 

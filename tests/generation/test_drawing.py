@@ -44,7 +44,7 @@ def test_what_cannot_be_is_never_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     scores_BV: Any = torch.tensor([[0.0, 0.4, 0.6, 0.0]]).log()
     ids: Any = torch.zeros(1, 1, dtype=torch.long)
     for number, token in (0.0, 1), (1.0, 2):
-        monkeypatch.setattr(torch, "rand_like", lambda x, n=number: torch.full_like(x, n))
+        monkeypatch.setattr(torch, "rand", lambda shape, n=number, **_: torch.full(shape, n))
         assert DrawToken()(ids, scores_BV).argmax().item() == token
 
 

@@ -1,7 +1,6 @@
 """The engine against plain forward passes, one text at a time."""
 
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,8 @@ import torch
 
 from medray.common.errors import CheckpointError
 from medray.generation.directory import check_model_directory
-from medray.generation.engine import HFEngine, Sampling
+from medray.generation.engine import HFEngine
+from medray.generation.sampling import Sampling
 
 PROMPTS = ["咳嗽", "肺炎三天。", "哮喘", "胃痛是否肺炎？", "A", "咳嗽三天是否哮喘？是。"]
 GREEDY = Sampling(max_new_tokens=12)
@@ -68,6 +68,21 @@ def test_score_is_the_sum_of_log_softmax(engine: HFEngine) -> None:
             assert score == pytest.approx(expected, abs=1e-4)
 
 
+def test_texts_are_scored_token_by_token(engine: HFEngine) -> None:
+    texts = [engine.encode(text) for text in ["咳嗽三天。", "A", "肺炎是否哮喘？", ""]]
+    scored = engine.score_texts(texts, num_top=2)
+    assert [[token.id for token in row] for row in scored] == texts
+    for ids, row in zip(texts[:3], scored, strict=False):
+        assert (row[0].logprob, row[0].top) == (None, ())
+        with torch.no_grad():
+            logprobs = engine.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        for k, token in enumerate(row[1:]):
+            assert token.logprob == pytest.approx(logprobs[k, token.id].item(), abs=1e-4)
+            best = logprobs[k].topk(2)
+            assert [i for i, _ in token.top] == best.indices.tolist()
+            assert [p for _, p in token.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
 def test_scores_of_all_single_tokens_sum_to_1(engine: HFEngine) -> None:
     letters = engine.tokenizer.convert_ids_to_tokens(range(len(engine.tokenizer)))
     scores = torch.tensor(engine.score(["咳嗽"], [letters])[0])
@@ -81,27 +96,6 @@ def test_chat_is_generate_on_the_template(engine: HFEngine) -> None:
     assert engine.chat([messages], GREEDY) == engine.generate([prompt], GREEDY)
     assert engine.chat_score([messages], [["是"]]) == engine.score([prompt], [["是"]])
     assert engine.encode("<|im_end|>") == [2]
-
-
-def test_stream_gives_the_text_of_generate(engine: HFEngine) -> None:
-    messages = [{"role": "user", "content": "肺炎？"}]
-    pieces = list(engine.stream(messages, GREEDY, threading.Event()))
-    assert "".join(pieces) == engine.chat([messages], GREEDY)[0].text
-
-
-def test_a_stopped_stream_ends_early(engine: HFEngine) -> None:
-    stopped = threading.Event()
-    stopped.set()
-    messages = [{"role": "user", "content": "肺炎？"}]
-    whole = engine.chat([messages], Sampling(max_new_tokens=60))[0].text
-    text = "".join(engine.stream(messages, Sampling(max_new_tokens=60), stopped))
-    assert whole.startswith(text) and len(text) <= 1
-
-
-def test_an_error_in_the_stream_reaches_its_reader(engine: HFEngine) -> None:
-    sampling = Sampling(max_new_tokens=0)
-    with pytest.raises(ValueError, match="max_new_tokens"):
-        list(engine.stream([{"role": "user", "content": "A"}], sampling, threading.Event()))
 
 
 def test_sampling_repeats_with_its_seed(engine: HFEngine) -> None:

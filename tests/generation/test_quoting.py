@@ -6,7 +6,7 @@ import torch
 from medray.common.records import Document, Section
 from medray.common.sentences import SENTENCE, numbered_sentences
 from medray.corpus.tokenizer import TokenizerConfig, train_tokenizer
-from medray.generation.engine import HFEngine, Sampling
+from medray.generation.engine import HFEngine
 from medray.generation.prompts import (
     Numbered,
     check_citation,
@@ -17,6 +17,7 @@ from medray.generation.prompts import (
     quality_prompt,
 )
 from medray.generation.quoting import LINE, GuidedQuotes, Quotable
+from medray.generation.sampling import Sampling
 from medray.quality.evidence import cite
 
 PASSAGES = [
@@ -162,7 +163,7 @@ def _continue(
         output = engine.model.generate(
             torch.tensor([ids + engine.encode(start)]),
             logits_processor=engine._processors(sampling, [texts], len(ids)),
-            **engine._arguments(sampling),
+            **engine.arguments(sampling),
         )
         answers.append(str(engine.tokenizer.decode(output[0, len(ids) :])))
     return answers

@@ -25,6 +25,7 @@ from medray.retrieval.collection import (
     versions,
 )
 from medray.retrieval.filters import PassageFilter
+from medray.retrieval.measure import Asked, calibrated_threshold
 from medray.retrieval.search import INFO, open_index
 
 # Cosine with (1, 0): a 1, b 0.6, c 0, d -1.
@@ -196,3 +197,23 @@ def test_wrong_places_say_what_to_do(tmp_path: Path) -> None:
     index = write_index(tmp_path / "index", uri="http://127.0.0.1:9")
     with pytest.raises(ServiceError, match="start the Milvus cluster"), open_index(index):
         pass
+
+
+def test_the_threshold_that_tells_best_whether_an_answer_is_there(tmp_path: Path) -> None:
+    """Questions point at a and at b. Nearest with and without the document that answers them:
+    (1, 0): 1 and 0.6; (0.6, 0.8): 1 and 0.8. From above 0.8 to 1 all four are told apart."""
+    with open_index(write_index(tmp_path, "abc")) as searcher:
+        vectors_QD = np.array([[1.0, 0.0], [0.6, 0.8]])
+        asked = Asked(["", ""], [["a"], ["b"]], vectors_QD)
+        threshold = calibrated_threshold(searcher, asked)
+        assert threshold == pytest.approx((1.0, 1.0, 1.0), abs=1e-6)
+        # A question whose document is not found says nothing; without any, nothing is refused.
+        nowhere = Asked(["", ""], [["x"], ["y"]], vectors_QD)
+        assert calibrated_threshold(searcher, nowhere) == (-1.0, 1.0, 0.0)
+        # One that has no answer of its own: (0, 1) is answered by a, at 0. Left out are a, then
+        # nothing: 1 and 0.6 above and below, 1 (c) and 1.
+        mixed = Asked(["", ""], [["a"], ["a"]], np.array([[1.0, 0.0], [0.0, 1.0]]))
+        threshold = calibrated_threshold(searcher, mixed)
+        assert threshold == pytest.approx((1.0, 1.0, 0.5), abs=1e-6)
+    with open_index(write_index(tmp_path / "told", "ab", min_cosine=0.25)) as searcher:
+        assert searcher.min_cosine == 0.25

@@ -9,9 +9,12 @@ from medray.generation.prompts import NO_ANSWER, Numbered, grounded_prompt
 from medray.retrieval.filters import PassageFilter
 from medray.serving.answer import AnswerConfig, Outcome, plan_answer, write_answer
 from medray.serving.citations import notice
-from medray.serving.policy import Finish, Fit
-from medray.serving.schema import ApiError, ChatRequest
+from medray.serving.messages import Finish, Fit, Found, Piece
+from medray.serving.schema.base import ApiError
+from medray.serving.schema.chat import ChatRequest
 
+MEASURED = 0.7
+"""The threshold of the index."""
 CONFIG = AnswerConfig(top_k=2, min_cosine=0.5, max_tokens=10)
 QUESTION = "心衰如何治疗？"
 
@@ -41,7 +44,7 @@ class Script:
         self.seen = messages
         try:
             for character in self.answer:
-                yield character
+                yield Piece(character)
             yield Finish("stop", len(self.answer))
         finally:
             self.closed = True
@@ -55,7 +58,7 @@ async def embed(question: str) -> list[float]:
 def answer(policy: Script, hits: list[dict[str, Any]], **fields) -> tuple[str, Outcome]:
     async def search(question, vector, top_k, where):
         assert (question, vector, where) == (QUESTION, [1.0, 0.0], PassageFilter())
-        return hits[:top_k]
+        return Found(hits[:top_k], MEASURED)
 
     async def run():
         request = ChatRequest.model_validate(
@@ -65,7 +68,7 @@ def answer(policy: Script, hits: list[dict[str, Any]], **fields) -> tuple[str, O
         return [item async for item in write_answer(plan, policy, "v7")]
 
     *texts, outcome = asyncio.run(run())
-    return "".join(texts), outcome
+    return "".join(piece.text for piece in texts), outcome
 
 
 def test_grounded_answer_carries_its_citation():
@@ -90,14 +93,22 @@ def test_invented_citation_is_left_out():
 
 def test_threshold_and_abstention():
     policy = Script("《题1》[1]：“第1”。")
-    text, outcome = answer(policy, [hit(1, 0.9), hit(2, 0.4)])
-    assert [p.passage_id for p in outcome.grounding.passages] == ["p1"]
+    text, outcome = answer(policy, [hit(1, 0.4), hit(2, 0.9)])  # the nearest need not be first
+    assert [p.passage_id for p in outcome.grounding.passages] == ["p1", "p2"]
     policy = Script("never said")
     text, outcome = answer(policy, [hit(1, 0.4)])
     assert text == NO_ANSWER
     assert outcome.grounding.verdicts[0].verdict == "no_answer"
     assert outcome.usage.total_tokens == 0
     assert policy.seen == []
+
+
+@pytest.mark.parametrize(("cosine", "answered"), [(0.6, False), (0.75, True)])
+def test_the_index_knows_its_threshold(monkeypatch, cosine: float, answered: bool):
+    monkeypatch.setattr(f"{__name__}.CONFIG", CONFIG.model_copy(update={"min_cosine": None}))
+    text, outcome = answer(Script("《题1》[1]：“第1”。"), [hit(1, cosine)])
+    assert (text != NO_ANSWER) == answered
+    assert len(outcome.grounding.passages) == answered
 
 
 def test_without_retrieval_the_model_answers_alone():
@@ -125,7 +136,7 @@ def test_closing_the_answer_closes_the_policy():
     policy = Script("长" * 100 + "。" + "长" * 100)
 
     async def search(question, vector, top_k, where):
-        return [hit(1, 0.9)]
+        return Found([hit(1, 0.9)], MEASURED)
 
     async def run():
         request = ChatRequest.model_validate(

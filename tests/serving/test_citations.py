@@ -4,7 +4,7 @@ import pytest
 
 from medray.generation.prompts import NO_ANSWER
 from medray.serving.citations import CitationGate, notice
-from medray.serving.schema import FoundPassage
+from medray.serving.schema.grounding import FoundPassage
 
 
 def passage(number: int, title: str, text: str, start: int = 0) -> FoundPassage:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import openai
+import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from medray.common.errors import ServiceError
 from medray.generation.prompts import NO_ANSWER
@@ -44,7 +46,7 @@ def url(ray_cluster, hospital) -> Iterator[str]:
 
     port = free_port()
     overrides = [
-        f"storage_root={hospital.root}", "slots=1", f"gateway.max_in_flight={MAX_IN_FLIGHT}",
+        f"storage_root={hospital.root}", f"gateway.max_in_flight={MAX_IN_FLIGHT}",
         "gateway.answer.top_k=3", "gateway.answer.min_cosine=-1",
     ]  # fmt: skip
     with up.start(CONFIGS / "laptop.yaml", overrides, port=port) as running:
@@ -268,13 +270,81 @@ def test_overload_is_429_and_leaving_frees_the_slot(api, url, hospital):
         assert int(refused.value.response.headers["Retry-After"]) > 0
         state = health(url)  # health checks are answered while all slots are taken
         assert state["in_flight"] == MAX_IN_FLIGHT
-        assert state["deployments"]["policy"]["active_streams"] == 1
+        assert state["deployments"]["policy"]["active_streams"] == MAX_IN_FLIGHT
     finally:
         for opened in streams:
             opened.close()
-    # One slot and three answers of 3500 tokens would take far longer to end by themselves.
+    # Three answers of 3500 tokens would take far longer to end by themselves.
     wait_until_idle(url, 5)
     assert ask(api, hospital.questions["none"]).choices[0].message.content == NO_ANSWER
+
+
+def test_completions_score_a_prompt(api):
+    scored = api.completions.create(
+        model="medray", prompt="一二三四五", echo=True, logprobs=1, max_tokens=1
+    )
+    told = scored.choices[0].logprobs
+    assert told.token_logprobs[0] is None
+    assert all(value <= 0 for value in told.token_logprobs[1:])
+    assert "".join(told.tokens).startswith("一二三四五")
+
+
+def policy_replica() -> psutil.Process:
+    """The process of the one replica of the policy, of this process's own Ray."""
+    (found,) = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "ServeReplica:medray:policy" in "".join(process.cmdline()[:1])
+    ]
+    return found
+
+
+def test_a_stream_goes_on_when_its_replica_dies(api, url, hospital):
+    fields = {"extra_body": {"retrieval": False}, "max_tokens": 300}
+    whole = ask(api, hospital.long_question, **fields)
+    chunks = ask(api, hospital.long_question, stream=True, **fields)
+    texts = [next(c for c in chunks if c.choices[0].delta.content).choices[0].delta.content]
+    policy_replica().kill()
+    texts += [c.choices[0].delta.content or "" for c in chunks if c.choices]
+    assert "".join(texts) == whole.choices[0].message.content
+    assert len(texts) > 2
+    wait_until_idle(url, 60)
+
+
+def test_metrics_are_at_rays_endpoint(api, url, hospital):
+    """Counted, and without a word of what was asked."""
+    import ray
+
+    ask(api, hospital.questions["true"])
+    (node,) = ray.nodes()
+    endpoint = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    wanted = {
+        "ray_medray_requests_total", "ray_medray_request_seconds_bucket",
+        "ray_medray_first_text_seconds_bucket", "ray_medray_stage_seconds_bucket",
+        "ray_medray_tokens_total", "ray_medray_sentences_total", "ray_medray_best_cosine_bucket",
+        "ray_medray_in_flight", "ray_medray_refused_total",
+    }  # fmt: skip
+    found: dict[str, list] = {}
+    deadline = time.monotonic() + 60
+    while not wanted <= set(found) and time.monotonic() < deadline:
+        with urllib.request.urlopen(endpoint, timeout=10) as response:
+            text = response.read().decode()
+        found = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                found.setdefault(sample.name, []).append(sample)
+        time.sleep(0.2)  # Ray offers no event: its agent takes the figures up every few seconds
+    assert wanted <= set(found), wanted - set(found)
+    answered = [
+        s for s in found["ray_medray_requests_total"]
+        if (s.labels["endpoint"], s.labels["outcome"]) == ("chatcmpl", "answered")
+    ]  # fmt: skip
+    assert sum(s.value for s in answered) >= 10
+    assert {s.labels["stage"] for s in found["ray_medray_stage_seconds_bucket"]} >= {
+        "fit", "embed", "search",
+    }  # fmt: skip
+    for secret in (*hospital.questions.values(), hospital.long_question, hospital.cited.text):
+        assert secret not in text
 
 
 def test_ask_of_the_command_line(url, hospital):

@@ -3,7 +3,7 @@
 import pytest
 
 from medray.serving.limits import InFlight
-from medray.serving.schema import ApiError
+from medray.serving.schema.base import ApiError
 
 
 def test_one_too_many_is_refused_until_a_slot_is_free():

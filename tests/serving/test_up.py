@@ -21,8 +21,8 @@ def test_shipped_configs_are_valid_for_serve_deploy_and_for_us(path):
     schema, config = up.read_config(path)
     assert schema.applications[0].import_path == up.APP_PATH
     assert config.storage_root
-    _, changed = up.read_config(path, ["slots=7", "gateway.answer.top_k=2"])
-    assert (changed.slots, changed.gateway.answer.top_k) == (7, 2)
+    _, changed = up.read_config(path, ["batching.max_requests=7", "gateway.answer.top_k=2"])
+    assert (changed.batching.max_requests, changed.gateway.answer.top_k) == (7, 2)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_shipped_configs_are_valid_for_serve_deploy_and_for_us(path):
         ({"args": {"storage_roots": "x"}}, "storage_roots: unknown key"),
         ({"args": {}}, "set storage_root, or all of"),
         ({"args": {"storage_root": "x", "index_dir": "y"}}, "belong together"),
-        ({"args": {"storage_root": "x", "slots": "many"}}, "slots"),
+        ({"args": {"storage_root": "x", "batching": {"max_requests": "many"}}}, "max_requests"),
         ({"import_path": "other:app"}, "import_path"),
         ({"deployments": [{"name": "policy", "num_replicas": 2}]}, "under args"),
     ],

@@ -18,7 +18,8 @@ from transformers import (
 from medray.common.errors import ConfigError
 from medray.common.manifest import Artefact
 from medray.common.storage import Storage
-from medray.generation.engine import HFEngine, Sampling
+from medray.generation.engine import HFEngine
+from medray.generation.sampling import Sampling
 from medray.training.baichuan import convert
 from medray.training.language_model import LoraConfig
 from medray.training.ppo.config import PpoConfig

@@ -27,9 +27,12 @@ from medray import cli
 from medray.common.errors import CheckpointError
 from medray.common.manifest import sha256_file
 from medray.generation import directory
-from medray.generation.engine import HFEngine, Sampling
+from medray.generation.continuous import BatchingConfig
+from medray.generation.engine import HFEngine
+from medray.generation.sampling import Sampling
 from medray.serving.artefacts import Location
-from medray.serving.policy import Finish, Policy
+from medray.serving.messages import Finish, Piece
+from medray.serving.policy import Policy
 from medray.training.language_model import load_decoder
 from medray.training.quantise import quantise, weights_size
 from medray.training.reward.config import RewardConfig
@@ -179,8 +182,8 @@ def test_the_engine_and_the_policy_answer_with_it(
     assert all(torch.equal(weights[key], p) for key, p in engine.model.named_parameters())
     assert len(engine.score(["患者", "气道"], [["肺炎", "咳"], ["是"]])[0]) == 2
 
-    async def stream() -> list[str | Finish]:
-        policy = Policy(Location(path=str(path)), num_slots=1)
+    async def stream() -> list[Piece | Finish]:
+        policy = Policy(Location(path=str(path)), BatchingConfig(max_requests=1))
         return [part async for part in policy.stream([{"role": "user", "content": "咳"}], greedy)]
 
     *_, finish = asyncio.run(stream())

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from medray.generation.engine import HFEngine, Sampling
+from medray.generation.engine import HFEngine
+from medray.generation.sampling import Sampling
 from medray.training.ppo.config import PpoConfig
 from medray.training.ppo.policy import Experience, lay_out, merged_adapters
 from medray.training.reward.model import RewardModel

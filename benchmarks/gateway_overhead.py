@@ -1,0 +1,181 @@
+"""What the served graph costs over its parts: latency of one token, tokens a second of 32 streams.
+
+Latency: a chat of one token through the gateway, less the same token from the engine called
+directly, less a Serve ingress that answers at once; medians. Throughput: 32 chats at a time over
+HTTP against 32 streams of the same engine in this process, in turns. The model has random weights
+and 28 M parameters; answers have no end token, so that both sides write as many tokens.
+
+--root DIR is a finished pipeline (its encoder and index are served beside the model); retrieval is
+off in what is timed. Source: DESIGN.md 4, row 7.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import requests
+import torch
+from fastapi import FastAPI
+from frame import print_result
+from ray import serve
+from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+
+from medray.generation.continuous import BatchingConfig, ContinuousEngine
+from medray.generation.engine import HFEngine
+from medray.generation.sampling import Sampling
+from medray.serving import up
+from medray.serving.artefacts import newest
+from medray.serving.up import check_port
+
+STREAMS = 32
+PORT = 8123
+CONFIG = Path(__file__).parents[1] / "serve_configs" / "laptop.yaml"
+BATCHING = BatchingConfig(max_requests=STREAMS)
+null_app = FastAPI()
+
+
+@serve.ingress(null_app)
+class Null:
+    """An ingress that does nothing."""
+
+    @null_app.post("/")
+    async def answer(self) -> dict[str, bool]:
+        """At once."""
+        return {"ok": True}
+
+
+def build_model(target: Path, tokenizer_dir: Path) -> None:
+    """A Qwen3 of 28 M parameters that never ends an answer."""
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=512, num_hidden_layers=8, num_attention_heads=8,
+        num_key_value_heads=4, head_dim=64, intermediate_size=1536, max_position_embeddings=2048,
+        eos_token_id=None, bos_token_id=None, pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    model = Qwen3ForCausalLM(config)
+    with torch.no_grad():  # the end of a turn is never the likeliest
+        model.model.embed_tokens.weight[tokenizer.eos_token_id] = 0
+        model.model.embed_tokens.weight[tokenizer.pad_token_id] = 0
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def question(k: int) -> str:
+    """Of about the length of a clinician's, all different."""
+    return f"患者{k}，男性，{40 + k}岁，咳嗽、发热{k % 7 + 1}天，右下肺闻及湿啰音，应做哪些检查？"
+
+
+async def direct(streams: ContinuousEngine, engine: HFEngine, num: int, length: int) -> int:
+    """Tokens of `num` streams of the engine."""
+    sampling = Sampling(max_new_tokens=length)
+
+    async def one(k: int) -> int:
+        prompt = engine.encode(engine.prompt([{"role": "user", "content": question(k)}]))
+        return sum([len(tokens) async for tokens in streams.tokens(prompt, sampling, {})])
+
+    return sum(await asyncio.gather(*map(one, range(num))))
+
+
+async def over_http(url: str, num: int, length: int) -> int:
+    """Tokens of `num` streamed chats."""
+
+    async def one(client: aiohttp.ClientSession, k: int) -> int:
+        body = {
+            "model": "medray", "stream": True, "retrieval": False, "max_tokens": length,
+            "messages": [{"role": "user", "content": question(k)}],
+            "stream_options": {"include_usage": True},
+        }  # fmt: skip
+        usage = 0
+        async with client.post(f"{url}/v1/chat/completions", json=body) as response:
+            async for line in response.content:
+                if b'"usage"' in line:
+                    usage = json.loads(line[6:])["usage"]["completion_tokens"]
+        return usage
+
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(600)) as client:
+        return sum(await asyncio.gather(*(one(client, k) for k in range(num))))
+
+
+def speed(run: Callable[[], Any]) -> float:
+    """Tokens a second."""
+    began = time.perf_counter()
+    return asyncio.run(run()) / (time.perf_counter() - began)
+
+
+def median_ms(run: Callable[[], Any], repeats: int) -> float:
+    """Of one call, after a few to warm up."""
+    times = []
+    for k in range(repeats + 5):
+        began = time.perf_counter()
+        run()
+        if k >= 5:
+            times.append((time.perf_counter() - began) * 1000)
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Prints the result line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", required=True, help="a finished pipeline")
+    parser.add_argument("--quick", action="store_true", help="one round of few tokens")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    rounds, length, repeats = (1, 16, 20) if arguments.quick else (3, 64, 100)
+    check_port("127.0.0.1", PORT)
+    model = newest(arguments.root, ("ppo", "sft"), part="model")
+    with tempfile.TemporaryDirectory() as scratch:
+        build_model(Path(scratch), Path(model.fetch()))
+        overrides = [
+            f"storage_root={arguments.root}", f"model_dir={scratch}",
+            f"batching.max_requests={STREAMS}", f"gateway.max_in_flight={STREAMS}",
+        ]  # fmt: skip
+        engine = HFEngine(scratch)
+        streams = ContinuousEngine(engine, BATCHING)
+        with up.start(CONFIG, overrides, port=PORT) as running:
+            serve.run(serve.deployment(Null).bind(), name="null", route_prefix="/null")
+            ours, other = [], []
+            for _ in range(rounds):
+                other.append(speed(lambda: direct(streams, engine, STREAMS, length)))
+                ours.append(speed(lambda: over_http(running.url, STREAMS, length)))
+            with requests.Session() as client:
+                body = {
+                    "model": "medray", "retrieval": False, "max_tokens": 1,
+                    "messages": [{"role": "user", "content": question(0)}],
+                }  # fmt: skip
+                chat_ms = median_ms(
+                    lambda: client.post(f"{running.url}/v1/chat/completions", json=body), repeats
+                )
+                null_ms = median_ms(lambda: client.post(f"{running.url}/null/"), repeats)
+            token_ms = median_ms(lambda: asyncio.run(direct(streams, engine, 1, 1)), repeats)
+        streams.close()
+    print_result(
+        "gateway_overhead",
+        round(statistics.median(ours) / statistics.median(other), 3),
+        unit="tokens a second of 32 streams over HTTP / of the engine called directly",
+        goal="0.9, and 10 ms added at the median",
+        ours={
+            "tokens_per_s": round(statistics.median(ours), 1),
+            "chat_of_one_token_ms": round(chat_ms, 1),
+            "added_ms": round(chat_ms - null_ms - token_ms, 1),
+        },
+        other={
+            "tokens_per_s": round(statistics.median(other), 1),
+            "null_ingress_ms": round(null_ms, 1),
+            "engine_one_token_ms": round(token_ms, 1),
+        },
+        n=rounds,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What the deployments hand to one another. Loads no model and no framework."""
+
+from typing import Any, NamedTuple
+
+from medray.generation.sampling import Chat
+
+Prompt = Chat | list[int]
+"""What a policy continues: a chat's next turn, or tokens."""
+
+
+class Fit(NamedTuple):
+    """Which of several prompts goes into the context, and how much room it leaves.
+
+    `index` is None where none fits; the counts are then those of the last prompt.
+    """
+
+    index: int | None
+    num_prompt_tokens: int
+    max_new_tokens: int
+    context_tokens: int
+
+
+class Encoded(NamedTuple):
+    """Prompts as tokens and as text, and what the model takes."""
+
+    prompts: list[list[int]]
+    texts: list[str]
+    context_tokens: int
+    num_tokens: int
+    """The vocabulary's size."""
+
+
+class Spelled(NamedTuple):
+    """A token as text, with its log-probability (nats; None for a text's first) and the likeliest
+    in its place, best first."""
+
+    text: str
+    logprob: float | None
+    top: tuple[tuple[str, float], ...] = ()
+
+
+class Piece(NamedTuple):
+    """Text of an answer; its tokens, if their log-probabilities were asked for.
+
+    `ids` are all tokens generated since the piece before, those too whose text is held back:
+    another replica goes on from them where this one dies.
+    """
+
+    text: str
+    tokens: tuple[Spelled, ...] = ()
+    ids: tuple[int, ...] = ()
+
+
+class Finish(NamedTuple):
+    """The last item of a stream. `num_tokens` are those generated, the end token among them;
+    `version` is that of the model."""
+
+    finish_reason: str
+    num_tokens: int
+    version: str = ""
+
+
+class Found(NamedTuple):
+    """Fields of passages with `score`, `cosine` and `bm25`, best first; and the cosine that the
+    nearest must have for the index to hold an answer, as was measured when it was built."""
+
+    hits: list[dict[str, Any]]
+    min_cosine: float
+
+
+class Embedded(NamedTuple):
+    """Vectors of one request's texts, in order, and how many tokens they were."""
+
+    vectors: list[list[float]]
+    num_tokens: int

@@ -1,0 +1,38 @@
+"use strict";
+// The HTTP API as the page uses it. The key lives in this tab alone and goes nowhere but here.
+const KEY = "medray-key";
+
+class Refused extends Error {
+  constructor(status, message) { super(message); this.status = status; }
+}
+
+async function call(path, body, signal) {
+  const headers = { "Content-Type": "application/json" };
+  const key = sessionStorage.getItem(KEY);
+  if (key) headers.Authorization = `Bearer ${key}`;
+  const response = await fetch(path, {
+    method: body === undefined ? "GET" : "POST", headers, signal,
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  if (response.ok) return response;
+  const told = await response.json().catch(() => null);
+  throw new Refused(response.status, told?.error?.message ?? `HTTP ${response.status}`);
+}
+
+async function* chunks(body, signal) {
+  const response = await call("v1/chat/completions", { ...body, stream: true }, signal);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = ""; ;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const events = (rest + value).split("\n\n");
+    rest = events.pop();
+    for (const event of events) {
+      const data = event.slice("data: ".length);
+      if (data === "[DONE]") return;
+      const chunk = JSON.parse(data);
+      if (chunk.error) throw new Refused(503, chunk.error.message);
+      yield chunk;
+    }
+  }
+}

@@ -1,0 +1,104 @@
+"""POST /v1/chat/completions."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, aclosing
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+
+from medray.serving.access import CHAT, Caller, may
+from medray.serving.answer import Outcome, Plan, plan_answer, write_answer
+from medray.serving.routes.events import stream_events
+from medray.serving.schema.chat import ChatRequest, chunk, completion
+from medray.serving.service import Served, Service, Turn
+
+router = APIRouter()
+
+
+@router.post("/v1/chat/completions")
+async def chat(
+    request: ChatRequest, service: Served, caller: Annotated[Caller, may(CHAT)]
+) -> Response:
+    """Answers the last message, grounded unless `retrieval` is false."""
+    service.check_model(request.model, service.config.model_name)
+    request.check()
+    messages = [message.plain() for message in request.messages]
+    service.check_size(sum(len(message["content"]) for message in messages))
+    deployed = service.deployed
+    asked = {"messages": json.dumps(messages, ensure_ascii=False)}
+    with ExitStack() as stack:
+        turn = stack.enter_context(await service.admit(caller, "chatcmpl", asked))
+        plan = await plan_answer(
+            request, service.config.answer, deployed.embed_question, deployed.search,
+            deployed.policy, caller.role,
+        )  # fmt: skip
+        if request.stream:
+            options = request.stream_options
+            counted = options is not None and options.include_usage
+            chunks = _chunks(service, plan, turn, request.model, counted)
+            return await stream_events(chunks, stack.pop_all())
+        return JSONResponse(await _whole(service, plan, turn, request.model))
+
+
+async def _whole(service: Service, plan: Plan, turn: Turn, model: str) -> dict[str, Any]:
+    texts, tokens, outcome = [], [], None
+    async with aclosing(_write(service, plan)) as items:
+        async for item in items:
+            if isinstance(item, Outcome):
+                outcome = item
+            else:
+                turn.goes_on()
+                texts.append(item.text)
+                tokens += item.tokens
+    assert outcome is not None
+    text = "".join(texts)
+    _log(service, turn, text, outcome)
+    return completion(_identity(turn, model, outcome), text, tokens, *outcome[:3])
+
+
+async def _chunks(
+    service: Service, plan: Plan, turn: Turn, model: str, counted: bool
+) -> AsyncGenerator[dict[str, Any], None]:
+    named, texts = turn.identity(model), []
+    yield chunk(named, {"role": "assistant", "content": ""})
+    async with aclosing(_write(service, plan)) as items:
+        async for item in items:
+            if not isinstance(item, Outcome):
+                turn.goes_on()
+                texts.append(item.text)
+                yield chunk(named, {"content": item.text}, item.tokens)
+                continue
+            _log(service, turn, "".join(texts), item)
+            named = _identity(turn, model, item)
+            extra = {"medray": item.grounding.model_dump()}
+            yield chunk(named, {}, (), item.finish_reason, **extra)
+            if counted:
+                yield chunk(named, None, usage=item.usage.model_dump())
+
+
+def _write(service: Service, plan: Plan) -> AsyncGenerator[Any, None]:
+    return write_answer(plan, service.deployed.policy, service.index_version)
+
+
+def _identity(turn: Turn, model: str, outcome: Outcome) -> dict[str, Any]:
+    return turn.identity(model) | {"system_fingerprint": outcome.version or None}
+
+
+def _log(service: Service, turn: Turn, text: str, outcome: Outcome) -> None:
+    grounding = outcome.grounding
+    verdicts = [verdict.verdict for verdict in grounding.verdicts]
+    best = max((passage.cosine for passage in grounding.passages), default=None)
+    service.metrics.grounded(verdicts, best, grounding.guard)
+    turn.answered(
+        outcome.usage,
+        {"answer": text},
+        finish_reason=outcome.finish_reason,
+        model_version=outcome.version,
+        index_version=grounding.index_version,
+        passages=[passage.passage_id for passage in grounding.passages],
+        guard=grounding.guard,
+        sentences=len(verdicts),
+        left_out=verdicts.count("failed"),
+    )

@@ -1,0 +1,59 @@
+"""POST /v1/completions."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, aclosing
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+
+from medray.serving import complete
+from medray.serving.access import MODEL, Caller, may
+from medray.serving.routes.events import stream_events
+from medray.serving.schema.base import Usage
+from medray.serving.schema.completions import CompletionRequest, body
+from medray.serving.service import Served, Service, Turn
+
+router = APIRouter()
+
+
+@router.post("/v1/completions")
+async def completions(
+    request: CompletionRequest, service: Served, caller: Annotated[Caller, may(MODEL)]
+) -> Response:
+    """Continues texts by the model alone, without passages; with `echo`, scores them."""
+    service.check_model(request.model, service.config.model_name)
+    request.check()
+    service.check_size(request.size())
+    policy = service.deployed.policy
+    asked = {"prompts": json.dumps(request.prompts(), ensure_ascii=False)}
+    with ExitStack() as stack:
+        turn = stack.enter_context(await service.admit(caller, "cmpl", asked))
+        plan = await complete.plan_completions(request, policy)
+        if request.stream:
+            options = request.stream_options
+            counted = options is not None and options.include_usage
+            chunks = _chunks(service, plan, turn, request.model, counted)
+            return await stream_events(chunks, stack.pop_all())
+        choices, usage = await complete.complete(plan, policy)
+        turn.goes_on()
+        texts = [choice["text"] for choice in choices]
+        turn.answered(usage, {"completions": json.dumps(texts, ensure_ascii=False)})
+        return JSONResponse(body(turn.identity(request.model), choices, usage))
+
+
+async def _chunks(
+    service: Service, plan: complete.Plan, turn: Turn, model: str, counted: bool
+) -> AsyncGenerator[dict[str, Any], None]:
+    named, texts = turn.identity(model), []
+    async with aclosing(complete.stream(plan, service.deployed.policy)) as items:
+        async for item in items:
+            if not isinstance(item, Usage):
+                turn.goes_on()
+                texts.append(item["text"])
+                yield body(named, [item], None)
+                continue
+            turn.answered(item, {"completions": json.dumps(["".join(texts)], ensure_ascii=False)})
+            if counted:
+                yield body(named, [], item)

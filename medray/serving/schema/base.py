@@ -1,0 +1,51 @@
+"""What all requests and answers share: errors in OpenAI's shape, strict types, token counts."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class ApiError(Exception):
+    """An answer other than 200, in OpenAI's shape. The message never holds text of a request."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None, param: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(message)
+        self.status, self.message, self.code, self.param = status, message, code, param
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> dict[str, Any]:
+        """The error body."""
+        kinds = {429: "rate_limit_error", 404: "not_found_error"}
+        kind = kinds.get(
+            self.status, "server_error" if self.status >= 500 else "invalid_request_error"
+        )
+        return {
+            "error": {
+                "message": self.message,
+                "type": kind,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+class Request(BaseModel):
+    """Base of requests: types are strict, fields unknown to us are kept aside."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+def example(value: dict[str, Any]) -> ConfigDict:
+    """The configuration of a request that shows an example of itself in the API's description."""
+    return ConfigDict(json_schema_extra={"examples": [value]})
+
+
+class Usage(BaseModel):
+    """Token counts of one request."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    total_tokens: int

@@ -1,0 +1,76 @@
+"""medray's own part of the API: passages, citations, and what the check said of each sentence."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from medray.retrieval.filters import PassageFilter
+from medray.serving.schema.base import Request, example
+
+MOST_PASSAGES = 50
+
+
+class RetrieveRequest(Request):
+    """POST /v1/retrieve, which is medray's own."""
+
+    model_config = example({"query": "肺炎如何治疗？", "top_k": 3, "filters": {"since": "2023"}})
+
+    query: str = Field(pattern=r"\S")
+    top_k: int = Field(default=10, ge=1, le=MOST_PASSAGES)
+    filters: PassageFilter = PassageFilter()
+
+
+class FoundPassage(BaseModel):
+    """A passage that the model was shown. `start`, `end`: offsets in the section of the document;
+    `score`: of the fused ranking, 0 to 1 within one search; `cosine`, `bm25`: what makes it."""
+
+    number: int
+    passage_id: str
+    doc_id: str
+    title: str
+    section: str
+    start: int
+    end: int
+    source: str
+    date: str
+    score: float
+    cosine: float
+    bm25: float
+    text: str
+
+
+Fault = Literal["no_such_passage", "other_title", "quote_not_in_passage", "no_quote"]
+
+
+class CheckedCitation(BaseModel):
+    """A citation that the model wrote, and whether it holds."""
+
+    sentence: int
+    """Index into `verdicts`."""
+    number: int
+    passage_id: str | None
+    title: str
+    quote: str
+    start: int | None = None
+    """Where the quote begins in the section of the document."""
+    end: int | None = None
+    ok: bool
+    fault: Fault | None = None
+
+
+class SentenceVerdict(BaseModel):
+    """What the check said of one sentence. `failed` sentences are not in the answer."""
+
+    verdict: Literal["supported", "failed", "uncited", "no_answer"]
+    faults: list[Fault] = []
+
+
+class Grounding(BaseModel):
+    """medray's extra field of an answer. `guard`: why the question was not answered, if so."""
+
+    retrieval: bool
+    guard: str = ""
+    index_version: str = ""
+    passages: list[FoundPassage] = []
+    citations: list[CheckedCitation] = []
+    verdicts: list[SentenceVerdict] = []

@@ -1,0 +1,209 @@
+"""What the routes share: settings, deployments, and the life of one request.
+
+A request is admitted (key, limits, a place in flight), logged as asked, answered, and logged as
+answered or failed. What cannot be logged is not answered.
+"""
+
+import asyncio
+import logging
+import math
+import time
+import uuid
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from medray.common.config import Config
+from medray.serving.access import Caller
+from medray.serving.answer import AnswerConfig
+from medray.serving.audit_log import AuditLog, key_from_environment
+from medray.serving.handles import Deployments
+from medray.serving.keys import KeyFile
+from medray.serving.limits import InFlight
+from medray.serving.metrics import Metrics
+from medray.serving.schema.base import ApiError, Usage
+from medray.serving.switch import Switch
+
+logger = logging.getLogger(__name__)
+MODEL_ENDPOINTS = ("chatcmpl", "cmpl")
+LEFT = (None, GeneratorExit, asyncio.CancelledError)
+"""How a turn ends whose client has gone."""
+
+
+class GatewayConfig(Config):
+    """What the gateway serves, to whom, and how much at a time."""
+
+    model_name: str = "medray"
+    embedding_name: str = "medray-embedding"
+    max_in_flight: int = 32
+    """Requests in flight at one gateway replica; more are answered 429."""
+    retry_after_s: int = 2
+    max_input_chars: int = 200_000
+    """Longer requests are refused before a tokenizer sees them."""
+    max_body_bytes: int = 2_000_000
+    """Longer bodies are refused while they come in."""
+    body_timeout_s: float = 30.0
+    """A body that has not arrived by then is refused."""
+    health_timeout_s: float = 5.0
+    keys_file: str = ""
+    """API keys, see `medray keys`; a path that every gateway replica reaches. Empty: no key is
+    asked for, which `medray serve` allows on this machine's own address alone."""
+    stop_file: str = ""
+    """While this file exists the model does not answer, see `medray serve stop-model`; a path that
+    every gateway replica reaches."""
+    audit_dir: str = ""
+    """Where the audit log is written, see `medray audit`. Empty: none is."""
+    answer: AnswerConfig = AnswerConfig()
+
+
+class Service:
+    """One gateway replica."""
+
+    def __init__(
+        self, config: GatewayConfig, index_version: str, deployed: Deployments, metrics: Metrics
+    ) -> None:
+        """Opens the key file and begins the audit log.
+
+        Raises:
+            ConfigError: if the key file is missing or damaged, or the audit log's key is none.
+        """
+        self.config, self.index_version, self.deployed = config, index_version, deployed
+        self.metrics, self.switch = metrics, Switch(config.stop_file)
+        self.in_flight = InFlight(config.max_in_flight, config.retry_after_s)
+        self.created = int(time.time())
+        self.keys = KeyFile(config.keys_file) if config.keys_file else None
+        if self.keys is not None:
+            self.keys.keys()
+        self._audit = (
+            AuditLog(config.audit_dir, key_from_environment()) if config.audit_dir else None
+        )
+
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether what is said here is kept, encrypted."""
+        return self._audit is not None and self._audit.keeps_texts
+
+    def close(self) -> None:
+        """Ends the audit log's chain."""
+        if self._audit is not None:
+            self._audit.close()
+
+    async def admit(
+        self, caller: Caller, endpoint: str, asked: dict[str, str], **fields: Any
+    ) -> "Turn":
+        """Lets one request in.
+
+        Args:
+            asked: its texts, for the audit log.
+        Raises:
+            ApiError: 429 if a limit is reached or too much is in flight, 503 while the model is
+                stopped.
+        """
+        if endpoint in MODEL_ENDPOINTS:
+            self.switch.check()
+        key = caller.key
+        if key is not None and (key.requests_per_minute or key.tokens_per_day):
+            wait_s = await self.deployed.take(key)
+            if wait_s > 0:
+                raise ApiError(
+                    429, "this key's limit is reached; try again later",
+                    code="rate_limit_exceeded", retry_after_s=math.ceil(wait_s),
+                )  # fmt: skip
+        turn = Turn(self, caller, endpoint, self.in_flight.take())
+        try:
+            turn.log("asked", asked, **fields)
+        except BaseException:
+            turn.free()
+            raise
+        return turn
+
+    def log(self, event: str, texts: dict[str, str], **fields: Any) -> None:
+        """Adds an entry to the audit log, if there is one."""
+        if self._audit is not None:
+            self._audit.append(event, texts, **fields)
+
+    def check_model(self, name: str, *served: str) -> None:
+        """Raises ApiError unless `name` is one of `served`."""
+        if name not in served:
+            raise ApiError(
+                404, f"no such model here; this endpoint serves {' and '.join(served)}",
+                code="model_not_found", param="model",
+            )  # fmt: skip
+
+    def check_size(self, size: int) -> None:
+        """Raises ApiError if a request is longer than any tokenizer should see."""
+        limit = self.config.max_input_chars
+        if size > limit:
+            raise ApiError(400, f"the input is {size} characters, more than {limit}",
+                           code="input_too_long")  # fmt: skip
+
+
+class Turn:
+    """One request that was let in. As a context manager it gives its place back at the end, and
+    logs what went wrong."""
+
+    def __init__(self, service: Service, caller: Caller, endpoint: str, slot: Any) -> None:
+        self._service, self._caller, self._slot = service, caller, slot
+        self._began, self._outcome, self._has_text = time.perf_counter(), "", False
+        service.metrics.in_flight(service.in_flight.count)
+        self.id, self._endpoint = f"{endpoint}-{uuid.uuid4().hex}", endpoint
+
+    def identity(self, model: str) -> dict[str, Any]:
+        """What all parts of the answer carry."""
+        return {"id": self.id, "created": int(time.time()), "model": model}
+
+    def goes_on(self) -> None:
+        """To be called before each piece of text is sent.
+
+        Raises:
+            ApiError: 503 if the model was stopped meanwhile.
+        """
+        self._service.switch.check()
+        if not self._has_text:
+            self._has_text = True
+            self._service.metrics.first_text(self._endpoint, self._seconds)
+
+    @property
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    def log(self, event: str, texts: dict[str, str], **fields: Any) -> None:
+        """Adds an entry about this request to the audit log."""
+        self._service.log(
+            event, texts, request=self.id, caller=self._caller.id, role=self._caller.role, **fields
+        )
+
+    def answered(self, usage: Usage | None, texts: dict[str, str], **fields: Any) -> None:
+        """Counts and logs what was answered."""
+        self._outcome = "answered"
+        if usage is not None:
+            self._service.metrics.tokens(usage.prompt_tokens, usage.completion_tokens)
+        counts = {} if usage is None else usage.model_dump()
+        self.log("answered", texts, **counts, **fields)
+        key = self._caller.key
+        if usage is not None and key is not None and key.tokens_per_day:
+            self._service.deployed.spend(key, usage.total_tokens)
+        logger.info("%s %s", self.id, " ".join(f"{k}={v}" for k, v in counts.items()))
+
+    def free(self) -> None:
+        """Gives the place back; once is enough, twice does no harm."""
+        self._slot.free()
+
+    def __enter__(self) -> "Turn":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, _: object) -> None:
+        self.free()
+        metrics = self._service.metrics
+        metrics.in_flight(self._service.in_flight.count)
+        outcome = self._outcome or ("left" if kind in LEFT else kind.__name__)
+        metrics.ended(self._endpoint, outcome, self._seconds)
+        if not self._outcome:
+            self.log("failed", {}, reason=outcome)
+
+
+def _service(request: Request) -> Service:
+    return request.app.state.service
+
+
+Served = Annotated[Service, Depends(_service)]

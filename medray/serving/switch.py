@@ -1,0 +1,44 @@
+"""The emergency switch: one file that stops the model's answers everywhere.
+
+`medray serve stop-model` makes the file, `medray serve start-model` removes it. Every gateway
+replica looks before each answer and before each piece of text that it sends on, so that answers
+that are under way end too.
+"""
+
+import os
+from pathlib import Path
+
+from medray.serving.schema.base import ApiError
+
+
+class Switch:
+    """The switch at one path; no path, no switch."""
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.expanduser(path)
+
+    def check(self) -> None:
+        """Raises ApiError while the model is stopped."""
+        if self._path and os.path.exists(self._path):
+            raise ApiError(
+                503, "the model was stopped by those who run this service",
+                code="model_stopped", retry_after_s=60,
+            )  # fmt: skip
+
+    def stop(self) -> bool:
+        """Stops the model; False if it was stopped already."""
+        path = Path(self._path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def start(self) -> bool:
+        """Lets the model answer again; False if it was not stopped."""
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:
+            return False
+        return True

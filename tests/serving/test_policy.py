@@ -1,0 +1,91 @@
+"""The policy deployment without Serve: text, flushing, and going on for a replica that died."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import aclosing
+
+import pytest
+
+from medray.generation.continuous import BatchingConfig
+from medray.generation.sampling import Sampling
+from medray.serving import policy as module
+from medray.serving.artefacts import Location
+from medray.serving.messages import Finish, Piece
+from medray.serving.policy import Policy
+
+pytestmark = pytest.mark.xdist_group("hospital")  # one worker makes the models
+
+
+@pytest.fixture(scope="module")
+def policy(hospital) -> Iterator[Policy]:
+    made = Policy(
+        Location(path=str(hospital.root / "sft" / "s1" / "model")), BatchingConfig(max_requests=4)
+    )
+    yield made
+    made.__del__()
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every token is a piece, so that a stream can be cut anywhere."""
+    monkeypatch.setattr(module, "FLUSH_S", 0.0)
+
+
+def chat(question: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}]
+
+
+async def collect(policy: Policy, *arguments) -> tuple[list[Piece], Finish]:
+    *pieces, finish = [item async for item in policy.stream(*arguments)]
+    return pieces, finish  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("stop", [(), ("四五",), ("六七八", "二三四五六x")])
+def test_another_replica_goes_on_from_any_place(policy: Policy, hospital, stop) -> None:
+    """With stop strings text is held back: it is neither lost nor sent twice."""
+    prompt = chat(hospital.long_question)
+    sampling = Sampling(max_new_tokens=40, stop=stop)
+    pieces, finish = asyncio.run(collect(policy, prompt, sampling))
+    whole = "".join(piece.text for piece in pieces)
+    assert whole.startswith("一二三")
+    assert finish.version == "model"
+    for cut in range(len(pieces) + 1):
+        done = [token for piece in pieces[:cut] for token in piece.ids]
+        sent = "".join(piece.text for piece in pieces[:cut])
+        rest, again = asyncio.run(collect(policy, prompt, sampling, done, len(sent)))
+        assert sent + "".join(piece.text for piece in rest) == whole
+        assert again == finish
+
+
+def test_pieces_come_together_when_tokens_come_fast(
+    policy: Policy, hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt, sampling = chat(hospital.long_question), Sampling(max_new_tokens=60)
+    each, finish = asyncio.run(collect(policy, prompt, sampling))
+    monkeypatch.setattr(module, "FLUSH_S", 3600.0)
+    together, same = asyncio.run(collect(policy, prompt, sampling))
+    assert len(each) > 40
+    assert len(together) == 2  # the first token at once, the rest at the end
+    assert "".join(p.text for p in together) == "".join(p.text for p in each)
+    assert [i for p in together for i in p.ids] == [i for p in each for i in p.ids]
+    assert finish == same == Finish("length", 60, "model")
+
+
+def test_leaving_frees_the_place(policy: Policy, hospital) -> None:
+    async def leave() -> None:
+        async with aclosing(policy.stream(chat(hospital.long_question), Sampling())) as items:
+            await anext(items)
+            assert policy.status()["active_streams"] == 1
+
+    asyncio.run(leave())
+    assert policy.status()["active_streams"] == 0
+    policy.check_health()
+
+
+def test_a_context_with_room_for_some(policy: Policy) -> None:
+    long, short = chat("患" * 9000), chat("患")
+    fit = policy.fit([long, short], 16, True)
+    assert (fit.index, fit.max_new_tokens, fit.context_tokens) == (1, 16, 4096)
+    assert policy.fit([long], 16, True).index is None
+    room = policy.fit([short], 5000, False)
+    assert (room.index, room.max_new_tokens) == (0, 4096 - room.num_prompt_tokens)
