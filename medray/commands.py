@@ -45,8 +45,10 @@ def serve_models(args: argparse.Namespace) -> int:
     """Serves until interrupted; or turns the emergency switch of what is being served."""
     from medray.serving import up
 
-    if args.action:
-        return _switch_model(args)
+    action = [word for word in args.words if "=" not in word]
+    args.overrides += [word for word in args.words if "=" in word]
+    if action:
+        return _switch_model(args, action)
     running = up.start(
         find_serve_config(args.config), args.overrides,
         host=args.host, port=args.port, address=args.address,
@@ -57,16 +59,18 @@ def serve_models(args: argparse.Namespace) -> int:
     return 0
 
 
-def _switch_model(args: argparse.Namespace) -> int:
+def _switch_model(args: argparse.Namespace, action: list[str]) -> int:
     from medray.common.errors import ConfigError
     from medray.serving.switch import Switch
     from medray.serving.up import read_config
 
+    if action not in (["stop-model"], ["start-model"]):
+        raise ConfigError(f"medray serve {' '.join(action)}: it is stop-model or start-model")
     _, config = read_config(find_serve_config(args.config), args.overrides)
     path = config.gateway.stop_file
     if not path:
         raise ConfigError("this config has no emergency switch; set gateway.stop_file and serve it")
-    stop = args.action == "stop-model"
+    stop = action == ["stop-model"]
     changed = Switch(path).stop() if stop else Switch(path).start()
     state = "stopped" if stop else "answering"
     _say(f"the model is {state}{'' if changed else ', as it was before'}\n")

@@ -5,6 +5,7 @@ In: `ServingConfig`, the `args` of a file in serve_configs/. Out: the bound grap
 """
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from pydantic import model_validator
@@ -107,6 +108,12 @@ def build_app(args: ServingConfig) -> serve.Application:
     index = args.locate(args.index_dir, "index")
     warn_of_erasures((model, encoder, index))
     logger.info("serving policy %s, index %s", model.version, index.version)
+    paths = {
+        name: str(Path(path).expanduser().resolve())
+        for name in ("keys_file", "audit_dir", "stop_file")
+        if (path := getattr(args.gateway, name))
+    }  # relative ones begin where the server was started, not where a replica runs
+    gateway_config = args.gateway.model_copy(update=paths)
     # Queues are bounded by the gateway alone; the others must never refuse what it let in,
     # nor a health check.
     ongoing = args.gateway.max_in_flight * args.gateway_replicas.max + 16
@@ -127,7 +134,7 @@ def build_app(args: ServingConfig) -> serve.Application:
         **args.gateway_replicas.options(args.gateway.max_in_flight * 4 + 64)
     )
     return gateway.bind(
-        args.gateway,
+        gateway_config,
         index.version,
         policy.bind(model, args.batching),
         embedding.bind(encoder),

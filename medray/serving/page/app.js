@@ -117,7 +117,7 @@ function ground(turn, text, grounding) {
   turn.body.replaceChildren(...linked(text, good, grounding.passages));
 }
 
-// The answer with each checked citation as a button that opens its passage.
+// The answer with each checked citation as a link that opens its passage.
 function linked(text, citations, passages) {
   const parts = [];
   let end = 0;
@@ -125,11 +125,15 @@ function linked(text, citations, passages) {
     const [whole, title, number, quote] = match;
     const citation = citations.find(c => c.number === Number(number) && c.quote === quote);
     if (!citation) continue;
-    const button = make("button", "cite", whole);
-    button.type = "button";
-    button.setAttribute("aria-label", `${whole} ${words.open(title)}`);
-    button.addEventListener("click", () => open(passages.find(p => p.number === citation.number), citation));
-    parts.push(text.slice(end, match.index), button);
+    const link = make("a", "cite", whole);  // a button would not flow with the text
+    link.href = "#source";
+    link.setAttribute("role", "button");
+    link.setAttribute("aria-label", `${whole} ${words.open(title)}`);
+    link.addEventListener("click", event => {
+      event.preventDefault();
+      open(passages.find(p => p.number === citation.number), citation);
+    });
+    parts.push(text.slice(end, match.index), link);
     end = match.index + whole.length;
   }
   return [...parts, text.slice(end)];

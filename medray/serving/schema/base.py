@@ -35,7 +35,7 @@ class ApiError(Exception):
 class Request(BaseModel):
     """Base of requests: types are strict, fields unknown to us are kept aside."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True, use_attribute_docstrings=True)
 
 
 def example(value: dict[str, Any]) -> ConfigDict:
