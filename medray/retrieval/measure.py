@@ -24,6 +24,10 @@ DEPTH = 10
 """Hits per question that the figures look at."""
 SHOWN = 5
 """Passages that a model is shown, as serving has it where nothing else is asked."""
+KEPT = 0.95
+"""Of the questions that have an answer are to be answered. Source: not given; on the sample
+hospital the threshold that tells both kinds apart best (Youden's J) kept 0.74 and refused 0.89,
+this one 0.96 and 0.54."""
 TUNING = 500
 """Questions that choose the weight at most. Source: not given."""
 FEWEST = 20
@@ -96,10 +100,10 @@ class Threshold(NamedTuple):
 
 
 def calibrated_threshold(searcher: Searcher, asked: Asked) -> Threshold:
-    """The threshold that tells best whether an answer is there (Youden's J).
+    """The highest threshold that keeps KEPT of the questions that have an answer.
 
     A question is made one without an answer by leaving out every passage of the documents that
-    answer it; where another document would answer as well, the figures are a lower bound.
+    answer it; where another document would answer as well, what is refused is a lower bound.
     """
     with_answer, without = [], []
     for text, vector_D, gold in zip(asked.texts, asked.vectors_QD, asked.gold, strict=True):
@@ -112,11 +116,9 @@ def calibrated_threshold(searcher: Searcher, asked: Asked) -> Threshold:
             without.append(_nearest_shown(found.cosines_C[others_C], scores_C[others_C]))
     if not with_answer:
         return Threshold(-1.0, 1.0, 0.0)
-    grid = np.unique([*with_answer, *without])
-    kept = np.array([np.mean(np.array(with_answer) >= cosine) for cosine in grid])
-    refused = np.array([np.mean(np.array(without) < cosine) for cosine in grid])
-    best = int(np.argmax(kept + refused))
-    return Threshold(float(grid[best]), float(kept[best]), float(refused[best]))
+    least = float(np.quantile(with_answer, 1 - KEPT, method="lower"))
+    kept = np.mean(np.array(with_answer) >= least)
+    return Threshold(least, float(kept), float(np.mean(np.array(without) < least)))
 
 
 def _nearest_shown(cosines_C: np.ndarray, scores_C: np.ndarray) -> float:

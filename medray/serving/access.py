@@ -4,7 +4,7 @@ Without a key file everyone is `anyone`, in the clinician's role: `medray serve`
 machine's own address alone.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -58,7 +58,7 @@ def caller(
     return Caller(key.id, key.role, key)
 
 
-def may(right: Right):
+def may(right: Right) -> Any:
     """A dependency: the caller, if its role has the right."""
 
     def check(asking: Annotated[Caller, Depends(caller)]) -> Caller:

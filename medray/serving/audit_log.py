@@ -148,12 +148,13 @@ def verify(directory: Path) -> Verified:
     if not (directory / HEADS).exists():
         raise DataError(f"no audit log at {directory}: {HEADS} is missing")
     faults: list[str] = []
+    # Before the chains, which may grow meanwhile: an anchor is never ahead of what is read later.
+    anchored = _lines(directory / HEADS)
     chains: dict[str, list[str]] = {}
     for path in sorted(directory.glob("*.jsonl")):
         if path.name != HEADS:
             chains[path.stem] = _check_chain(path, faults)
     anchors = _check_chain(directory / HEADS, faults)
-    anchored = _lines(directory / HEADS)
     for number, line in enumerate(anchored, 1):
         try:
             anchor = json.loads(line)
@@ -166,8 +167,13 @@ def verify(directory: Path) -> Verified:
             faults.append(f"{HEADS}:{number}: {writer}.jsonl has lost lines; it had {count}")
         elif chains[writer][count] != head:
             faults.append(f"{HEADS}:{number}: {writer}.jsonl is not what was anchored")
-    known = {json.loads(line).get("writer") for line in anchored if line.startswith(b"{")}
-    faults += [f"{name}.jsonl was never anchored" for name in chains if name not in known]
+    known = {_writer(line) for line in _lines(directory / HEADS)}
+    # A writer anchors its chain before its first entry.
+    faults += [
+        f"{name}.jsonl was never anchored"
+        for name, hashes in chains.items()
+        if len(hashes) > 1 and name not in known
+    ]
     num_entries = sum(len(hashes) - 1 for hashes in chains.values())
     return Verified(num_entries, len(chains), anchors[-1], faults)
 
@@ -217,6 +223,13 @@ def _check_chain(path: Path, faults: list[str]) -> list[str]:
             break
         hashes.append(hashlib.sha256(line).hexdigest())
     return hashes
+
+
+def _writer(line: bytes) -> str:
+    try:
+        return json.loads(line)["writer"]
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -199,21 +199,21 @@ def test_wrong_places_say_what_to_do(tmp_path: Path) -> None:
         pass
 
 
-def test_the_threshold_that_tells_best_whether_an_answer_is_there(tmp_path: Path) -> None:
+def test_the_threshold_that_keeps_the_questions_with_an_answer(tmp_path: Path) -> None:
     """Questions point at a and at b. Nearest with and without the document that answers them:
-    (1, 0): 1 and 0.6; (0.6, 0.8): 1 and 0.8. From above 0.8 to 1 all four are told apart."""
+    (1, 0): 1 and 0.6; (0.6, 0.8): 1 and 0.8."""
     with open_index(write_index(tmp_path, "abc")) as searcher:
         vectors_QD = np.array([[1.0, 0.0], [0.6, 0.8]])
-        asked = Asked(["", ""], [["a"], ["b"]], vectors_QD)
-        threshold = calibrated_threshold(searcher, asked)
+        threshold = calibrated_threshold(searcher, Asked(["", ""], [["a"], ["b"]], vectors_QD))
         assert threshold == pytest.approx((1.0, 1.0, 1.0), abs=1e-6)
         # A question whose document is not found says nothing; without any, nothing is refused.
         nowhere = Asked(["", ""], [["x"], ["y"]], vectors_QD)
         assert calibrated_threshold(searcher, nowhere) == (-1.0, 1.0, 0.0)
-        # One that has no answer of its own: (0, 1) is answered by a, at 0. Left out are a, then
-        # nothing: 1 and 0.6 above and below, 1 (c) and 1.
-        mixed = Asked(["", ""], [["a"], ["a"]], np.array([[1.0, 0.0], [0.0, 1.0]]))
-        threshold = calibrated_threshold(searcher, mixed)
-        assert threshold == pytest.approx((1.0, 1.0, 0.5), abs=1e-6)
+        # 30 questions at b, and one between c and d, 0.8 from c, that c answers: the lowest of 31
+        # may be refused, the second may not. Without c its nearest is b, at 0.28.
+        vectors_QD = np.array([[0.6, 0.8]] * 30 + [[-0.6, 0.8]])
+        many = Asked([""] * 31, [["b"]] * 30 + [["c"]], vectors_QD)
+        threshold = calibrated_threshold(searcher, many)
+        assert threshold == pytest.approx((1.0, 30 / 31, 1.0), abs=1e-6)
     with open_index(write_index(tmp_path / "told", "ab", min_cosine=0.25)) as searcher:
         assert searcher.min_cosine == 0.25

@@ -153,6 +153,30 @@ def test_a_writer_that_was_killed_leaves_a_sound_log(tmp_path: Path) -> None:
     assert (found.num_entries, found.faults) == (130, [])
 
 
+def test_a_log_that_grows_is_sound_at_any_moment(tmp_path: Path) -> None:
+    """Checked while two other processes write, one of them beginning chains."""
+    program = (
+        "import sys\n"
+        "from medray.serving.audit_log import AuditLog\n"
+        "for k in range(int(sys.argv[2])):\n"
+        "    log = AuditLog(sys.argv[1])\n"
+        "    for k in range(int(sys.argv[3])): log.append('asked', k=k)\n"
+        "    log.close()\n"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path), *counts])
+        for counts in (("1", "3000"), ("300", "3"))
+    ]
+    num_checks = 0
+    while any(writer.poll() is None for writer in writers):
+        if (tmp_path / HEADS).exists():
+            assert verify(tmp_path).faults == []
+            num_checks += 1
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert num_checks > 3
+    assert verify(tmp_path).num_entries == 3900
+
+
 def test_a_full_disk_refuses_and_breaks_nothing(tmp_path: Path) -> None:
     """The limit on a file's size stands for a full disk: the kernel writes what fits."""
     program = (

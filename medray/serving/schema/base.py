@@ -37,6 +37,19 @@ class Request(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, use_attribute_docstrings=True)
 
+    def check_neutral(self, neutral: dict[str, tuple[Any, ...]]) -> None:
+        """Raises ApiError if a field that cannot be honoured asks for something.
+
+        Args:
+            neutral: field → the values that ask for nothing.
+        """
+        for name, values in neutral.items():
+            if (self.model_extra or {}).get(name) not in values:
+                raise ApiError(
+                    400, f"{name} is not supported by this server; leave it out",
+                    code="unsupported_parameter", param=name,
+                )  # fmt: skip
+
 
 def example(value: dict[str, Any]) -> ConfigDict:
     """The configuration of a request that shows an example of itself in the API's description."""

@@ -96,14 +96,7 @@ class ChatRequest(Request):
 
     def check(self) -> None:
         """Raises ApiError if the request asks for what medray cannot do."""
-        for name, neutral in NEUTRAL.items():
-            if (self.model_extra or {}).get(name) not in neutral:
-                raise ApiError(
-                    400,
-                    f"{name} is not supported by this server; leave it out",
-                    code="unsupported_parameter",
-                    param=name,
-                )
+        self.check_neutral(NEUTRAL)
         if self.logprobs and self.retrieval is not False:
             raise ApiError(
                 400, "logprobs are told of answers without retrieval; set retrieval to false",

@@ -74,12 +74,7 @@ class CompletionRequest(Request):
 
     def check(self) -> None:
         """Raises ApiError if the request asks for what medray cannot do."""
-        for name, neutral in NEUTRAL.items():
-            if (self.model_extra or {}).get(name) not in neutral:
-                raise ApiError(
-                    400, f"{name} is not supported by this server; leave it out",
-                    code="unsupported_parameter", param=name,
-                )  # fmt: skip
+        self.check_neutral(NEUTRAL)
         if self.max_tokens == 0 and not self.echo:
             raise ApiError(400, "max_tokens 0 asks for nothing without echo", param="max_tokens")
         if self.stream and len(self.prompts()) > 1:
