@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,10 @@ def scratch_directory() -> Iterator[Path]:
     # Named when it is locked: until then another process would take it for abandoned.
     directory = made.rename(made.with_name(made.name.replace("medray-new-", PREFIX)))
     yield directory
-    shutil.rmtree(directory)
+    while directory.exists():
+        # Milvus Lite, which ends in the background, removes files of its own meanwhile.
+        with suppress(FileNotFoundError):
+            shutil.rmtree(directory)
     os.close(held)
 
 

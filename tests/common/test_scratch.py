@@ -1,5 +1,6 @@
 """Scratch directories: the killed leave none behind for long, the living keep theirs."""
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -72,3 +73,21 @@ def test_a_directory_that_cannot_be_locked_is_left_alone(tmp_path):
     (strange / "lock").mkdir(parents=True)
     with scratch_directory():
         assert strange.is_dir()
+
+
+def test_what_something_else_removes_meanwhile_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    remove, calls = shutil.rmtree, []
+
+    def raced(path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            (path / "a").unlink()
+            raise FileNotFoundError(2, "No such file or directory", "wal")
+        remove(path)
+
+    with scratch_directory() as directory:
+        for name in "ab":
+            (directory / name).touch()
+        monkeypatch.setattr(shutil, "rmtree", raced)
+    assert calls == [directory, directory]
+    assert not directory.exists()
