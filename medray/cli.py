@@ -6,6 +6,7 @@ Heavy packages are imported inside the commands, so that `medray --help` answers
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -34,7 +35,12 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognised arguments: {' '.join(strange or rest)}")
     args.overrides = rest
     try:
-        return args.command(args)
+        code = args.command(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `medray … | head`; Python would complain once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except MedrayError as error:
         sys.stderr.write(f"medray: {error}\n")
         return 2

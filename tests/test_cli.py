@@ -105,3 +105,28 @@ def test_ask_without_a_server_is_one_message() -> None:
     assert_one_message(
         medray("ask", "肺炎如何治疗？", "--url", "http://127.0.0.1:9"), "127.0.0.1:9"
     )
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    """As `medray keys … list | head` does."""
+    file = str(tmp_path / "keys.json")
+    assert medray("keys", "--file", file, "new", "a", "--role", "admin").returncode == 0
+    listing = subprocess.Popen(
+        [sys.executable, "-m", "medray.cli", "keys", "--file", file, "list"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
+    )  # fmt: skip
+    assert listing.stdout is not None and listing.stderr is not None
+    listing.stdout.close()
+    assert listing.stderr.read() == b""
+    assert listing.wait() == 141
+
+
+def test_the_switch_of_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`medray serve` takes KEY=VALUE before and after its other words."""
+    switch = f"gateway.stop_file={tmp_path / 'stopped'}"
+    for words, made in ((["stop-model", switch], True), ([switch, "start-model"], False)):
+        assert cli.main(["serve", *words]) == 0
+        assert (tmp_path / "stopped").exists() == made
+    for words, told in (("stop-model", "set gateway.stop_file"), ("pause", "or start-model")):
+        assert cli.main(["serve", words]) == 2
+        assert told in capsys.readouterr().err
