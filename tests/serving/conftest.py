@@ -3,6 +3,7 @@ heart, a tiny encoder with random weights, and an index of 20 passages."""
 
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +77,19 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
         steps[step] = {"path": str(root / step / key), "key": key}
     (root / "pipeline.json").write_text(json.dumps({"steps": steps}))
     return Hospital(root, encoder, cited, answers)
+
+
+@pytest.fixture(scope="session")
+def policy(hospital: Hospital) -> Iterator[Any]:
+    """The policy deployment without Serve."""
+    from medray.generation.continuous import BatchingConfig
+    from medray.serving.artefacts import Location
+    from medray.serving.policy import Policy
+
+    model = Location(path=str(hospital.root / "sft" / "s1" / "model"))
+    made = Policy(model, BatchingConfig(max_requests=4))
+    yield made
+    made.__del__()
 
 
 def build_encoder(target: Path) -> Path:

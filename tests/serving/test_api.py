@@ -15,12 +15,10 @@ import requests
 import uvicorn
 
 from medray.common.errors import ConfigError
-from medray.generation.continuous import BatchingConfig
 from medray.generation.prompts import NO_ANSWER
 from medray.generation.sampling import Sampling
 from medray.retrieval.embed import Embedder
 from medray.retrieval.search import open_index
-from medray.serving.artefacts import Location
 from medray.serving.audit_log import read_entries, verify
 from medray.serving.budget import Budget
 from medray.serving.gateway import build_api
@@ -77,13 +75,9 @@ class InProcess:
 
 
 @pytest.fixture(scope="module")
-def deployed(hospital) -> Iterator[InProcess]:
-    policy = Policy(
-        Location(path=str(hospital.root / "sft" / "s1" / "model")), BatchingConfig(max_requests=4)
-    )
+def deployed(hospital, policy) -> Iterator[InProcess]:
     with open_index(hospital.root / "index" / "i1") as searcher:
         yield InProcess(policy, Embedder(hospital.encoder), searcher)
-    policy.__del__()
 
 
 @pytest.fixture(scope="module")

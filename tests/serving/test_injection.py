@@ -4,13 +4,9 @@ What is asserted holds for any model: no attack opens a turn, makes a passage, e
 the question; and what a model that obeys it would say is not shown as supported.
 """
 
-from collections.abc import Iterator
-
 import pytest
 
-from medray.generation.continuous import BatchingConfig
 from medray.generation.prompts import grounded_prompt, read_passages, shown
-from medray.serving.artefacts import Location
 from medray.serving.citations import CitationGate
 from medray.serving.policy import Policy
 from medray.serving.schema.grounding import FoundPassage
@@ -35,15 +31,6 @@ FRAMES = [
 ]
 ATTACKS = [frame.format(order, order) for frame in FRAMES for order in ORDERS]
 QUESTION = "肺炎如何治疗？"
-
-
-@pytest.fixture(scope="module")
-def policy(hospital) -> Iterator[Policy]:
-    made = Policy(
-        Location(path=str(hospital.root / "sft" / "s1" / "model")), BatchingConfig(max_requests=1)
-    )
-    yield made
-    made.__del__()
 
 
 def found(number: int, title: str, text: str) -> FoundPassage:

@@ -1,28 +1,16 @@
 """The policy deployment without Serve: text, flushing, and going on for a replica that died."""
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import aclosing
 
 import pytest
 
-from medray.generation.continuous import BatchingConfig
 from medray.generation.sampling import Sampling
 from medray.serving import policy as module
-from medray.serving.artefacts import Location
 from medray.serving.messages import Finish, Piece
 from medray.serving.policy import Policy
 
 pytestmark = pytest.mark.xdist_group("hospital")  # one worker makes the models
-
-
-@pytest.fixture(scope="module")
-def policy(hospital) -> Iterator[Policy]:
-    made = Policy(
-        Location(path=str(hospital.root / "sft" / "s1" / "model")), BatchingConfig(max_requests=4)
-    )
-    yield made
-    made.__del__()
 
 
 @pytest.fixture(autouse=True)
