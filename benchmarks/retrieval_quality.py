@@ -1,12 +1,14 @@
-"""Retrieval on public questions: BM25, an encoder before and after its contrastive training, and
-both as the search fuses them.
+"""Retrieval on public questions: BM25, words with learned weights, an encoder before and after its
+contrastive training, and both as the search fuses them.
 
 The value is nDCG@10 of the whole search over that of the best BM25, the mean of the sets. Questions
 of split dev are asked, at most --questions of each set: half choose the weight of the two rankings,
 every figure is of the others. An index is built in Parquet and searched as the service does, by
-Milvus Lite. --data DIR holds retrieval_zh and retrieval_en as the README lays them out; --encoder
-DIR is an encoder artefact (`model/`, and `mlm/` for before), of `medray run encoder`. Without an
-encoder the rows of BM25 stand alone, and there is no value.
+Milvus Lite. --data DIR holds retrieval_zh and retrieval_en as the README lays them out. --train N
+trains the small encoder of the default settings on each set's passages and training questions, N
+steps contrastively, on a Ray cluster of its own; --encoder DIR takes an encoder artefact instead
+(`model/`, and `mlm/` for before), of `medray run encoder`. Without either the rows of words stand
+alone, and there is no value.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,12 +28,16 @@ import pyarrow.parquet as pq
 from bm25s import BM25
 from frame import print_result
 
-from medray.common.records import Passage
-from medray.common.rows import arrow_schema
+from medray.common.manifest import Artefact
+from medray.common.records import Document, Passage, RetrievalQuestion
+from medray.common.rows import arrow_schema, write_rows
 from medray.common.split import unit_hash
+from medray.common.storage import Storage, StorageConfig
 from medray.corpus.terms.words import Segmenter
 from medray.retrieval.embed import Embedder
-from medray.retrieval.lexical import LexicalConfig
+from medray.retrieval.encoder import EncoderConfig, train_encoder
+from medray.retrieval.index import save_lexical
+from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 from medray.retrieval.measure import (
     Asked,
     index_figures,
@@ -39,13 +45,23 @@ from medray.retrieval.measure import (
     split_for_tuning,
 )
 from medray.retrieval.recall import retrieval_metrics
-from medray.retrieval.search import INFO, HybridConfig, open_index
+from medray.retrieval.search import INFO, HybridConfig, build_lexical, open_index
+from medray.retrieval.term_weights import TermWeightsConfig, learn_term_weights
 from medray.retrieval.terms import lexical_terms
 
 DEV = 0.2
 """Share of the English questions, which come without a split, by hash."""
-Set = tuple[list[tuple[str, str]], list[tuple[str, list[str]]]]
-"""(id, text) of passages; (question, ids of its passages)."""
+Questions = list[tuple[str, list[str]]]
+"""(question, ids of its passages)."""
+
+
+class Set(NamedTuple):
+    """A corpus that questions are asked of."""
+
+    passages: list[tuple[str, str]]
+    """(id, text)."""
+    train: Questions
+    dev: Questions
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -57,17 +73,21 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
 def chinese(data: Path) -> Set:
     """Questions of patients, answers of doctors."""
     passages = [(row["aid"], row["text"]) for row in lines(data / "retrieval_zh/corpus.jsonl.gz")]
-    rows = lines(data / "retrieval_zh" / "queries.jsonl.gz")
-    return passages, [(row["query"], row["gold"]) for row in rows if row["split"] == "dev"]
+    train, dev = [], []
+    for row in lines(data / "retrieval_zh" / "queries.jsonl.gz"):
+        (dev if row["split"] == "dev" else train).append((row["query"], row["gold"]))
+    return Set(passages, train, dev)
 
 
 def english(data: Path) -> Set:
     """Questions and answers of NIH pages; a text that repeats is one passage."""
     rows = list(lines(data / "retrieval_en" / "medquad.jsonl.gz"))
     ids = {row["answer"]: row["id"] for row in rows}
-    asked = [row for row in rows if unit_hash(row["id"]) < DEV]
-    passages = [(name, text) for text, name in ids.items()]
-    return passages, [(row["question"], [ids[row["answer"]]]) for row in asked]
+    train, dev = [], []
+    for row in rows:
+        pair = row["question"], [ids[row["answer"]]]
+        (dev if unit_hash(row["id"]) < DEV else train).append(pair)
+    return Set([(name, text) for text, name in ids.items()], train, dev)
 
 
 SETS: dict[str, Callable[[Path], Set]] = {"zh": chinese, "en": english}
@@ -85,11 +105,8 @@ def bm25(cut: Callable[[str], list[str]], passages: list[tuple[str, str]], asked
     return retrieval_metrics(ranked, asked.gold)
 
 
-def searched(encoder: Path, passages: list[tuple[str, str]], asked: Asked) -> dict[str, Any]:
-    """Figures of the search with an encoder."""
-    embedder = Embedder(encoder)
-    vectors_ND = embedder.embed([text for _, text in passages])
-    tuning, rest = split_for_tuning(asked._replace(vectors_QD=embedder.embed_queries(asked.texts)))
+def passages_table(passages: list[tuple[str, str]]) -> pa.Table:
+    """As the corpus job writes them."""
     rows = [
         Passage(
             passage_id=name, doc_id=name, start=0, end=len(text), section="", title="", text=text,
@@ -97,25 +114,78 @@ def searched(encoder: Path, passages: list[tuple[str, str]], asked: Asked) -> di
         ).model_dump()
         for name, text in passages
     ]  # fmt: skip
-    table = pa.Table.from_pylist(rows, schema=arrow_schema(Passage))
+    return pa.Table.from_pylist(rows, schema=arrow_schema(Passage))
+
+
+def trained(given: Set, steps: int, scratch: Path) -> Path:
+    """The artefact of an encoder that learned from this set's passages and training questions."""
+    write_rows(scratch / "documents", Document, [])
+    (scratch / "passages").mkdir()
+    pq.write_table(passages_table(given.passages), scratch / "passages" / "part-00000.parquet")
+    rows = [
+        RetrievalQuestion(id=str(i), question=text, passage_ids=gold, split="train")
+        for i, (text, gold) in enumerate(given.train)
+    ]
+    write_rows(scratch / "questions", RetrievalQuestion, rows)
+    config = EncoderConfig()
+    learning = config.contrastive.model_copy(update={"steps": steps})
+    config = config.model_copy(update={"contrastive": learning})
+    storage = Storage(StorageConfig(root=str(scratch / "storage")))
+    artefact = Artefact(storage, "encoder", config, key="k")
+    train_encoder(config, scratch, scratch, artefact)
+    return artefact.dir
+
+
+def searched(encoder: Path, given: Set, weights_V: np.ndarray | None, asked: Asked) -> Any:
+    """Figures of the search with an encoder."""
+    embedder = Embedder(encoder)
+    vectors_ND = embedder.embed([text for _, text in given.passages])
+    tuning, rest = split_for_tuning(asked._replace(vectors_QD=embedder.embed_queries(asked.texts)))
     column = pa.FixedSizeListArray.from_arrays(vectors_ND.ravel(), vectors_ND.shape[1])
-    table = table.append_column("vector", column)
+    table = passages_table(given.passages).append_column("vector", column)
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         (directory / "passages").mkdir()
         pq.write_table(table, directory / "passages" / "part-00000.parquet")
         (directory / INFO).write_text(json.dumps({"uri": "", "config": {}}))
+        lexical = build_lexical(directory / "passages", LexicalConfig())
+        lexical.weights_V = weights_V
+        save_lexical(directory, lexical)
         with open_index(directory) as searcher:
             searcher.hybrid = HybridConfig(dense_weight=measured_weight(searcher, tuning))
             weight = {"dense_weight": searcher.hybrid.dense_weight}
             return weight | index_figures(searcher, rest, table)
 
 
+def learned(given: Set) -> np.ndarray | None:
+    """Weights of the terms, in the order of an index of these passages."""
+    index = LexicalIndex.build((text for _, text in given.passages), LexicalConfig())
+    row_of = {name: row for row, (name, _) in enumerate(given.passages)}
+    questions = [
+        (text, [row_of[name] for name in gold if name in row_of]) for text, gold in given.train
+    ]
+    return learn_term_weights(index, [one for one in questions if one[1]], TermWeightsConfig())
+
+
+def words(given: Set, weights_V: np.ndarray | None, asked: Asked) -> dict[str, float]:
+    """Figures of the words alone."""
+    index = LexicalIndex.build((text for _, text in given.passages), LexicalConfig())
+    index.weights_V = weights_V
+    names = [name for name, _ in given.passages]
+    ranked = [
+        [names[i] for i in np.argsort(-index.scores(text), kind="stable")[:10]]
+        for text in asked.texts
+    ]
+    return retrieval_metrics(ranked, asked.gold)
+
+
 def main() -> int:
     """Prints the result line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="directory of the public sets")
-    parser.add_argument("--encoder", type=Path, help="an encoder artefact")
+    encoders = parser.add_mutually_exclusive_group()
+    encoders.add_argument("--encoder", type=Path, help="an encoder artefact")
+    encoders.add_argument("--train", type=int, metavar="N", help="steps of a small encoder")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS])
     parser.add_argument("--questions", type=int, default=2000, help="of each set")
     parser.add_argument("--quick", action="store_true", help="200 questions of each")
@@ -127,19 +197,27 @@ def main() -> int:
     ratios, num = [], 0
     for name in arguments.sets:
         started = time.monotonic()
-        passages, questions = SETS[name](arguments.data)
-        questions = list(islice(questions, most))
+        given = SETS[name](arguments.data)
+        questions = list(islice(given.dev, most))
         texts, gold = [text for text, _ in questions], [ids for _, ids in questions]
         asked = Asked(texts, gold, np.zeros((len(texts), 1)))
         rest = split_for_tuning(asked)[1]
-        found: dict[str, Any] = {f"BM25, {cut}": bm25(cuts[cut], passages, rest) for cut in cuts}
+        found: dict[str, Any] = {
+            f"BM25, {cut}": bm25(cuts[cut], given.passages, rest) for cut in cuts
+        }
         best = max(row["ndcg@10"] for row in found.values())
-        if arguments.encoder:
-            for moment, part in (("before", "mlm"), ("after", "model")):
-                found[moment] = searched(arguments.encoder / part, passages, asked)
-            ratios.append(found["after"]["ndcg@10"] / best)
+        weights_V = learned(given)
+        found["words, learned weights"] = words(given, weights_V, rest)
+        with tempfile.TemporaryDirectory() as scratch:
+            encoder = arguments.encoder
+            if arguments.train is not None:
+                encoder = trained(given, arguments.train, Path(scratch))
+            if encoder:
+                for moment, part in (("before", "mlm"), ("after", "model")):
+                    found[moment] = searched(encoder / part, given, weights_V, asked)
+                ratios.append(found["after"]["ndcg@10"] / best)
         num += len(rest.texts)
-        ours[name] = {"passages": len(passages), "questions": len(rest.texts), **found}
+        ours[name] = {"passages": len(given.passages), "questions": len(rest.texts), **found}
         sys.stderr.write(f"{name}: {time.monotonic() - started:.0f} s\n")
     print_result(
         "retrieval_quality",

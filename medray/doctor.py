@@ -231,8 +231,8 @@ def check_ray(address: str) -> Check:
 
 
 def model_paths(values: dict[str, Any]) -> Iterator[Path]:
-    """Local model directories that a profile starts from: the decoder's and the encoder's."""
-    for section, key in (("decoder", "path"), ("encoder", "base")):
+    """Local model directories that a profile starts from."""
+    for section, key in (("decoder", "path"), ("encoder", "base"), ("reranker", "base")):
         path = values.get(section, {}).get(key)
         if isinstance(path, str) and path:
             yield Path(path).expanduser()

@@ -33,6 +33,7 @@ PARENTS: Mapping[str, tuple[str, ...]] = {
     "preference": ("sft", "reward", "instructions"),
     "samples": ("ppo", "reward", "instructions"),
     "index": ("encoder", "corpus", "instructions"),
+    "reranker": ("encoder", "index", "instructions"),
     "quality": ("ppo", "index", "instructions"),
     "evaluation": ("corpus", "instructions", "pretrain", "sft", "reward", "ppo", "index"),
 }
@@ -47,7 +48,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 # can go on with other ones.
 OF_WORKERS = ("num_workers", "use_gpu", "cpus_per_worker", "threads_per_worker")
 # Checkpoints and working files inside an artefact in the making; they go when it is published.
-SCRATCH = ("train", "encoder_data", "encoder_train")
+SCRATCH = ("train", "encoder_data", "encoder_train", "reranker_data", "reranker_train")
 JOBS: Mapping[str, str] = {
     "sample": "generate_sample",
     "corpus": "prepare_corpus",
@@ -60,11 +61,13 @@ JOBS: Mapping[str, str] = {
     "preference": "run_preference",
     "samples": "sample_responses",
     "index": "build_index",
+    "reranker": "run_reranker",
     "quality": "check_quality",
     "evaluation": "run_eval",
 }
-# Made by their own jobs only: another way than reward and PPO, and answers for physicians to rate.
-ASIDE = ("preference", "samples")
+# Made by their own jobs only: another way than reward and PPO, answers for physicians to rate, and
+# a second look at what a search found, which wants a pretrained base.
+ASIDE = ("preference", "samples", "reranker")
 PIPELINE = tuple(step for step in JOBS if step not in ASIDE)
 
 

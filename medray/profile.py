@@ -11,6 +11,7 @@ from medray.plan import PlanConfig
 from medray.quality.run import QualityConfig
 from medray.retrieval.encoder import EncoderConfig
 from medray.retrieval.index import IndexConfig
+from medray.retrieval.reranker import RerankerConfig
 from medray.sample.hospital import SampleConfig
 from medray.training.language_model import DecoderConfig
 from medray.training.ppo.config import PpoConfig
@@ -60,6 +61,7 @@ class Profile(Config):
     preference: PreferenceConfig = PreferenceConfig()
     samples: SamplesConfig = SamplesConfig()
     index: IndexConfig = IndexConfig()
+    reranker: RerankerConfig = RerankerConfig()
     quality: QualityConfig = Field(default_factory=lambda: QualityConfig.model_validate({}))
     evaluation: EvaluationConfig = Field(
         default_factory=lambda: EvaluationConfig.model_validate({})

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from transformers import (
     BertForMaskedLM,
 )
 
-from medray.common.config import Config
 from medray.common.errors import DataError
 from medray.common.manifest import Artefact, Counts
 from medray.common.metrics import MetricsLog
@@ -40,7 +40,7 @@ from medray.retrieval.contrastive import (
     load_questions,
 )
 from medray.retrieval.embed import passage_text, save_instruction
-from medray.retrieval.loop import LoopSettings, Stage, load_state, run_stage
+from medray.retrieval.loop import Stage, load_state, run_stage
 from medray.retrieval.mlm import (
     MaskedLanguageLoss,
     MlmBatches,
@@ -49,13 +49,14 @@ from medray.retrieval.mlm import (
     write_blocks,
 )
 from medray.retrieval.tokenizer import train_tokenizer
+from medray.retrieval.trainer import RetrievalTraining, fit, publish_model
 
 logger = logging.getLogger(__name__)
 SCRATCH = ("encoder_data", "encoder_train")
 """Names in the artefact's directory that are not part of the artefact; drop them at publishing."""
 
 
-class EncoderConfig(Config):
+class EncoderConfig(RetrievalTraining):
     """The encoder, its two training stages, and the workers."""
 
     base: str = ""
@@ -72,15 +73,6 @@ class EncoderConfig(Config):
     much (sample hospital, same steps: recall@5 0.89 with 0.1, 1.00 with 0), and it is faster."""
     mlm: MlmConfig = MlmConfig()
     contrastive: ContrastiveConfig = ContrastiveConfig()
-    num_workers: int = Field(default=2, ge=1)
-    use_gpu: bool = False
-    bf16: bool = False
-    checkpoint_every: int = Field(default=100, ge=1)
-    """Steps between checkpoints."""
-    log_every: int = Field(default=20, ge=1)
-    max_failures: int = Field(default=2, ge=0)
-    """Times that a lost worker group is started again from the newest checkpoint."""
-    seed: int = 0
 
     @model_validator(mode="after")
     def _fits(self) -> "EncoderConfig":
@@ -120,9 +112,6 @@ def train_encoder(
         DataError: if the corpus has no training text or no passage.
         CheckpointError: if `base` is not a model directory, or has pickled weights only.
     """
-    import ray.train
-    from ray.train.torch import TorchTrainer
-
     # Workers run in a directory of their own.
     corpus, instructions, directory = (p.resolve() for p in (corpus, instructions, artefact.dir))
     if not count_rows(corpus / "passages"):
@@ -136,25 +125,13 @@ def train_encoder(
     artefact.counts["mlm_documents"] = Counts.model_validate(counts)
     _count_questions(instructions, artefact)
     if not (directory / "model").is_dir():
-        trainer = TorchTrainer(
-            train_worker,
-            train_loop_config={
-                "config": config.model_dump(mode="json"),
-                "passages": str(corpus / "passages"),
-                "questions": str(instructions / "questions"),
-                "directory": str(directory),
-            },
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=config.num_workers, use_gpu=config.use_gpu
-            ),
-            run_config=ray.train.RunConfig(
-                name="encoder_train",
-                storage_path=str(directory),
-                failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            ),
-        )
-        trainer.fit()
+        loop_config = {
+            "config": config.model_dump(mode="json"),
+            "passages": str(corpus / "passages"),
+            "questions": str(instructions / "questions"),
+            "directory": str(directory),
+        }
+        fit(train_worker, loop_config, config, directory, "encoder_train")
     _summarise(artefact)
 
 
@@ -187,8 +164,6 @@ def prepare_data(config: EncoderConfig, corpus: Path, target: Path) -> None:
 
 def train_worker(settings: dict[str, Any]) -> None:
     """What each Ray Train worker runs: both stages, then rank 0 writes the model."""
-    import ray.train.torch
-
     from medray.retrieval.pair_loss import PairLoss
 
     logging.basicConfig(level=logging.INFO)
@@ -197,13 +172,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     directory = Path(settings["directory"])
     mlm_dir, model_dir = directory / "mlm", directory / "model"
     tokenizer = AutoTokenizer.from_pretrained(directory / "encoder_data" / "tokenizer")
-    loop = LoopSettings(
-        seed=config.seed,
-        device=ray.train.torch.get_device(),  # pyright: ignore[reportArgumentType]
-        bf16=config.bf16,
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
-    )
+    loop = config.loop()
+    save_questions = partial(save_instruction, instruction=config.contrastive.query_instruction)
     log = MetricsLog(directory / "metrics.jsonl")
     state = load_state()
     if mlm_dir.is_dir() and (state is None or state.step <= config.mlm.steps):
@@ -225,10 +195,11 @@ def train_worker(settings: dict[str, Any]) -> None:
                 "mlm", MaskedLanguageLoss(masked, config.mlm.cls_weight),
                 MlmBatches(config.mlm, blocks, tokenizer, config.seed),
                 config.mlm.steps, config.mlm.learning_rate, config.mlm.warmup_steps, first_step=0,
+                section="encoder.mlm",
             )  # fmt: skip
             run_stage(stage, state, loop, log)
         state = None
-        publish_model(masked, tokenizer, mlm_dir, config.contrastive.query_instruction)
+        publish_model(masked, tokenizer, mlm_dir, save_questions)
 
     # 2. contrastive
     torch.manual_seed(config.seed)
@@ -244,9 +215,10 @@ def train_worker(settings: dict[str, Any]) -> None:
             PairBatches(config.contrastive, questions, passages, tokenizer, config.seed),
             config.contrastive.steps, config.contrastive.learning_rate,
             config.contrastive.warmup_steps, first_step=config.mlm.steps,
+            section="encoder.contrastive",
         )  # fmt: skip
         run_stage(stage, state, loop, log)
-    publish_model(encoder, tokenizer, model_dir, config.contrastive.query_instruction)
+    publish_model(encoder, tokenizer, model_dir, save_questions)
 
 
 def build_masked_model(config: EncoderConfig, tokenizer: Any) -> Any:
@@ -267,18 +239,6 @@ def build_masked_model(config: EncoderConfig, tokenizer: Any) -> Any:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-
-
-def publish_model(model: Any, tokenizer: Any, target: Path, instruction: str) -> None:
-    """Rank 0 writes a Hugging Face directory, whole or not at all; all workers wait for it."""
-    if dist.get_rank() == 0:
-        temporary = target.with_name(f".{target.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        model.eval().to("cpu").save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        save_instruction(temporary, instruction)
-        os.replace(temporary, target)
-    dist.barrier()
 
 
 def _texts(config: EncoderConfig, corpus: Path, counts: Counts) -> Iterator[list[str]]:

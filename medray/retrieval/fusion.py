@@ -11,7 +11,7 @@ Source: Bruch, Gai and Ingber 2023, An Analysis of Fusion Functions for Hybrid R
 Shapes: C candidates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -26,27 +26,30 @@ def fused(cosines_C: np.ndarray, bm25_C: np.ndarray, dense_weight: float) -> np.
     """Scores of one question's candidates, 0 to 1. [C]"""
     if not len(cosines_C):
         return np.zeros(0)
-    return dense_weight * _scaled(cosines_C + 1) + (1 - dense_weight) * _scaled(bm25_C)
+    return dense_weight * largest_is_one(cosines_C + 1) + (1 - dense_weight) * largest_is_one(
+        bm25_C
+    )
 
 
-def _scaled(values_C: np.ndarray) -> np.ndarray:
+def largest_is_one(values_C: np.ndarray) -> np.ndarray:
+    """Divided by the largest, which makes that 1; zeros where none is above 0. [C]"""
     largest = float(values_C.max())
     return values_C.astype(float) / largest if largest > 0 else np.zeros(len(values_C))
 
 
 def best_weight(
     candidates: Sequence[list[str]],
-    cosines: Sequence[np.ndarray],
-    bm25: Sequence[np.ndarray],
+    blends: Sequence[Callable[[float], np.ndarray]],
     gold: Sequence[Sequence[str]],
 ) -> float:
-    """The α with the highest nDCG@10; of equal ones the one in the middle. One entry a question."""
+    """The weight with the highest nDCG@10; of equal ones the one in the middle. One entry a
+    question; `blends`: a weight → scores_C."""
     grid = np.arange(0, 1 + STEP / 2, STEP).round(2)
     figures = []
     for weight in grid:
         ranked = [
-            order_of(names, fused(a, b, float(weight)))
-            for names, a, b in zip(candidates, cosines, bm25, strict=True)
+            order_of(names, blend(float(weight)))
+            for names, blend in zip(candidates, blends, strict=True)
         ]
         figures.append(ndcg(ranked, gold))
     best = np.flatnonzero(np.isclose(figures, np.max(figures), atol=1e-9))

@@ -1,5 +1,6 @@
 """The index job. In: encoder, passages, held-out questions. Out: passages with vectors in Parquet
-(the source of truth), a Milvus collection and an index of words made from them, recall@k.
+(the source of truth), a Milvus collection and an index of words made from them, recall@k. The
+training questions teach how much each term of a question says.
 
 Source: [EMR-LLM] retrieval of the k nearest passages by cosine; DESIGN.md 3 on versions and alias.
 """
@@ -28,6 +29,7 @@ from medray.retrieval.collection import (
     is_lite,
     load_version,
 )
+from medray.retrieval.contrastive import load_questions
 from medray.retrieval.embed import Embedder, passage_text
 from medray.retrieval.filters import COLUMNS
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
@@ -47,6 +49,7 @@ from medray.retrieval.search import (
     build_lexical,
     read_info,
 )
+from medray.retrieval.term_weights import TermWeightsConfig, learn_term_weights
 
 logger = logging.getLogger(__name__)
 LITE = "milvus.db"
@@ -61,6 +64,7 @@ class IndexConfig(Config):
     """A Milvus cluster, http://host:19530. Empty: Milvus Lite, milvus.db in the artefact."""
     collection: CollectionConfig = CollectionConfig()
     lexical: LexicalConfig = LexicalConfig()
+    term_weights: TermWeightsConfig = TermWeightsConfig()
     hybrid: HybridConfig = HybridConfig()
     num_actors: int = Field(default=2, ge=1)
     """Ray actors that embed."""
@@ -133,7 +137,15 @@ def build_index(
             "lexical": config.lexical.model_dump(mode="json"),
             "hybrid": config.hybrid.model_dump(mode="json"),
         }
-        save_lexical(artefact.dir, config.lexical)
+        lexical = build_lexical(target, config.lexical)
+        if questions is not None:
+            started = time.monotonic()
+            ids = pq.read_table(target, columns=["passage_id"])
+            lexical.weights_V = learn_term_weights(
+                lexical, load_questions(questions, ids), config.term_weights
+            )
+            artefact.metrics["time/term_weights_s"] = round(time.monotonic() - started, 2)
+        save_lexical(artefact.dir, lexical)
         if questions is not None:
             measure_index(config, encoder, questions, artefact, client, uri, info)
         (artefact.dir / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
@@ -159,16 +171,19 @@ def refill(directory: Path) -> None:
         name = load_version(client, directory / "passages", config)
     finally:
         disconnect(client, uri)
-    save_lexical(directory, LexicalConfig.model_validate(info.get("lexical", {})))
+    old = directory / LEXICAL
+    weights = LexicalIndex.load(old).weights if old.is_dir() else {}
+    config = LexicalConfig.model_validate(info.get("lexical", {}))
+    save_lexical(directory, build_lexical(directory / "passages", config, weights))
     info |= {"collection": name, "passages": count_rows(directory / "passages")}
     (directory / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
 
 
-def save_lexical(directory: Path, config: LexicalConfig) -> None:
-    """Makes an index artefact's index of words, whole or not at all."""
+def save_lexical(directory: Path, lexical: LexicalIndex) -> None:
+    """Writes an index artefact's index of words, whole or not at all."""
     temporary = directory / f".{LEXICAL}.tmp"
     remove(temporary)
-    build_lexical(directory / "passages", config).save(temporary)
+    lexical.save(temporary)
     remove(directory / LEXICAL)
     os.replace(temporary, directory / LEXICAL)
 

@@ -41,6 +41,8 @@ class Stage(NamedTuple):
     warmup_steps: int
     first_step: int
     """Step of the whole run at which the stage starts; steps are numbered through."""
+    section: str
+    """Of the profile, that has its learning rate."""
 
 
 class LoopSettings(NamedTuple):
@@ -110,7 +112,7 @@ def run_stage(stage: Stage, state: State | None, settings: LoopSettings, log: Me
         if not torch.isfinite(norm):  # the same on every worker: all stop together
             raise FloatingPointError(
                 f"{stage.name} gradient is not finite at step {step}; "
-                f"lower encoder.{stage.name}.learning_rate"
+                f"lower {stage.section}.learning_rate"
             )
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, stage)

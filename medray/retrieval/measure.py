@@ -6,6 +6,7 @@ Half of the questions choose the weight, at most TUNING of them; the figures are
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from medray.common.manifest import Counts
 from medray.common.records import RetrievalQuestion
 from medray.common.rows import read_rows
 from medray.retrieval.collection import vectors_of
-from medray.retrieval.fusion import best_weight, order_of
+from medray.retrieval.fusion import best_weight, fused, order_of
 from medray.retrieval.recall import exact_top, retrieval_metrics
 from medray.retrieval.search import Candidates, Searcher
 
@@ -84,8 +85,7 @@ def measured_weight(searcher: Searcher, asked: Asked) -> float:
     ]
     return best_weight(
         [one.ids for one in found],
-        [one.cosines_C for one in found],
-        [one.bm25_C for one in found],
+        [partial(fused, one.cosines_C, one.bm25_C) for one in found],
         asked.gold,
     )
 
@@ -127,7 +127,7 @@ def _nearest_shown(cosines_C: np.ndarray, scores_C: np.ndarray) -> float:
 
 def index_figures(searcher: Searcher, asked: Asked, table: pa.Table) -> dict[str, float]:
     """Of what a search returns (no prefix), of Milvus' own ranking (dense/), of exact search by
-    cosine (exact/) and of BM25 (bm25/).
+    cosine (exact/), of the words as they are weighted (words/) and of plain BM25 (bm25/).
 
     Args:
         table: passage_id and vector of all passages.
@@ -152,7 +152,10 @@ def index_figures(searcher: Searcher, asked: Asked, table: pa.Table) -> dict[str
         **retrieval_metrics([[hit.passage.passage_id for hit in row] for row in hits], asked.gold),
         **retrieval_metrics(dense, asked.gold, "dense/"),
         **retrieval_metrics(exact, asked.gold, "exact/"),
-        **retrieval_metrics([_best(one, one.bm25_C) for one in found], asked.gold, "bm25/"),
+        **retrieval_metrics([_best(one, one.bm25_C) for one in found], asked.gold, "words/"),
+        **retrieval_metrics(
+            [searcher.by_bm25(text, DEPTH) for text in asked.texts], asked.gold, "bm25/"
+        ),
         "agreement@10": round(float(agreement), 4),
         "questions": len(asked.texts),
         "time/search_ms": round(milliseconds, 2),

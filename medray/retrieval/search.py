@@ -59,6 +59,7 @@ class Hit(NamedTuple):
     cosine: float
     """Of question and passage, -1 to 1."""
     bm25: float
+    """With the terms' learned weights, where there are any."""
 
 
 class Candidates(NamedTuple):
@@ -95,8 +96,8 @@ class Searcher:
         self._client, self.uri, self._collection = client, uri, collection
         self._lexical = lexical
         self._columns = columns
-        self._ids: list[str] = columns["passage_id"].to_pylist()
-        self._row_of = {name: row for row, name in enumerate(self._ids)}
+        self.ids: list[str] = columns["passage_id"].to_pylist()
+        self._row_of = {name: row for row, name in enumerate(self.ids)}
         self._config = CollectionConfig.model_validate(info["config"])
         self.hybrid = HybridConfig.model_validate(info.get("hybrid", {}))
         self.min_cosine = float(info.get("min_cosine", -1.0))
@@ -131,6 +132,11 @@ class Searcher:
         weight = self.hybrid.dense_weight
         return fused(found.cosines_C, found.bm25_C, UNMEASURED if weight is None else weight)
 
+    def by_bm25(self, question: str, top_k: int) -> list[str]:
+        """Ids of the best by plain BM25, to compare with."""
+        scores_N = self._lexical.scores(question, weighted=False)
+        return [self.ids[row] for row in np.argsort(-scores_N, kind="stable")[:top_k]]
+
     def check(self) -> None:
         """Raises ServiceError if the collection is gone: an erasure fills another and drops it."""
         check_there(self._client, self._collection)
@@ -153,7 +159,7 @@ class Searcher:
         allowed_N = bm25_N if where.is_empty else np.where(where.mask(self._columns), bm25_N, 0)
         best = np.argsort(-allowed_N, kind="stable")[:num]
         known = {row["passage_id"] for row in near}
-        missing = [self._ids[row] for row in best if allowed_N[row] > 0]
+        missing = [self.ids[row] for row in best if allowed_N[row] > 0]
         missing = [name for name in missing if name not in known]
         rows, vectors = get_rows(self._client, self._collection, missing)
         return Candidates(
@@ -196,11 +202,14 @@ def open_lexical(index_dir: Path) -> LexicalIndex:
     return build_lexical(index_dir / "passages", LexicalConfig())
 
 
-def build_lexical(passages: Path, config: LexicalConfig) -> LexicalIndex:
-    """From the Parquet of an index, in its order."""
+def build_lexical(
+    passages: Path, config: LexicalConfig, weights: dict[str, float] | None = None
+) -> LexicalIndex:
+    """From the Parquet of an index, in its order; `weights` by term."""
     table = pq.read_table(passages, columns=["title", "text"])
     rows = zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
-    return LexicalIndex.build((passage_text(title, text) for title, text in rows), config)
+    texts = (passage_text(title, text) for title, text in rows)
+    return LexicalIndex.build(texts, config, weights)
 
 
 def read_info(index_dir: Path) -> dict[str, Any]:

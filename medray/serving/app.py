@@ -1,4 +1,4 @@
-"""The Serve application: gateway → budget, retrieval, embedding, policy.
+"""The Serve application: gateway → budget, retrieval, embedding, reranking, policy.
 
 In: `ServingConfig`, the `args` of a file in serve_configs/. Out: the bound graph, by
 `medray.serving.app:build_app`, which `medray serve` and `serve deploy` both call.
@@ -18,6 +18,7 @@ from medray.serving.budget import Budget
 from medray.serving.embedding import Embedding
 from medray.serving.gateway import Gateway
 from medray.serving.policy import Policy
+from medray.serving.reranking import Reranking
 from medray.serving.retrieval import Retrieval
 from medray.serving.service import GatewayConfig
 
@@ -75,6 +76,9 @@ class ServingConfig(Config):
     """Serve this Hugging Face directory instead of the pipeline's policy."""
     encoder_dir: str = ""
     index_dir: str = ""
+    reranker_dir: str = ""
+    """A reranker, as `reranker/KEY/model` of `medray run reranker` or a BGE reranker. Empty: none
+    looks again at what a search found."""
     gateway: GatewayConfig = GatewayConfig()
     batching: BatchingConfig = BatchingConfig()
     """How much one policy replica generates at a time."""
@@ -82,6 +86,7 @@ class ServingConfig(Config):
     policy_replicas: Replicas = Replicas()
     embedding_replicas: Replicas = Replicas()
     retrieval_replicas: Replicas = Replicas()
+    reranking_replicas: Replicas = Replicas()
 
     @model_validator(mode="after")
     def _check(self) -> "ServingConfig":
@@ -126,6 +131,9 @@ def build_app(args: ServingConfig) -> serve.Application:
     retrieval = serve.deployment(Retrieval, name="retrieval").options(
         **args.retrieval_replicas.options(ongoing)
     )
+    reranking = serve.deployment(Reranking, name="reranking").options(
+        **args.reranking_replicas.options(ongoing)
+    )
     budget = serve.deployment(Budget, name="budget").options(
         max_ongoing_requests=ongoing, ray_actor_options={"num_cpus": 0}
     )
@@ -140,4 +148,5 @@ def build_app(args: ServingConfig) -> serve.Application:
         embedding.bind(encoder),
         retrieval.bind(index),
         budget.bind() if args.gateway.keys_file else None,
+        reranking.bind(directory(args.reranker_dir)) if args.reranker_dir else None,
     )

@@ -49,10 +49,12 @@ class Gateway:
     def __init__(
         self, config: GatewayConfig, index_version: str, policy: DeploymentHandle,
         embedding: DeploymentHandle, retrieval: DeploymentHandle,
-        budget: DeploymentHandle | None = None,
+        budget: DeploymentHandle | None = None, reranking: DeploymentHandle | None = None,
     ) -> None:  # fmt: skip
         metrics = Metrics()
-        deployed = Deployments(policy, embedding, retrieval, budget, metrics)
+        deployed = Deployments(
+            policy, embedding, retrieval, budget, metrics, reranking, config.rerank_candidates
+        )
         self._service = Service(config, index_version, deployed, metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

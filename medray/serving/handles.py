@@ -104,11 +104,17 @@ class Deployments:
         retrieval: DeploymentHandle,
         budget: DeploymentHandle | None,
         metrics: Metrics,
+        reranking: DeploymentHandle | None = None,
+        rerank_candidates: int = 0,
     ) -> None:
-        """`budget` is there where requests carry keys."""
+        """`budget` is there where requests carry keys; `reranking` where a reranker looks again at
+        the `rerank_candidates` best of each search."""
         self._handles = {"policy": policy, "embedding": embedding, "retrieval": retrieval}
         if budget is not None:
             self._handles["budget"] = budget
+        if reranking is not None:
+            self._handles["reranking"] = reranking
+        self._rerank_candidates = rerank_candidates
         self._call = Calls(metrics)
         self.policy = PolicyHandle(policy, self._call)
 
@@ -124,8 +130,24 @@ class Deployments:
         self, question: str, vector: list[float], top_k: int, where: PassageFilter
     ) -> Found:
         """Passages, best first."""
-        method = self._handles["retrieval"].search
-        return Found(*await self._call("search", method, question, vector, top_k, where))
+        method, num = self._handles["retrieval"].search, top_k
+        if self.reranks:
+            num = max(top_k, self._rerank_candidates)
+        found = Found(*await self._call("search", method, question, vector, num, where))
+        if not self.reranks or not found.hits:
+            return found
+        look_again = self._handles["reranking"].look_again
+        hits = await self._call("rerank", look_again, question, found.hits)
+        return found._replace(hits=hits[:top_k])
+
+    @property
+    def reranks(self) -> bool:
+        """Whether there is a reranker."""
+        return "reranking" in self._handles
+
+    async def relevance(self, question: str, texts: list[str]) -> list[float]:
+        """How well each text answers, by the reranker."""
+        return await self._call("rerank", self._handles["reranking"].relevance, question, texts)
 
     async def take(self, key: ApiKey) -> float:
         """Counts a request of a key; seconds to wait where a limit is reached."""

@@ -35,6 +35,9 @@ class GatewayConfig(Config):
 
     model_name: str = "medray"
     embedding_name: str = "medray-embedding"
+    reranker_name: str = "medray-reranker"
+    rerank_candidates: int = 30
+    """Passages of a search that the reranker, if one is served, looks at again."""
     max_in_flight: int = 32
     """Requests in flight at one gateway replica; more are answered 429."""
     retry_after_s: int = 2
@@ -77,6 +80,12 @@ class Service:
         self._audit = (
             AuditLog(config.audit_dir, key_from_environment()) if config.audit_dir else None
         )
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """What is served, by the names that requests use."""
+        names = (self.config.model_name, self.config.embedding_name)
+        return (*names, self.config.reranker_name) if self.deployed.reranks else names
 
     @property
     def keeps_texts(self) -> bool:

@@ -1,5 +1,7 @@
 """The two rankings made one, by hand, and the weight that questions choose."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,10 @@ from medray.retrieval.fusion import best_weight, fused
 from medray.retrieval.measure import FEWEST, TUNING, Asked, split_for_tuning
 
 NAMES = [f"p{i}" for i in range(12)]
+
+
+def blends(cosines: list[np.ndarray], bm25: list[np.ndarray]) -> list[partial[np.ndarray]]:
+    return [partial(fused, *both) for both in zip(cosines, bm25, strict=True)]
 
 
 def test_fused_by_hand() -> None:
@@ -29,15 +35,15 @@ def test_the_better_ranking_gets_the_weight() -> None:
         knows.append(np.where(np.arange(12) == gold, 0.9, rng.uniform(0, 0.5, 12)))
         noise.append(rng.uniform(0, 1, 12))
     candidates, gold = [NAMES] * 12, [[name] for name in NAMES]
-    assert best_weight(candidates, knows, noise, gold) > 0.6
-    assert best_weight(candidates, noise, knows, gold) < 0.4
+    assert best_weight(candidates, blends(knows, noise), gold) > 0.6
+    assert best_weight(candidates, blends(noise, knows), gold) < 0.4
 
 
 def test_of_equal_weights_the_middle_one() -> None:
     """From 0.25 on the cosine puts the gold passage first, whatever the weight."""
     cosines, bm25 = [np.array([1.0, 0.0])], [np.array([0.5, 0.6])]
     # α + (1 − α) 5/6 > α / 2 + (1 − α) from α 0.25 on: 0.25 to 1, 16 weights
-    assert best_weight([NAMES[:2]], cosines, bm25, [["p0"]]) == pytest.approx(0.65)
+    assert best_weight([NAMES[:2]], blends(cosines, bm25), [["p0"]]) == pytest.approx(0.65)
 
 
 @pytest.mark.parametrize(

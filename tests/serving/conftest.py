@@ -92,6 +92,25 @@ def policy(hospital: Hospital) -> Iterator[Any]:
     made.__del__()
 
 
+@pytest.fixture(scope="session")
+def reranker(hospital: Hospital, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cross-encoder with random weights that says how relevant passages are, and leaves their
+    order as it is."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from medray.retrieval.rerank import SETTINGS, RerankSettings
+
+    torch.manual_seed(0)
+    directory = tmp_path_factory.mktemp("reranker")
+    model = AutoModelForSequenceClassification.from_pretrained(hospital.encoder, num_labels=1)
+    torch.nn.init.normal_(model.classifier.weight, std=2)  # else all scores are alike
+    model.save_pretrained(directory)
+    AutoTokenizer.from_pretrained(hospital.encoder).save_pretrained(directory)
+    (directory / SETTINGS).write_text(RerankSettings(weight=0).model_dump_json())
+    return directory
+
+
 def build_encoder(target: Path) -> Path:
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast

@@ -36,6 +36,8 @@ KEY = bytes(range(32))
 class InProcess:
     """`Deployments`, without the processes between."""
 
+    reranks = False
+
     def __init__(self, policy: Policy, embedder: Embedder, searcher: Any) -> None:
         self._policy, self._embedder, self._searcher = policy, embedder, searcher
         self.policy, self._budget = self, Budget()
@@ -430,6 +432,13 @@ def test_feedback_is_kept_beside_its_answer(client, hospital, secrets, place: Pa
     for wrong in ({"request": answer["id"]}, {"request": "r1", "score": 3},
                   {"request": answer["id"], "score": 11}):  # fmt: skip
         assert post(client, "feedback", wrong, secrets["clinician"]).status_code == 400
+
+
+def test_where_no_reranker_is_served_that_is_said(client, secrets) -> None:
+    body = {"model": "medray-reranker", "query": "肺炎", "documents": ["肺炎"]}
+    answer = post(client, "rerank", body, secrets["clinician"])
+    assert answer.status_code == 404 and "reranker_dir" in answer.json()["error"]["message"]
+    assert post(client, "rerank", body, secrets["patient"]).status_code == 403
 
 
 def test_the_log_of_all_this_is_sound(client, hospital, secrets, place: Path) -> None:

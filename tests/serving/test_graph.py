@@ -20,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from medray.common.errors import ServiceError
 from medray.generation.prompts import NO_ANSWER
-from medray.retrieval.embed import Embedder
+from medray.retrieval.embed import Embedder, passage_text
+from medray.retrieval.rerank import Reranker
 from medray.serving import client, up
 from medray.serving.citations import notice
 
@@ -40,14 +41,15 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def url(ray_cluster, hospital) -> Iterator[str]:
+def url(ray_cluster, hospital, reranker: Path) -> Iterator[str]:
     """The application of serve_configs/laptop.yaml over the tiny storage root."""
     from ray import serve
 
     port = free_port()
     overrides = [
         f"storage_root={hospital.root}", f"gateway.max_in_flight={MAX_IN_FLIGHT}",
-        "gateway.answer.top_k=3", "gateway.answer.min_cosine=-1",
+        "gateway.answer.top_k=3", "gateway.answer.min_cosine=-1", f"reranker_dir={reranker}",
+        "gateway.rerank_candidates=7",
     ]  # fmt: skip
     with up.start(CONFIGS / "laptop.yaml", overrides, port=port) as running:
         yield running.url
@@ -217,8 +219,38 @@ def test_many_embeddings_at_once_keep_their_order(api, hospital):
         np.testing.assert_allclose(list(pool.map(one, texts)), expected, atol=1e-5)
 
 
+def test_a_reranker_looks_again_at_what_a_search_found(api, reranker: Path):
+    """It is told to leave the order as it is."""
+    question = "肺炎如何治疗？"
+    body = {"query": question, "top_k": 3}
+    found = api.post("/retrieve", body=body, cast_to=dict)["data"]
+    pairs = [(question, passage_text(hit["title"], hit["text"])) for hit in found]
+    assert [hit["relevance"] for hit in found] == pytest.approx(
+        Reranker(reranker).scores(pairs).tolist(), abs=1e-5
+    )
+    assert [hit["score"] for hit in found] == sorted((h["score"] for h in found), reverse=True)
+    assert found[0]["score"] == 1.0 and len(found) == 3
+
+    documents = [f"{disease}首选药物。" for disease in ("肺炎", "哮喘", "胃炎", "肝炎")]
+    scores = Reranker(reranker).scores([(question, text) for text in documents])
+    body = {"model": "medray-reranker", "query": question, "documents": documents, "top_n": 3,
+            "return_documents": True}  # fmt: skip
+    results = api.post("/rerank", body=body, cast_to=dict)["results"]
+    best = np.argsort(-scores, kind="stable")[:3].tolist()
+    assert [result["index"] for result in results] == best
+    for result in results:
+        assert result["relevance_score"] == pytest.approx(scores[result["index"]], abs=1e-5)
+        assert result["document"]["text"] == documents[result["index"]]
+    with pytest.raises(openai.NotFoundError, match="serves medray-reranker"):
+        api.post("/rerank", body=body | {"model": "medray"}, cast_to=dict)
+    with pytest.raises(openai.BadRequestError):
+        api.post("/rerank", body=body | {"documents": []}, cast_to=dict)
+
+
 def test_models_and_health(api, url):
-    assert [model.id for model in api.models.list()] == ["medray", "medray-embedding"]
+    assert [model.id for model in api.models.list()] == [
+        "medray", "medray-embedding", "medray-reranker"
+    ]  # fmt: skip
     assert api.models.retrieve("medray").id == "medray"
     state = health(url)
     assert (state["status"], state["index_version"]) == ("ok", "i1")

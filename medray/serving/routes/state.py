@@ -25,15 +25,14 @@ STATIC = {
 
 @router.get("/v1/models", dependencies=[Depends(caller)])
 async def models(service: Served) -> dict[str, Any]:
-    """The two models by name."""
-    names = (service.config.model_name, service.config.embedding_name)
-    return {"object": "list", "data": [_model(service, name) for name in names]}
+    """The models by name."""
+    return {"object": "list", "data": [_model(service, name) for name in service.model_names]}
 
 
 @router.get("/v1/models/{name}", dependencies=[Depends(caller)])
 async def model(name: str, service: Served) -> dict[str, Any]:
     """One model by name."""
-    service.check_model(name, service.config.model_name, service.config.embedding_name)
+    service.check_model(name, *service.model_names)
     return _model(service, name)
 
 

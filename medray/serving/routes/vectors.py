@@ -1,4 +1,4 @@
-"""POST /v1/embeddings and POST /v1/retrieve."""
+"""POST /v1/embeddings, POST /v1/retrieve and POST /v1/rerank."""
 
 import base64
 from typing import Annotated, Any
@@ -12,6 +12,7 @@ from medray.serving.answer import find_passages
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.schema.embeddings import EmbeddingRequest, embeddings
 from medray.serving.schema.grounding import RetrieveRequest
+from medray.serving.schema.rerank import RerankRequest, ranking
 from medray.serving.service import Served
 
 router = APIRouter()
@@ -55,3 +56,22 @@ async def retrieve(
         )  # fmt: skip
     data = [passage.model_dump() for passage in found]
     return {"object": "list", "index_version": service.index_version, "data": data}
+
+
+@router.post("/v1/rerank")
+async def rerank(
+    request: RerankRequest, service: Served, caller: Annotated[Caller, may(SEARCH)]
+) -> dict[str, Any]:
+    """How well each document answers the query, best first."""
+    if not service.deployed.reranks:
+        raise ApiError(
+            404, "no reranker is served here; set reranker_dir in the serve configuration",
+            code="model_not_found", param="model",
+        )  # fmt: skip
+    service.check_model(request.model, service.config.reranker_name)
+    service.check_size(len(request.query) + sum(map(len, request.documents)))
+    asked = {"query": request.query}
+    with await service.admit(caller, "rank", asked, num_texts=len(request.documents)) as turn:
+        relevance = await service.deployed.relevance(request.query, request.documents)
+        turn.answered(None, {})
+    return {"id": turn.id, "model": request.model, "results": ranking(request, relevance)}

@@ -22,7 +22,8 @@ class RetrieveRequest(Request):
 
 class FoundPassage(BaseModel):
     """A passage that the model was shown. `start`, `end`: offsets in the section of the document;
-    `score`: of the fused ranking, 0 to 1 within one search; `cosine`, `bm25`: what makes it."""
+    `score`: of the whole ranking, 0 to 1 within one search; `cosine`, `bm25` and, from a reranker
+    if there is one, `relevance`: what makes it."""
 
     number: int
     passage_id: str
@@ -36,6 +37,7 @@ class FoundPassage(BaseModel):
     score: float
     cosine: float
     bm25: float
+    relevance: float | None = None
     text: str
 
 
