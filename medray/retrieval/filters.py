@@ -5,7 +5,7 @@ halves of the search, a Milvus expression and a mask over the index's columns.
 import json
 import operator
 from functools import reduce
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +22,16 @@ DAY = r"^\d{4}(-\d{2}(-\d{2})?)?$"
 COLUMNS = ("department", "kind", "source", "date")
 
 
+Choice = Annotated[str, Field(pattern=r"^[^\x00-\x1f]*$")]
+"""Milvus reads no escaped control character."""
+
+
 class PassageFilter(Config):
     """Conditions that must all hold; an empty one holds for every passage."""
 
-    departments: list[str] = Field(default=[], max_length=64)
+    departments: list[Choice] = Field(default=[], max_length=64)
     kinds: list[Kind] = Field(default=[])
-    sources: list[str] = Field(default=[], max_length=64)
+    sources: list[Choice] = Field(default=[], max_length=64)
     since: str = Field(default="", pattern=DAY + "|^$")
     """A year, month or day, such as 2024-03; passages without a date are left out."""
     until: str = Field(default="", pattern=DAY + "|^$")

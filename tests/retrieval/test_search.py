@@ -118,6 +118,17 @@ def test_a_filter_takes_dates_only(date: str) -> None:
         PassageFilter(since=date)
 
 
+def test_a_condition_that_milvus_refuses_is_repeated_nowhere(tmp_path: Path, capfd: Any) -> None:
+    """It is a user's text; Milvus quotes it in what it raises, and its client logs that."""
+    with pytest.raises(ValidationError, match="should match pattern"):
+        PassageFilter(sources=["张三\0"])
+    unchecked = PassageFilter.model_construct(sources=["张三\0"])
+    with open_index(write_index(tmp_path)) as searcher:
+        with pytest.raises(DataError, match="refused a condition: code 6") as refused:
+            searcher.search("？", np.array([1.0, 0.0], dtype=np.float32), 2, unchecked)
+    assert "张三" not in str(refused.value) + "".join(capfd.readouterr())
+
+
 def test_two_searchers_of_one_index_and_nothing_left_behind(tmp_path: Path) -> None:
     index = write_index(tmp_path)
     with open_index(index) as first, open_index(index) as second:
