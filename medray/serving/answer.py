@@ -71,6 +71,7 @@ class Plan(NamedTuple):
     retrieval: bool
     num_prompt_tokens: int
     sampling: Sampling
+    index_version: str = ""
     refusal: Refusal | None = None
 
 
@@ -100,11 +101,12 @@ async def plan_answer(
     """
     messages = [message.plain() for message in request.messages]
     if refused := refusal(messages[-1]["content"], role):
-        return Plan(messages, [], False, 0, Sampling(), refused)
+        return Plan(messages, [], False, 0, Sampling(), refusal=refused)
     retrieval = request.retrieval is not False
     passages: list[FoundPassage] = []
+    version = ""
     if retrieval:
-        passages, measured = await find_passages(
+        passages, measured, version = await find_passages(
             messages[-1]["content"], request.top_k or config.top_k, request.filters, embed, search
         )
         least = measured if config.min_cosine is None else config.min_cosine
@@ -134,22 +136,23 @@ async def plan_answer(
         num_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
     )
     shown = passages[: counts[fit.index]]
-    return Plan(conversations[fit.index], shown, retrieval, fit.num_prompt_tokens, sampling)
+    return Plan(
+        conversations[fit.index], shown, retrieval, fit.num_prompt_tokens, sampling, version
+    )
 
 
 async def find_passages(
     question: str, top_k: int, where: PassageFilter, embed: Embed, search: Search
-) -> tuple[list[FoundPassage], float]:
-    """The best passages, numbered from 1; the cosine that the nearest should have."""
+) -> tuple[list[FoundPassage], float, str]:
+    """The best passages, numbered from 1; the cosine that the nearest should have; the version of
+    the index."""
     found = await search(question, await embed(question), top_k, where)
     numbered = enumerate(found.hits, 1)
     passages = [FoundPassage.model_validate(hit | {"number": k}) for k, hit in numbered]
-    return passages, found.min_cosine
+    return passages, found.min_cosine, found.version
 
 
-async def write_answer(
-    plan: Plan, policy: Generate, index_version: str
-) -> AsyncGenerator[Piece | Outcome, None]:
+async def write_answer(plan: Plan, policy: Generate) -> AsyncGenerator[Piece | Outcome, None]:
     """Yields text that may be shown, then one Outcome. Closing it stops the model."""
     if plan.refusal is not None:
         yield Piece(plan.refusal.text)
@@ -186,7 +189,7 @@ async def write_answer(
         ),
         Grounding(
             retrieval=plan.retrieval,
-            index_version=index_version if plan.retrieval else "",
+            index_version=plan.index_version,
             passages=plan.passages,
             citations=gate.citations,
             verdicts=gate.verdicts,

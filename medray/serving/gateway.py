@@ -47,13 +47,13 @@ class Gateway:
     """A gateway replica."""
 
     def __init__(
-        self, config: GatewayConfig, index_version: str, policy: DeploymentHandle,
+        self, config: GatewayConfig, policy: DeploymentHandle,
         embedding: DeploymentHandle, retrieval: DeploymentHandle,
         budget: DeploymentHandle | None = None,
     ) -> None:  # fmt: skip
         metrics = Metrics()
         deployed = Deployments(policy, embedding, retrieval, budget, metrics)
-        self._service = Service(config, index_version, deployed, metrics)
+        self._service = Service(config, deployed, metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve calls this after the constructor."""

@@ -58,14 +58,14 @@ async def embed(question: str) -> list[float]:
 def answer(policy: Script, hits: list[dict[str, Any]], **fields) -> tuple[str, Outcome]:
     async def search(question, vector, top_k, where):
         assert (question, vector, where) == (QUESTION, [1.0, 0.0], PassageFilter())
-        return Found(hits[:top_k], MEASURED)
+        return Found(hits[:top_k], MEASURED, "v7")
 
     async def run():
         request = ChatRequest.model_validate(
             {"model": "medray", "messages": [{"role": "user", "content": QUESTION}], **fields}
         )
         plan = await plan_answer(request, CONFIG, embed, search, policy)
-        return [item async for item in write_answer(plan, policy, "v7")]
+        return [item async for item in write_answer(plan, policy)]
 
     *texts, outcome = asyncio.run(run())
     return "".join(piece.text for piece in texts), outcome
@@ -136,14 +136,14 @@ def test_closing_the_answer_closes_the_policy():
     policy = Script("长" * 100 + "。" + "长" * 100)
 
     async def search(question, vector, top_k, where):
-        return Found([hit(1, 0.9)], MEASURED)
+        return Found([hit(1, 0.9)], MEASURED, "v7")
 
     async def run():
         request = ChatRequest.model_validate(
             {"model": "medray", "messages": [{"role": "user", "content": QUESTION}]}
         )
         plan = await plan_answer(request, CONFIG, embed, search, policy)
-        items = write_answer(plan, policy, "")
+        items = write_answer(plan, policy)
         await anext(items)
         assert not policy.closed
         await items.aclose()

@@ -62,7 +62,7 @@ class InProcess:
             hit.passage.model_dump() | {"score": hit.score, "cosine": hit.cosine, "bm25": hit.bm25}
             for hit in found
         ]
-        return Found(hits, self._searcher.min_cosine)
+        return Found(hits, self._searcher.min_cosine, "i1")
 
     async def take(self, key: ApiKey) -> float:
         return self._budget.take(key.id, key.requests_per_minute, key.tokens_per_day)
@@ -105,7 +105,7 @@ def client(deployed: Any, place: Path, secrets, hospital) -> Iterator["Client"]:
              "stop_file": str(place / "stopped"), "max_body_bytes": 20_000, "body_timeout_s": 2,
              "answer": {"top_k": 3, "min_cosine": -1}}, "test",
         )  # fmt: skip
-        service = Service(config, "i1", deployed, Metrics())
+        service = Service(config, deployed, Metrics())
     with listening(service) as client:
         yield client
 
@@ -363,7 +363,7 @@ def test_no_file_is_served_by_path(client, path: str) -> None:
 
 def test_what_cannot_be_logged_is_not_answered(deployed, hospital, place: Path) -> None:
     config = GatewayConfig.parse({"audit_dir": str(place / "other")}, "test")
-    service = Service(config, "i1", deployed, Metrics())
+    service = Service(config, deployed, Metrics())
     with listening(service) as client:
         service._audit._file, handle = 10**6, service._audit._file  # type: ignore[union-attr]
         refused = client.post("/v1/chat/completions", json=chat(hospital.questions["none"]))
@@ -445,4 +445,4 @@ def test_the_log_of_all_this_is_sound(client, hospital, secrets, place: Path) ->
 def test_a_key_file_that_is_missing_is_told_at_the_start(deployed, tmp_path: Path) -> None:
     config = GatewayConfig.parse({"keys_file": str(tmp_path / "none.json")}, "test")
     with pytest.raises(ConfigError, match="medray keys --file"):
-        Service(config, "i1", deployed, Metrics())
+        Service(config, deployed, Metrics())

@@ -79,7 +79,7 @@ async def _chunks(
 
 
 def _write(service: Service, plan: Plan) -> AsyncGenerator[Any, None]:
-    return write_answer(plan, service.deployed.policy, service.index_version)
+    return write_answer(plan, service.deployed.policy)
 
 
 def _identity(turn: Turn, model: str, outcome: Outcome) -> dict[str, Any]:
