@@ -22,6 +22,7 @@ from pymilvus.exceptions import MilvusException
 from medray.common.config import Config
 from medray.common.errors import DataError, ServiceError
 from medray.common.records import Passage
+from medray.retrieval.filters import complete
 
 logger = logging.getLogger(__name__)
 ALIAS = "docs"
@@ -207,7 +208,7 @@ def vectors_of(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
 def _batches(directory: Path) -> Iterator[pa.RecordBatch]:
     for path in sorted(directory.glob("*.parquet")):
         with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=INSERT_ROWS)
+            yield from map(complete, file.iter_batches(batch_size=INSERT_ROWS))
 
 
 def _check_ids(directory: Path) -> None:

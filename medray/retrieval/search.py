@@ -31,7 +31,7 @@ from medray.retrieval.collection import (
     search_vectors,
 )
 from medray.retrieval.embed import passage_text
-from medray.retrieval.filters import COLUMNS, PassageFilter
+from medray.retrieval.filters import COLUMNS, PassageFilter, complete
 from medray.retrieval.fusion import UNMEASURED, fused
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 
@@ -184,7 +184,7 @@ def open_index(index_dir: Path) -> Iterator[Searcher]:
             collection = load_version(
                 client, passages, CollectionConfig.model_validate(info["config"])
             )
-        columns = pq.read_table(passages, columns=["passage_id", *COLUMNS])
+        columns = read_columns(passages, "passage_id", *COLUMNS)
         lexical = open_lexical(index_dir)
         yield Searcher(client, uri, collection, lexical, columns, info)
 
@@ -201,6 +201,12 @@ def build_lexical(passages: Path, config: LexicalConfig) -> LexicalIndex:
     table = pq.read_table(passages, columns=["title", "text"])
     rows = zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
     return LexicalIndex.build((passage_text(title, text) for title, text in rows), config)
+
+
+def read_columns(passages: Path, *names: str) -> pa.Table:
+    """Columns of an index's Parquet; those that an earlier version has not are empty."""
+    known = pq.ParquetDataset(passages).schema.names
+    return complete(pq.read_table(passages, columns=[name for name in names if name in known]))
 
 
 def read_info(index_dir: Path) -> dict[str, Any]:

@@ -43,7 +43,8 @@ class OpenIndexes:
         """Opens the version that the alias names."""
         self._alias = alias
         first = alias.named().index
-        self._open = {first: OpenIndex(first)}
+        self._open: dict[Location, OpenIndex] = {}
+        self._open[first] = OpenIndex(first)
         self._opening: asyncio.Task[None] | None = None
         self._failed: dict[Location, float] = {}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openai
 import pytest
 import requests
 import uvicorn
@@ -430,6 +431,59 @@ def test_feedback_is_kept_beside_its_answer(client, hospital, secrets, place: Pa
     for wrong in ({"request": answer["id"]}, {"request": "r1", "score": 3},
                   {"request": answer["id"], "score": 11}):  # fmt: skip
         assert post(client, "feedback", wrong, secrets["clinician"]).status_code == 400
+
+
+RECORD = {
+    "sections": [
+        {"heading": "主诉", "text": "咳嗽三天。\n无发热。"},
+        {"heading": "过敏史", "text": "青霉素过敏，用后全身皮疹。"},
+    ]
+}
+
+
+def test_a_record_is_shown_beside_the_index_through_openai(client, secrets, place: Path) -> None:
+    with openai.OpenAI(
+        base_url=f"http://127.0.0.1:{client.port}/v1", api_key=secrets["clinician"]
+    ) as api:
+        answer = api.chat.completions.create(
+            model="medray", messages=[{"role": "user", "content": "肺炎患者对青霉素过敏吗？"}],
+            max_tokens=4, extra_body={"record": RECORD, "top_k": 4},
+        )  # fmt: skip
+    passages = answer.model_extra["medray"]["passages"]  # type: ignore[index]
+    assert [p["kind"] for p in passages] == ["guideline", "record"] * 2
+    shown = passages[1]  # it has the question's words
+    assert (shown["passage_id"], shown["title"]) == ("record#1-0", "患者病历 过敏史")
+    assert shown["text"] == RECORD["sections"][1]["text"][shown["start"] : shown["end"]]
+    # The audit log keeps the question, and of the record the passages' names alone.
+    asked, answered = entries(place, answer.id)
+    assert "record#1-0" in answered["passages"]
+    assert "皮疹" not in json.dumps([asked, answered["passages"]], ensure_ascii=False)
+
+
+def test_a_record_is_gone_with_its_answer(client, secrets) -> None:
+    request = chat("青霉素过敏？", max_tokens=4)
+    with_it = post(client, "chat/completions", request | {"record": RECORD}, secrets["patient"])
+    assert "record" in {p["kind"] for p in with_it.json()["medray"]["passages"]}
+    without = post(client, "chat/completions", request, secrets["patient"])
+    assert {p["kind"] for p in without.json()["medray"]["passages"]} == {"guideline"}
+
+
+@pytest.mark.parametrize(
+    ("record", "fields", "message"),
+    [
+        ({"sections": []}, {}, "record.sections: List should have at least 1 item"),
+        ({"sections": [{"text": " "}]}, {}, "record.sections.0.text"),
+        ({"sections": [{"text": "病"}] * 65}, {}, "at most 64 items"),
+        ({"sections": [{"text": "病"}], "name": "张三"}, {}, "record: Extra inputs"),
+        (RECORD, {"retrieval": False}, "leave retrieval on"),
+    ],
+)
+def test_a_record_that_cannot_be_read(client, secrets, record, fields, message: str) -> None:
+    request = chat("肺炎如何治疗？", record=record, **fields)
+    refused = post(client, "chat/completions", request, secrets["clinician"])
+    assert refused.status_code == 400
+    assert message in refused.json()["error"]["message"]
+    assert "张三" not in refused.text
 
 
 def test_the_log_of_all_this_is_sound(client, hospital, secrets, place: Path) -> None:

@@ -32,7 +32,7 @@ async def chat(
         turn = stack.enter_context(await service.admit(caller, "chatcmpl", asked))
         plan = await plan_answer(
             request, service.config.answer, deployed.embed_question, deployed.search,
-            deployed.policy, caller.role,
+            deployed.policy, caller.role, embed_texts=deployed.embed,
         )  # fmt: skip
         if request.stream:
             options = request.stream_options

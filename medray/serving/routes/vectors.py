@@ -45,7 +45,7 @@ async def retrieve(
     """The best passages for a question, with what ranked them; no model is asked."""
     service.check_size(len(request.query))
     with await service.admit(caller, "retr", {"query": request.query}) as turn:
-        found, _, version = await find_passages(
+        found, version = await find_passages(
             request.query, request.top_k, request.filters, service.deployed.embed_question,
             service.deployed.search,
         )  # fmt: skip
