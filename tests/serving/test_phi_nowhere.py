@@ -81,7 +81,6 @@ class Site(NamedTuple):
     """Serve's own id of a request."""
     refusals: dict[int, str]
     """Place → body of a refusal."""
-    metrics: str
 
 
 class Api:
@@ -123,9 +122,8 @@ def site(hospital) -> Iterator[Site]:
             refuse_all(api)
             break_all(api, process)
             serve_id = api.send(0, "/v1/chat/completions", chat(patient(0))).headers["X-Request-ID"]
-            metrics = scrape(root)
-        (root / "metrics").write_text(metrics, encoding="utf-8")
-        yield Site(root, api.answered, serve_id, api.refusals, metrics)
+            (root / "metrics").write_text(scrape(root), encoding="utf-8")
+        yield Site(root, api.answered, serve_id, api.refusals)
 
 
 @contextlib.contextmanager
@@ -182,6 +180,8 @@ def ask_all(api: Api) -> None:
     said = {"request": api.answered[0], "comment": patient(15), "corrected": patient(16)}
     api.send(15, "/v1/feedback", said, 201)
     api.send(17, f"/v1/chat/completions?name={quote(patient(17))}", chat("肺炎如何治疗？"))
+    record = {"sections": [{"heading": patient(20), "text": patient(21)}], "patient_id": "患者1"}
+    api.send(20, "/v1/chat/completions", chat("肺炎如何治疗？", record=record))
     headers = {"X-Request-ID": quote(patient(18)), "User-Agent": quote(patient(19))}
     api.send(18, "/v1/chat/completions", chat("肺炎如何治疗？"), headers=headers)
 
@@ -204,6 +204,8 @@ def refuse_all(api: Api) -> None:
     api.send(41, path, chat(patient(41)), 401, headers=wrong)
     api.send(42, "/v1/feedback", {"request": patient(42), "comment": patient(42)}, 400)
     api.send(43, path, chat("肺炎", tools=[{"name": patient(43)}]), 400)
+    record = {"sections": [{"text": patient(46), patient(46): 1}], "patient_id": patient(46) * 9}
+    api.send(46, path, chat("肺炎", record=record), 400)
     named = f"{api.url}/v1/models/{quote(patient(44))}"
     response = requests.get(named, headers=api.headers, timeout=60)
     assert response.status_code == 404
