@@ -79,10 +79,15 @@ def build_parser() -> argparse.ArgumentParser:
     submit.set_defaults(command=do.submit_job)
 
     serve = commands.add_parser(
-        "serve", help="serve the models on this machine; stop-model makes them silent at once"
+        "serve", help="serve the models on this machine; switch them off; move their index"
     )
     # `KEY=VALUE` may come first, and is sorted out by the command.
-    serve.add_argument("words", metavar="stop-model | start-model", nargs="*", help="the switch")
+    serve.add_argument(
+        "words",
+        nargs="*",
+        metavar="stop-model | start-model | use-index [KEY] | roll-back-index",
+        help="the switch; which index is searched",
+    )
     serve.add_argument("--config", default="laptop", help="a name or a YAML file (laptop)")
     serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
     serve.add_argument("--port", type=int, default=8000)

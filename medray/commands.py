@@ -42,11 +42,14 @@ def submit_job(args: argparse.Namespace) -> int:
 
 
 def serve_models(args: argparse.Namespace) -> int:
-    """Serves until interrupted; or turns the emergency switch of what is being served."""
+    """Serves until interrupted; or turns the emergency switch of what is being served, or moves
+    its index."""
     from medray.serving import up
 
     action = [word for word in args.words if "=" not in word]
     args.overrides += [word for word in args.words if "=" in word]
+    if action and "index" in action[0]:
+        return _move_index(args, action)
     if action:
         return _switch_model(args, action)
     running = up.start(
@@ -65,7 +68,10 @@ def _switch_model(args: argparse.Namespace, action: list[str]) -> int:
     from medray.serving.up import read_config
 
     if action not in (["stop-model"], ["start-model"]):
-        raise ConfigError(f"medray serve {' '.join(action)}: it is stop-model or start-model")
+        raise ConfigError(
+            f"medray serve {' '.join(action)}: it is stop-model, start-model, use-index KEY or "
+            "roll-back-index"
+        )
     _, config = read_config(find_serve_config(args.config), args.overrides)
     path = config.gateway.stop_file
     if not path:
@@ -74,6 +80,29 @@ def _switch_model(args: argparse.Namespace, action: list[str]) -> int:
     changed = Switch(path).stop() if stop else Switch(path).start()
     state = "stopped" if stop else "answering"
     _say(f"the model is {state}{'' if changed else ', as it was before'}\n")
+    return 0
+
+
+def _move_index(args: argparse.Namespace, action: list[str]) -> int:
+    from medray.common.errors import ConfigError
+    from medray.serving.alias import IndexAlias, find_index
+    from medray.serving.up import read_config
+
+    name, *given = action
+    if (name, len(given)) not in (("use-index", 0), ("use-index", 1), ("roll-back-index", 0)):
+        raise ConfigError(f"medray serve {' '.join(action)}: it is use-index KEY, roll-back-index")
+    _, config = read_config(find_serve_config(args.config), args.overrides)
+    if not config.index_file:
+        raise ConfigError("this config's index cannot be moved; set index_file and serve it")
+    newest = config.locate(config.index_dir, "index")
+    alias = IndexAlias(config.index_file, newest)
+    if name == "roll-back-index":
+        _say(f"index {alias.roll_back().version} is searched again\n")
+        return 0
+    index = find_index(newest, *given)
+    moved = alias.move(index)
+    took = "is searched as soon as it is open" if moved else "is searched, as it was before"
+    _say(f"index {index.version} {took}\n")
     return 0
 
 

@@ -84,6 +84,8 @@ class Passage(Row):
     date: str = ""
     source: str = ""
     department: str = ""
+    patient_id: str = ""
+    """Of a case report or a record, the surrogate of its patient."""
 
 
 class Message(Row):

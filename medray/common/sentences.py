@@ -55,3 +55,14 @@ def numbered_sentences(
         if wanted is None or section.heading in wanted
         for index, (start, end) in enumerate(split_sentences(section.text))
     ]
+
+
+def spans(text: str, max_chars: int) -> list[tuple[int, int]]:
+    """(start, end) of the pieces of a text; a sentence longer than `max_chars` is cut hard."""
+    pieces: list[tuple[int, int]] = []
+    for start, end in split_sentences(text):
+        if pieces and end - pieces[-1][0] <= max_chars:
+            pieces[-1] = (pieces[-1][0], end)
+        else:
+            pieces += [(at, min(at + max_chars, end)) for at in range(start, end, max_chars)]
+    return pieces

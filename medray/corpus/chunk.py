@@ -9,7 +9,7 @@ from pydantic import Field
 
 from medray.common.config import Config
 from medray.common.records import Document, Passage
-from medray.common.sentences import split_sentences
+from medray.common.sentences import spans
 
 
 class ChunkConfig(Config):
@@ -44,15 +44,5 @@ def chunk(document: Document, config: ChunkConfig) -> Iterator[Passage]:
                     date=section.date or document.date,
                     source=document.source,
                     department=document.department,
+                    patient_id=document.patient_id,
                 )
-
-
-def spans(text: str, max_chars: int) -> list[tuple[int, int]]:
-    """(start, end) of the pieces of a text; a sentence longer than `max_chars` is cut hard."""
-    pieces: list[tuple[int, int]] = []
-    for start, end in split_sentences(text):
-        if pieces and end - pieces[-1][0] <= max_chars:
-            pieces[-1] = (pieces[-1][0], end)
-        else:
-            pieces += [(at, min(at + max_chars, end)) for at in range(start, end, max_chars)]
-    return pieces

@@ -22,6 +22,7 @@ from pymilvus.exceptions import MilvusException
 from medray.common.config import Config
 from medray.common.errors import DataError, ServiceError
 from medray.common.records import Passage
+from medray.retrieval.filters import complete
 
 logger = logging.getLogger(__name__)
 ALIAS = "docs"
@@ -50,6 +51,8 @@ def connect(uri: str, token: str = "") -> MilvusClient:
     Raises:
         ServiceError: if nothing answers at the URI, or another process holds the Lite file.
     """
+    # The client logs what it raises, a search's condition with it, which a user wrote.
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     if is_lite(uri):
         # Lite's server runs in this process and logs a traceback for each call that it does not
         # have (AllocTimestamp, which the client does without); what fails reaches the client.
@@ -172,7 +175,8 @@ def search_vectors(
         )
     except MilvusException as error:
         if condition:
-            raise DataError(f"Milvus refused the condition {condition!r}: {error.code}") from None
+            # Its values are a user's words, and Milvus' message quotes them.
+            raise DataError(f"Milvus refused a condition: code {error.code}") from None
         raise ServiceError(f"search in {collection} failed: {error.message}") from None
     return [[{**hit["entity"], "distance": hit["distance"]} for hit in row] for row in hits]
 
@@ -204,7 +208,7 @@ def vectors_of(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
 def _batches(directory: Path) -> Iterator[pa.RecordBatch]:
     for path in sorted(directory.glob("*.parquet")):
         with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=INSERT_ROWS)
+            yield from map(complete, file.iter_batches(batch_size=INSERT_ROWS))
 
 
 def _check_ids(directory: Path) -> None:

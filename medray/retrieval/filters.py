@@ -5,7 +5,7 @@ halves of the search, a Milvus expression and a mask over the index's columns.
 import json
 import operator
 from functools import reduce
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,19 +19,32 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported
 AFTER = "~"
 """Sorts after every digit and hyphen, so that `until` 2024 takes in the whole year."""
 DAY = r"^\d{4}(-\d{2}(-\d{2})?)?$"
-COLUMNS = ("department", "kind", "source", "date")
+COLUMNS = ("department", "kind", "source", "date", "patient_id")
+
+
+def complete(table: Any) -> Any:
+    """A table or batch of passages, with the columns that indexes of earlier versions lack."""
+    if "patient_id" in table.schema.names:
+        return table
+    return table.append_column("patient_id", pa.array([""] * len(table), pa.string()))
+
+
+Choice = Annotated[str, Field(pattern=r"^[^\x00-\x1f]*$")]
+"""Milvus reads no escaped control character."""
 
 
 class PassageFilter(Config):
     """Conditions that must all hold; an empty one holds for every passage."""
 
-    departments: list[str] = Field(default=[], max_length=64)
+    departments: list[Choice] = Field(default=[], max_length=64)
     kinds: list[Kind] = Field(default=[])
-    sources: list[str] = Field(default=[], max_length=64)
+    sources: list[Choice] = Field(default=[], max_length=64)
     since: str = Field(default="", pattern=DAY + "|^$")
     """A year, month or day, such as 2024-03; passages without a date are left out."""
     until: str = Field(default="", pattern=DAY + "|^$")
     """The last year, month or day that is taken in."""
+    not_patient: Choice = Field(default="", max_length=256)
+    """A patient of whom nothing is shown, by the surrogate that passages carry."""
 
     @property
     def is_empty(self) -> bool:
@@ -49,6 +62,8 @@ class PassageFilter(Config):
             parts.append(f'date >= "{self.since}"')
         if self.until:
             parts.append(f'date != "" and date <= "{self.until}{AFTER}"')
+        if self.not_patient:
+            parts.append(f"patient_id != {json.dumps(self.not_patient, ensure_ascii=False)}")
         return " and ".join(parts)
 
     def mask(self, table: pa.Table) -> np.ndarray:
@@ -63,6 +78,8 @@ class PassageFilter(Config):
         if self.until:
             parts.append(pc.less_equal(table["date"], self.until + AFTER))
             parts.append(pc.not_equal(table["date"], ""))
+        if self.not_patient:
+            parts.append(pc.not_equal(table["patient_id"], self.not_patient))
         masks = [part.to_numpy(zero_copy_only=False) for part in map(_whole, parts)]
         return reduce(operator.and_, masks, np.ones(len(table), dtype=bool))
 

@@ -47,6 +47,7 @@ from medray.retrieval.search import (
     HybridConfig,
     Searcher,
     build_lexical,
+    read_columns,
     read_info,
 )
 from medray.retrieval.term_weights import TermWeightsConfig, learn_term_weights
@@ -200,7 +201,7 @@ def measure_index(
     """Writes figures into the artefact's metrics; into `info` the weight of the two rankings, where
     it is to be measured, and the cosine below which there is no answer."""
     passages = artefact.dir / "passages"
-    table = pq.read_table(passages, columns=["passage_id", "vector", *COLUMNS])
+    table = read_columns(passages, "passage_id", "vector", *COLUMNS)
     rows, artefact.counts["questions"] = held_out_questions(
         questions, set(table["passage_id"].to_pylist()), config.max_questions
     )

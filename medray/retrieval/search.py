@@ -31,7 +31,7 @@ from medray.retrieval.collection import (
     search_vectors,
 )
 from medray.retrieval.embed import passage_text
-from medray.retrieval.filters import COLUMNS, PassageFilter
+from medray.retrieval.filters import COLUMNS, PassageFilter, complete
 from medray.retrieval.fusion import UNMEASURED, fused
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 
@@ -190,7 +190,7 @@ def open_index(index_dir: Path) -> Iterator[Searcher]:
             collection = load_version(
                 client, passages, CollectionConfig.model_validate(info["config"])
             )
-        columns = pq.read_table(passages, columns=["passage_id", *COLUMNS])
+        columns = read_columns(passages, "passage_id", *COLUMNS)
         lexical = open_lexical(index_dir)
         yield Searcher(client, uri, collection, lexical, columns, info)
 
@@ -210,6 +210,12 @@ def build_lexical(
     rows = zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
     texts = (passage_text(title, text) for title, text in rows)
     return LexicalIndex.build(texts, config, weights)
+
+
+def read_columns(passages: Path, *names: str) -> pa.Table:
+    """Columns of an index's Parquet; those that an earlier version has not are empty."""
+    known = pq.ParquetDataset(passages).schema.names
+    return complete(pq.read_table(passages, columns=[name for name in names if name in known]))
 
 
 def read_info(index_dir: Path) -> dict[str, Any]:

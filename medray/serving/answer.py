@@ -10,7 +10,7 @@ Source: DESIGN.md 3, serving graph; `[q; d1; …; dk]` [EMR-LLM 1.5].
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ from medray.serving.citations import CitationGate
 from medray.serving.guard import Refusal, refusal
 from medray.serving.keys import Role
 from medray.serving.messages import Finish, Fit, Found, Piece, Prompt
+from medray.serving.record import EmbedTexts, beside, record_hits
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.schema.chat import ChatRequest
 from medray.serving.schema.grounding import FoundPassage, Grounding, SentenceVerdict
@@ -71,6 +72,7 @@ class Plan(NamedTuple):
     retrieval: bool
     num_prompt_tokens: int
     sampling: Sampling
+    index_version: str = ""
     refusal: Refusal | None = None
 
 
@@ -91,25 +93,23 @@ async def plan_answer(
     search: Search,
     policy: Generate,
     role: Role = "clinician",
+    *,
+    embed_texts: EmbedTexts,
 ) -> Plan:
-    """Finds passages and builds the prompt, with as many of them as the context holds; or refuses,
-    as `guard` has it for who asks.
+    """Finds passages, of the patient's record too, and builds the prompt, with as many of them as
+    the context holds; or refuses, as `guard` has it for who asks.
 
     Raises:
         ApiError: 400 if the chat does not fit into the model's context.
     """
     messages = [message.plain() for message in request.messages]
     if refused := refusal(messages[-1]["content"], role):
-        return Plan(messages, [], False, 0, Sampling(), refused)
+        return Plan(messages, [], False, 0, Sampling(), refusal=refused)
     retrieval = request.retrieval is not False
     passages: list[FoundPassage] = []
+    version = ""
     if retrieval:
-        passages, measured = await find_passages(
-            messages[-1]["content"], request.top_k or config.top_k, request.filters, embed, search
-        )
-        least = measured if config.min_cosine is None else config.min_cosine
-        if max((passage.cosine for passage in passages), default=least) < least:
-            passages = []
+        passages, version = await _to_show(request, config, embed, search, embed_texts)
     # The worst passage is left out first; a grounded question keeps at least one.
     counts = range(len(passages), 0, -1) if passages else [0]
     conversations = [_with_passages(messages, passages[:count]) for count in counts]
@@ -134,22 +134,47 @@ async def plan_answer(
         num_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
     )
     shown = passages[: counts[fit.index]]
-    return Plan(conversations[fit.index], shown, retrieval, fit.num_prompt_tokens, sampling)
+    return Plan(
+        conversations[fit.index], shown, retrieval, fit.num_prompt_tokens, sampling, version
+    )
+
+
+async def _to_show(
+    request: ChatRequest,
+    config: AnswerConfig,
+    embed: Embed,
+    search: Search,
+    embed_texts: EmbedTexts,
+) -> tuple[list[FoundPassage], str]:
+    """Passages of the index, if the nearest is near enough, and of the record; the version."""
+    question, top_k = request.messages[-1].plain()["content"], request.top_k or config.top_k
+    where, record = request.filters, request.record
+    if record is not None and record.patient_id:
+        where = where.model_copy(update={"not_patient": record.patient_id})
+    vector = await embed(question)
+    found = await search(question, vector, top_k, where)
+    least = found.min_cosine if config.min_cosine is None else config.min_cosine
+    nearest = max((hit["cosine"] for hit in found.hits), default=least)
+    hits = found.hits if nearest >= least else []
+    if record is not None:
+        hits = beside(hits, await record_hits(record, question, vector, embed_texts), top_k)
+    return numbered(hits), found.version
 
 
 async def find_passages(
     question: str, top_k: int, where: PassageFilter, embed: Embed, search: Search
-) -> tuple[list[FoundPassage], float]:
-    """The best passages, numbered from 1; the cosine that the nearest should have."""
+) -> tuple[list[FoundPassage], str]:
+    """The best passages, and the version of the index."""
     found = await search(question, await embed(question), top_k, where)
-    numbered = enumerate(found.hits, 1)
-    passages = [FoundPassage.model_validate(hit | {"number": k}) for k, hit in numbered]
-    return passages, found.min_cosine
+    return numbered(found.hits), found.version
 
 
-async def write_answer(
-    plan: Plan, policy: Generate, index_version: str
-) -> AsyncGenerator[Piece | Outcome, None]:
+def numbered(hits: list[dict[str, Any]]) -> list[FoundPassage]:
+    """Passages, from 1 on."""
+    return [FoundPassage.model_validate(hit | {"number": k}) for k, hit in enumerate(hits, 1)]
+
+
+async def write_answer(plan: Plan, policy: Generate) -> AsyncGenerator[Piece | Outcome, None]:
     """Yields text that may be shown, then one Outcome. Closing it stops the model."""
     if plan.refusal is not None:
         yield Piece(plan.refusal.text)
@@ -186,7 +211,7 @@ async def write_answer(
         ),
         Grounding(
             retrieval=plan.retrieval,
-            index_version=index_version if plan.retrieval else "",
+            index_version=plan.index_version,
             passages=plan.passages,
             citations=gate.citations,
             verdicts=gate.verdicts,

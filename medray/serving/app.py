@@ -13,6 +13,7 @@ from ray import serve
 
 from medray.common.config import Config
 from medray.generation.continuous import BatchingConfig
+from medray.serving.alias import IndexAlias
 from medray.serving.artefacts import Location, directory, newest, warn_of_erasures
 from medray.serving.budget import Budget
 from medray.serving.embedding import Embedding
@@ -79,6 +80,9 @@ class ServingConfig(Config):
     reranker_dir: str = ""
     """A reranker, as `reranker/KEY/model` of `medray run reranker` or a BGE reranker. Empty: none
     looks again at what a search found."""
+    index_file: str = ""
+    """Which index is searched, once `medray serve use-index` has written it; a path that every
+    retrieval replica reaches. Empty: the newest when the application was built."""
     gateway: GatewayConfig = GatewayConfig()
     batching: BatchingConfig = BatchingConfig()
     """How much one policy replica generates at a time."""
@@ -110,7 +114,9 @@ def build_app(args: ServingConfig) -> serve.Application:
     """
     model = args.locate(args.model_dir, "ppo", "sft", part="model")
     encoder = args.locate(args.encoder_dir, "encoder", part="model")
-    index = args.locate(args.index_dir, "index")
+    newest_index = args.locate(args.index_dir, "index")
+    index_file = str(Path(args.index_file).expanduser().resolve()) if args.index_file else ""
+    index = IndexAlias(index_file, newest_index).named().index
     warn_of_erasures((model, encoder, index))
     logger.info("serving policy %s, index %s", model.version, index.version)
     paths = {
@@ -143,10 +149,9 @@ def build_app(args: ServingConfig) -> serve.Application:
     )
     return gateway.bind(
         gateway_config,
-        index.version,
         policy.bind(model, args.batching),
         embedding.bind(encoder),
-        retrieval.bind(index),
+        retrieval.bind(newest_index, index_file),
         budget.bind() if args.gateway.keys_file else None,
         reranking.bind(directory(args.reranker_dir)) if args.reranker_dir else None,
     )

@@ -47,7 +47,7 @@ class Gateway:
     """A gateway replica."""
 
     def __init__(
-        self, config: GatewayConfig, index_version: str, policy: DeploymentHandle,
+        self, config: GatewayConfig, policy: DeploymentHandle,
         embedding: DeploymentHandle, retrieval: DeploymentHandle,
         budget: DeploymentHandle | None = None, reranking: DeploymentHandle | None = None,
     ) -> None:  # fmt: skip
@@ -55,7 +55,7 @@ class Gateway:
         deployed = Deployments(
             policy, embedding, retrieval, budget, metrics, reranking, config.rerank_candidates
         )
-        self._service = Service(config, index_version, deployed, metrics)
+        self._service = Service(config, deployed, metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve calls this after the constructor."""

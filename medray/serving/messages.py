@@ -62,10 +62,12 @@ class Finish(NamedTuple):
 
 class Found(NamedTuple):
     """Fields of passages with `score`, `cosine` and `bm25`, best first; and the cosine that the
-    nearest must have for the index to hold an answer, as was measured when it was built."""
+    nearest must have for the index to hold an answer, as was measured when it was built. All are of
+    one version of the index."""
 
     hits: list[dict[str, Any]]
     min_cosine: float
+    version: str = ""
 
 
 class Embedded(NamedTuple):

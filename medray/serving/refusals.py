@@ -1,6 +1,7 @@
 """Errors as HTTP answers in OpenAI's shape. No text of a request stands in a body or a log line."""
 
 import logging
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -35,9 +36,15 @@ async def on_api_error(request: Request, error: Exception) -> Response:
 async def on_invalid(request: Request, error: Exception) -> Response:
     """Malformed requests. Field names and reasons only: pydantic's own report holds the input."""
     assert isinstance(error, RequestValidationError)
-    faults = {".".join(str(p) for p in f["loc"][1:]): f["msg"] for f in error.errors()}
+    faults = {_place(fault): fault["msg"] for fault in error.errors()}
     told = "; ".join(f"{place or 'body'}: {message}" for place, message in faults.items())
     return await on_api_error(request, ApiError(400, told, param=next(iter(faults)) or None))
+
+
+def _place(fault: dict[str, Any]) -> str:
+    parts = [str(part) for part in fault["loc"][1:]]
+    # The name of a field that is not known is the client's own word.
+    return ".".join(parts[:-1] if fault["type"] == "extra_forbidden" else parts)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

@@ -62,15 +62,13 @@ class GatewayConfig(Config):
 class Service:
     """One gateway replica."""
 
-    def __init__(
-        self, config: GatewayConfig, index_version: str, deployed: Deployments, metrics: Metrics
-    ) -> None:
+    def __init__(self, config: GatewayConfig, deployed: Deployments, metrics: Metrics) -> None:
         """Opens the key file and begins the audit log.
 
         Raises:
             ConfigError: if the key file is missing or damaged, or the audit log's key is none.
         """
-        self.config, self.index_version, self.deployed = config, index_version, deployed
+        self.config, self.deployed = config, deployed
         self.metrics, self.switch = metrics, Switch(config.stop_file)
         self.in_flight = InFlight(config.max_in_flight, config.retry_after_s)
         self.created = int(time.time())

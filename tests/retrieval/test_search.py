@@ -112,10 +112,42 @@ def test_a_filter_holds_for_both_rankings(tmp_path: Path) -> None:
             assert {hit.passage.passage_id for hit in hits} == set(names), where
 
 
+def test_a_patient_is_left_out_of_both_rankings(tmp_path: Path) -> None:
+    """Of a and b, which stem from two patients, and c and d, which stem from none."""
+    index = write_index(tmp_path)
+    (shard,) = (index / "passages").glob("*.parquet")
+    table = pq.read_table(shard)
+    place = table.schema.get_field_index("patient_id")
+    own = table.set_column(place, "patient_id", [["P1", "P2", "", ""]])
+    pq.write_table(own, shard)
+    vector = np.array([1.0, 0.0], dtype=np.float32)
+    for patient, left in (("P1", "bcd"), ("P2", "acd"), ("", "abcd"), ('P"', "abcd")):
+        with open_index(index) as searcher:
+            hits = searcher.search("肺炎", vector, 4, PassageFilter(not_patient=patient))
+        assert "".join(sorted(hit.passage.passage_id for hit in hits)) == left
+    # An index of an earlier version does not say: nothing is left out.
+    pq.write_table(table.drop_columns("patient_id"), shard)
+    with open_index(index) as searcher:
+        assert len(searcher.search("肺炎", vector, 4, PassageFilter(not_patient="P1"))) == 4
+
+
 @pytest.mark.parametrize("date", ["2024-3", "last year", '2024" or kind != "'])
 def test_a_filter_takes_dates_only(date: str) -> None:
     with pytest.raises(ValidationError):
         PassageFilter(since=date)
+
+
+def test_a_condition_that_milvus_refuses_is_repeated_nowhere(tmp_path: Path, capfd: Any) -> None:
+    """It is a user's text; Milvus quotes it in what it raises, and its client logs that."""
+    with pytest.raises(ValidationError, match="should match pattern"):
+        PassageFilter(sources=["张三\0"])
+    unchecked = PassageFilter.model_construct(sources=["张三\0"])
+    with (
+        open_index(write_index(tmp_path)) as searcher,
+        pytest.raises(DataError, match="refused a condition: code 6") as refused,
+    ):
+        searcher.search("？", np.array([1.0, 0.0], dtype=np.float32), 2, unchecked)
+    assert "张三" not in str(refused.value) + "".join(capfd.readouterr())
 
 
 def test_two_searchers_of_one_index_and_nothing_left_behind(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from medray.generation.prompts import NO_ANSWER, Numbered, grounded_prompt
 from medray.retrieval.filters import PassageFilter
 from medray.serving.answer import AnswerConfig, Outcome, plan_answer, write_answer
 from medray.serving.citations import notice
-from medray.serving.messages import Finish, Fit, Found, Piece
+from medray.serving.messages import Embedded, Finish, Fit, Found, Piece
 from medray.serving.schema.base import ApiError
 from medray.serving.schema.chat import ChatRequest
 
@@ -55,17 +55,22 @@ async def embed(question: str) -> list[float]:
     return [1.0, 0.0]
 
 
+async def embed_texts(texts: list[str]) -> Embedded:
+    """A section about the heart lies near the question, any other across."""
+    return Embedded([[1.0, 0.0] if "心" in text else [0.0, 1.0] for text in texts], len(texts))
+
+
 def answer(policy: Script, hits: list[dict[str, Any]], **fields) -> tuple[str, Outcome]:
     async def search(question, vector, top_k, where):
         assert (question, vector, where) == (QUESTION, [1.0, 0.0], PassageFilter())
-        return Found(hits[:top_k], MEASURED)
+        return Found(hits[:top_k], MEASURED, "v7")
 
     async def run():
         request = ChatRequest.model_validate(
             {"model": "medray", "messages": [{"role": "user", "content": QUESTION}], **fields}
         )
-        plan = await plan_answer(request, CONFIG, embed, search, policy)
-        return [item async for item in write_answer(plan, policy, "v7")]
+        plan = await plan_answer(request, CONFIG, embed, search, policy, embed_texts=embed_texts)
+        return [item async for item in write_answer(plan, policy)]
 
     *texts, outcome = asyncio.run(run())
     return "".join(piece.text for piece in texts), outcome
@@ -111,6 +116,33 @@ def test_the_index_knows_its_threshold(monkeypatch, cosine: float, answered: boo
     assert len(outcome.grounding.passages) == answered
 
 
+RECORD = {
+    "sections": [
+        {"heading": "主诉", "text": "咳嗽三天。"},
+        {"heading": "既往史", "text": "有心衰。\n长期服药。", "date": "2024-05-01"},
+    ]
+}
+
+
+def test_the_record_is_cited_beside_the_index():
+    policy = Script("《患者病历 既往史》[2]：“心衰”。")
+    text, outcome = answer(policy, [hit(1, 0.9), hit(2, 0.8)], record=RECORD)
+    assert text == policy.answer
+    first, second = outcome.grounding.passages  # top_k 2: one of each
+    assert (first.passage_id, first.kind) == ("p1", "guideline")
+    assert (second.passage_id, second.kind, second.date) == ("record#1-0", "record", "2024-05-01")
+    [citation] = outcome.grounding.citations
+    assert (citation.passage_id, citation.start, citation.end, citation.ok) == (
+        "record#1-0", 1, 3, True,
+    )  # fmt: skip
+
+
+def test_a_far_index_leaves_the_record_alone():
+    text, outcome = answer(Script("好。"), [hit(1, 0.4)], record=RECORD)
+    assert [p.passage_id for p in outcome.grounding.passages] == ["record#1-0", "record#0-0"]
+    assert text == "好。"
+
+
 def test_without_retrieval_the_model_answers_alone():
     policy = Script("《题1》[1]：“没有核对”")
     text, outcome = answer(policy, [hit(1, 0.9)], retrieval=False)
@@ -136,14 +168,14 @@ def test_closing_the_answer_closes_the_policy():
     policy = Script("长" * 100 + "。" + "长" * 100)
 
     async def search(question, vector, top_k, where):
-        return Found([hit(1, 0.9)], MEASURED)
+        return Found([hit(1, 0.9)], MEASURED, "v7")
 
     async def run():
         request = ChatRequest.model_validate(
             {"model": "medray", "messages": [{"role": "user", "content": QUESTION}]}
         )
-        plan = await plan_answer(request, CONFIG, embed, search, policy)
-        items = write_answer(plan, policy, "")
+        plan = await plan_answer(request, CONFIG, embed, search, policy, embed_texts=embed_texts)
+        items = write_answer(plan, policy)
         await anext(items)
         assert not policy.closed
         await items.aclose()

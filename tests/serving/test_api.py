@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openai
 import pytest
 import requests
 import uvicorn
@@ -64,7 +65,7 @@ class InProcess:
             hit.passage.model_dump() | {"score": hit.score, "cosine": hit.cosine, "bm25": hit.bm25}
             for hit in found
         ]
-        return Found(hits, self._searcher.min_cosine)
+        return Found(hits, self._searcher.min_cosine, "i1")
 
     async def take(self, key: ApiKey) -> float:
         return self._budget.take(key.id, key.requests_per_minute, key.tokens_per_day)
@@ -107,7 +108,7 @@ def client(deployed: Any, place: Path, secrets, hospital) -> Iterator["Client"]:
              "stop_file": str(place / "stopped"), "max_body_bytes": 20_000, "body_timeout_s": 2,
              "answer": {"top_k": 3, "min_cosine": -1}}, "test",
         )  # fmt: skip
-        service = Service(config, "i1", deployed, Metrics())
+        service = Service(config, deployed, Metrics())
     with listening(service) as client:
         yield client
 
@@ -365,7 +366,7 @@ def test_no_file_is_served_by_path(client, path: str) -> None:
 
 def test_what_cannot_be_logged_is_not_answered(deployed, hospital, place: Path) -> None:
     config = GatewayConfig.parse({"audit_dir": str(place / "other")}, "test")
-    service = Service(config, "i1", deployed, Metrics())
+    service = Service(config, deployed, Metrics())
     with listening(service) as client:
         service._audit._file, handle = 10**6, service._audit._file  # type: ignore[union-attr]
         refused = client.post("/v1/chat/completions", json=chat(hospital.questions["none"]))
@@ -441,6 +442,59 @@ def test_where_no_reranker_is_served_that_is_said(client, secrets) -> None:
     assert post(client, "rerank", body, secrets["patient"]).status_code == 403
 
 
+RECORD = {
+    "sections": [
+        {"heading": "主诉", "text": "咳嗽三天。\n无发热。"},
+        {"heading": "过敏史", "text": "青霉素过敏，用后全身皮疹。"},
+    ]
+}
+
+
+def test_a_record_is_shown_beside_the_index_through_openai(client, secrets, place: Path) -> None:
+    with openai.OpenAI(
+        base_url=f"http://127.0.0.1:{client.port}/v1", api_key=secrets["clinician"]
+    ) as api:
+        answer = api.chat.completions.create(
+            model="medray", messages=[{"role": "user", "content": "肺炎患者对青霉素过敏吗？"}],
+            max_tokens=4, extra_body={"record": RECORD, "top_k": 4},
+        )  # fmt: skip
+    passages = answer.model_extra["medray"]["passages"]  # type: ignore[index]
+    assert [p["kind"] for p in passages] == ["guideline", "record"] * 2
+    shown = passages[1]  # it has the question's words
+    assert (shown["passage_id"], shown["title"]) == ("record#1-0", "患者病历 过敏史")
+    assert shown["text"] == RECORD["sections"][1]["text"][shown["start"] : shown["end"]]
+    # The audit log keeps the question, and of the record the passages' names alone.
+    asked, answered = entries(place, answer.id)
+    assert "record#1-0" in answered["passages"]
+    assert "皮疹" not in json.dumps([asked, answered["passages"]], ensure_ascii=False)
+
+
+def test_a_record_is_gone_with_its_answer(client, secrets) -> None:
+    request = chat("青霉素过敏？", max_tokens=4)
+    with_it = post(client, "chat/completions", request | {"record": RECORD}, secrets["patient"])
+    assert "record" in {p["kind"] for p in with_it.json()["medray"]["passages"]}
+    without = post(client, "chat/completions", request, secrets["patient"])
+    assert {p["kind"] for p in without.json()["medray"]["passages"]} == {"guideline"}
+
+
+@pytest.mark.parametrize(
+    ("record", "fields", "message"),
+    [
+        ({"sections": []}, {}, "record.sections: List should have at least 1 item"),
+        ({"sections": [{"text": " "}]}, {}, "record.sections.0.text"),
+        ({"sections": [{"text": "病"}] * 65}, {}, "at most 64 items"),
+        ({"sections": [{"text": "病"}], "name": "张三"}, {}, "record: Extra inputs"),
+        (RECORD, {"retrieval": False}, "leave retrieval on"),
+    ],
+)
+def test_a_record_that_cannot_be_read(client, secrets, record, fields, message: str) -> None:
+    request = chat("肺炎如何治疗？", record=record, **fields)
+    refused = post(client, "chat/completions", request, secrets["clinician"])
+    assert refused.status_code == 400
+    assert message in refused.json()["error"]["message"]
+    assert "张三" not in refused.text
+
+
 def test_the_log_of_all_this_is_sound(client, hospital, secrets, place: Path) -> None:
     before = verify(place / "audit")
     question = chat(hospital.questions["none"])
@@ -454,4 +508,4 @@ def test_the_log_of_all_this_is_sound(client, hospital, secrets, place: Path) ->
 def test_a_key_file_that_is_missing_is_told_at_the_start(deployed, tmp_path: Path) -> None:
     config = GatewayConfig.parse({"keys_file": str(tmp_path / "none.json")}, "test")
     with pytest.raises(ConfigError, match="medray keys --file"):
-        Service(config, "i1", deployed, Metrics())
+        Service(config, deployed, Metrics())

@@ -10,8 +10,8 @@ from medray.serving.schema.grounding import FoundPassage
 def passage(number: int, title: str, text: str, start: int = 0) -> FoundPassage:
     return FoundPassage(
         number=number, passage_id=f"p{number}", doc_id="d", title=title, section="治疗",
-        start=start, end=start + len(text), source="手册", date="", score=0.9, cosine=0.9, bm25=0.0,
-        text=text,
+        start=start, end=start + len(text), source="手册", kind="guideline", date="", score=0.9,
+        cosine=0.9, bm25=0.0, text=text,
     )  # fmt: skip
 
 

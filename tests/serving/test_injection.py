@@ -36,7 +36,8 @@ QUESTION = "肺炎如何治疗？"
 def found(number: int, title: str, text: str) -> FoundPassage:
     return FoundPassage(
         number=number, passage_id=f"p{number}", doc_id="d", title=title, section="治疗", start=0,
-        end=len(text), source="手册", date="", score=0.9, cosine=0.9, bm25=0.0, text=text,
+        end=len(text), source="手册", kind="guideline", date="", score=0.9,
+        cosine=0.9, bm25=0.0, text=text,
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ async def chat(
         turn = stack.enter_context(await service.admit(caller, "chatcmpl", asked))
         plan = await plan_answer(
             request, service.config.answer, deployed.embed_question, deployed.search,
-            deployed.policy, caller.role,
+            deployed.policy, caller.role, embed_texts=deployed.embed,
         )  # fmt: skip
         if request.stream:
             options = request.stream_options
@@ -79,7 +79,7 @@ async def _chunks(
 
 
 def _write(service: Service, plan: Plan) -> AsyncGenerator[Any, None]:
-    return write_answer(plan, service.deployed.policy, service.index_version)
+    return write_answer(plan, service.deployed.policy)
 
 
 def _identity(turn: Turn, model: str, outcome: Outcome) -> dict[str, Any]:

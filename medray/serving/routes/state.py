@@ -44,7 +44,7 @@ async def health(service: Served) -> Response:
     body = {
         "status": "ok" if ready else "unready",
         "model": service.config.model_name,
-        "index_version": service.index_version,
+        "index_version": deployments.get("retrieval", {}).get("version", ""),
         "in_flight": service.in_flight.count,
         "deployments": deployments,
     }

@@ -46,16 +46,16 @@ async def retrieve(
     """The best passages for a question, with what ranked them; no model is asked."""
     service.check_size(len(request.query))
     with await service.admit(caller, "retr", {"query": request.query}) as turn:
-        found, _ = await find_passages(
+        found, version = await find_passages(
             request.query, request.top_k, request.filters, service.deployed.embed_question,
             service.deployed.search,
         )  # fmt: skip
         turn.answered(
-            None, {}, index_version=service.index_version,
+            None, {}, index_version=version,
             passages=[passage.passage_id for passage in found],
         )  # fmt: skip
     data = [passage.model_dump() for passage in found]
-    return {"object": "list", "index_version": service.index_version, "data": data}
+    return {"object": "list", "index_version": version, "data": data}
 
 
 @router.post("/v1/rerank")

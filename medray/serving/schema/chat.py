@@ -17,6 +17,7 @@ from medray.retrieval.filters import PassageFilter
 from medray.serving.messages import Spelled
 from medray.serving.schema.base import ApiError, Request, Usage, example
 from medray.serving.schema.grounding import MOST_PASSAGES, Grounding
+from medray.serving.schema.record import PatientRecord
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (None, 1),
@@ -89,6 +90,8 @@ class ChatRequest(Request):
     """medray: how many passages to show the model."""
     filters: PassageFilter = PassageFilter()
     """medray: which passages may be shown."""
+    record: PatientRecord | None = None
+    """medray: the patient's own record, of which passages are shown beside those of the index."""
 
     def stops(self) -> tuple[str, ...]:
         """The stop strings as they are told to the engine."""
@@ -102,6 +105,13 @@ class ChatRequest(Request):
                 400, "logprobs are told of answers without retrieval; set retrieval to false",
                 code="unsupported_parameter", param="logprobs",
             )  # fmt: skip
+        if self.record is not None:
+            self.record.check()
+            if self.retrieval is False:
+                raise ApiError(
+                    400, "a record is shown as passages; leave retrieval on",
+                    code="unsupported_parameter", param="record",
+                )  # fmt: skip
         if self.messages[-1].role != "user":
             raise ApiError(400, "the last message must be the user's", param="messages")
         if not self.messages[-1].plain()["content"].strip():

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from medray.common.records import Kind
 from medray.retrieval.filters import PassageFilter
 from medray.serving.schema.base import Request, example
 
@@ -34,6 +35,8 @@ class FoundPassage(BaseModel):
     end: int
     source: str
     date: str
+    kind: Kind | Literal["record"]
+    """`record`: of the record that came with the question."""
     score: float
     cosine: float
     bm25: float
