@@ -1,4 +1,4 @@
-"""The Serve application: gateway → budget, retrieval, embedding, policy.
+"""The Serve application: gateway → budget, consultations, retrieval, embedding, policy.
 
 In: `ServingConfig`, the `args` of a file in serve_configs/. Out: the bound graph, by
 `medray.serving.app:build_app`, which `medray serve` and `serve deploy` both call.
@@ -15,6 +15,7 @@ from medray.common.config import Config
 from medray.generation.continuous import BatchingConfig
 from medray.serving.artefacts import Location, directory, newest, warn_of_erasures
 from medray.serving.budget import Budget
+from medray.serving.consult.sessions import Consultations
 from medray.serving.embedding import Embedding
 from medray.serving.gateway import Gateway
 from medray.serving.policy import Policy
@@ -129,6 +130,9 @@ def build_app(args: ServingConfig) -> serve.Application:
     budget = serve.deployment(Budget, name="budget").options(
         max_ongoing_requests=ongoing, ray_actor_options={"num_cpus": 0}
     )
+    consultations = serve.deployment(Consultations, name="consultations").options(
+        max_ongoing_requests=ongoing, ray_actor_options={"num_cpus": 0}
+    )
     # Far more than may be in flight, so that the gateway itself answers 429.
     gateway = serve.deployment(Gateway, name="gateway").options(
         **args.gateway_replicas.options(args.gateway.max_in_flight * 4 + 64)
@@ -139,5 +143,6 @@ def build_app(args: ServingConfig) -> serve.Application:
         policy.bind(model, args.batching),
         embedding.bind(encoder),
         retrieval.bind(index),
+        consultations.bind(args.gateway.consult),
         budget.bind() if args.gateway.keys_file else None,
     )

@@ -17,8 +17,8 @@ from medray.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 RETRIES = 3
-"""How often a call is given to another replica when one dies under it. Every call only reads, so
-that nothing is done twice."""
+"""How often a call is given to another replica when one dies under it. Calls only read, or
+change what dies with the replica, so that nothing is done twice."""
 
 
 class Calls:
@@ -102,11 +102,17 @@ class Deployments:
         policy: DeploymentHandle,
         embedding: DeploymentHandle,
         retrieval: DeploymentHandle,
+        consultations: DeploymentHandle,
         budget: DeploymentHandle | None,
         metrics: Metrics,
     ) -> None:
         """`budget` is there where requests carry keys."""
-        self._handles = {"policy": policy, "embedding": embedding, "retrieval": retrieval}
+        self._handles = {
+            "policy": policy,
+            "embedding": embedding,
+            "retrieval": retrieval,
+            "consultations": consultations,
+        }
         if budget is not None:
             self._handles["budget"] = budget
         self._call = Calls(metrics)
@@ -126,6 +132,17 @@ class Deployments:
         """Passages, best first."""
         method = self._handles["retrieval"].search
         return Found(*await self._call("search", method, question, vector, top_k, where))
+
+    async def consult(self, method: str, *arguments: Any) -> Any:
+        """Calls a method of `medray.serving.consult.sessions.Consultations`. If their replica dies
+        the consultations are gone with it, so that nothing is done twice either."""
+        return await self._call(
+            "consult", getattr(self._handles["consultations"], method), *arguments
+        )
+
+    def abandon_consult(self, identifier: str, request: str) -> None:
+        """Ends a turn of a consultation that failed, if it has not ended. Nobody waits for it."""
+        self._handles["consultations"].abandon.remote(identifier, request)
 
     async def take(self, key: ApiKey) -> float:
         """Counts a request of a key; seconds to wait where a limit is reached."""

@@ -1,15 +1,21 @@
 """A storage root as a finished pipeline leaves it: a tiny policy that knows a few prompts by
-heart, a tiny encoder with random weights, and an index of 20 passages."""
+heart, a tiny encoder with random weights, and an index of 20 passages; the HTTP API over them."""
 
+import asyncio
 import itertools
 import json
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import requests
 
 from medray.common.manifest import Manifest, list_files, write_manifest
 from medray.common.records import Passage
@@ -90,6 +96,154 @@ def policy(hospital: Hospital) -> Iterator[Any]:
     made = Policy(model, BatchingConfig(max_requests=4))
     yield made
     made.__del__()
+
+
+class InProcess:
+    """`Deployments`, without the processes between."""
+
+    def __init__(self, policy: Any, embedder: Any, searcher: Any) -> None:
+        from medray.serving.budget import Budget
+        from medray.serving.consult.sessions import Consultations, ConsultConfig
+
+        self._policy, self._embedder, self._searcher = policy, embedder, searcher
+        self.policy, self._budget = self, Budget()
+        self.consultations = Consultations(ConsultConfig())
+        self._tasks: set[Any] = set()
+        self.stream = policy.stream
+        self.score = policy.score
+
+    async def fit(self, *arguments: Any) -> Any:
+        return self._policy.fit(*arguments)
+
+    async def encode(self, prompts: Any) -> Any:
+        return self._policy.encode(prompts)
+
+    async def embed(self, texts: list[str]) -> Any:
+        from medray.serving.messages import Embedded
+
+        return Embedded(self._embedder.embed(texts).tolist(), sum(map(len, texts)))
+
+    async def embed_question(self, question: str) -> list[float]:
+        return self._embedder.embed_queries([question])[0].tolist()
+
+    async def search(self, question: str, vector: Any, top_k: int, where: Any) -> Any:
+        from medray.serving.messages import Found
+
+        found = await asyncio.to_thread(
+            self._searcher.search, question, np.asarray(vector, np.float32), top_k, where
+        )
+        hits = [
+            hit.passage.model_dump() | {"score": hit.score, "cosine": hit.cosine, "bm25": hit.bm25}
+            for hit in found
+        ]
+        return Found(hits, self._searcher.min_cosine)
+
+    async def take(self, key: Any) -> float:
+        return self._budget.take(key.id, key.requests_per_minute, key.tokens_per_day)
+
+    def spend(self, key: Any, num_tokens: int) -> None:
+        self._budget.spend(key.id, num_tokens)
+
+    async def consult(self, method: str, *arguments: Any) -> Any:
+        return await getattr(self.consultations, method)(*arguments)
+
+    def abandon_consult(self, identifier: str, request: str) -> None:
+        task = asyncio.ensure_future(self.consultations.abandon(identifier, request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def states(self, timeout_s: float) -> dict[str, Any]:
+        return {"policy": {"ready": True, **self._policy.status()}}
+
+
+@pytest.fixture(scope="module")
+def deployed(hospital, policy) -> Iterator[InProcess]:
+    from medray.retrieval.embed import Embedder
+    from medray.retrieval.search import open_index
+
+    with open_index(hospital.root / "index" / "i1") as searcher:
+        yield InProcess(policy, Embedder(hospital.encoder), searcher)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("serving")
+
+
+@pytest.fixture(scope="module")
+def secrets(place: Path) -> dict[str, str]:
+    from medray.serving.keys import KeyFile
+
+    file = KeyFile(place / "keys.json")
+    made = {role: file.add(role, role).secret for role in ("patient", "clinician", "admin")}
+    made["hurried"] = file.add("hurried", "clinician", requests_per_minute=2).secret
+    made["thrifty"] = file.add("thrifty", "clinician", tokens_per_day=3).secret
+    gone = file.add("gone", "clinician")
+    file.revoke(gone.key.id)
+    return made | {"gone": gone.secret}
+
+
+@pytest.fixture(scope="module")
+def client(deployed: Any, place: Path, secrets, listening) -> Iterator["Client"]:
+    from medray.serving.metrics import Metrics
+    from medray.serving.service import GatewayConfig, Service
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDRAY_AUDIT_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+        config = GatewayConfig.parse(
+            {"keys_file": str(place / "keys.json"), "audit_dir": str(place / "audit"),
+             "stop_file": str(place / "stopped"), "max_body_bytes": 20_000, "body_timeout_s": 2,
+             "answer": {"top_k": 3, "min_cosine": -1}}, "test",
+        )  # fmt: skip
+        service = Service(config, "i1", deployed, Metrics())
+    with listening(service) as client:
+        yield client
+
+
+class Client(requests.Session):
+    """HTTP to one port of this machine."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self.port = port
+
+    def request(self, method, url, *args, **kwargs):  # type: ignore[override]
+        kwargs.setdefault("timeout", 120)
+        return super().request(method, f"http://127.0.0.1:{self.port}{url}", *args, **kwargs)
+
+    @contextmanager
+    def events(self, url: str, body: dict[str, Any], secret: str) -> Iterator[Iterator[str]]:
+        """What server-sent events hold, as they come."""
+        with self.post(
+            url, json=body, headers={"Authorization": f"Bearer {secret}"}, stream=True
+        ) as response:
+            lines = response.iter_lines(chunk_size=1)
+            yield (line.decode()[6:] for line in lines if line)
+
+
+@pytest.fixture(scope="session")
+def listening() -> Callable[[Any], AbstractContextManager["Client"]]:
+    """Service → a client of its API, over real HTTP."""
+    return _listening
+
+
+@contextmanager
+def _listening(service: Any) -> Iterator["Client"]:
+    import uvicorn
+
+    from medray.serving.gateway import build_api
+
+    server = uvicorn.Server(uvicorn.Config(build_api(service), port=0, log_level="error"))
+    bound = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([bound],))
+    thread.start()
+    try:
+        with Client(bound.getsockname()[1]) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+        bound.close()
 
 
 def build_encoder(target: Path) -> Path:
