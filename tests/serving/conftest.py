@@ -21,6 +21,8 @@ from medray.common.manifest import Manifest, list_files, write_manifest
 from medray.common.records import Passage
 from medray.generation.chat import CHAT_TEMPLATE, SPECIAL_TOKENS
 from medray.generation.prompts import NO_ANSWER, Numbered, grounded_answer, grounded_prompt
+from medray.generation.sampling import Chat
+from medray.serving.consult import words
 
 TOP_K = 3
 DISEASES = ["肺炎", "哮喘", "胃炎", "肝炎", "肾炎", "癫痫", "贫血", "心衰", "房颤", "脑炎"]
@@ -39,6 +41,11 @@ PASSAGES = [
 QUESTIONS = {name: f"{disease}如何治疗？" for name, disease in
              [("true", "肺炎"), ("false", "心衰"), ("none", "癫痫")]}  # fmt: skip
 LONG_QUESTION = "请一直数下去。"
+COMPLAINT = "45岁，男\n咳嗽三天"
+EXCHANGES = [("有没有发热？", "没有发热"), ("有没有胸闷？", "有一点")]
+"""What the policy asks in a consultation, and what it is answered; then it knows enough."""
+FINDING = "考虑肺炎。"
+"""After which the sources are asked the `true` question."""
 
 
 class Hospital(NamedTuple):
@@ -50,6 +57,8 @@ class Hospital(NamedTuple):
     """The passage that the answer to the `true` question cites."""
     answers: dict[str, str]
     questions: dict[str, str] = QUESTIONS
+    exchanges: list[tuple[str, str]] = EXCHANGES
+    finding: str = FINDING
     long_question: str = LONG_QUESTION
 
 
@@ -66,12 +75,15 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
         "false": "参见" + grounded_answer("民间偏方", 9, "一派胡言"),
         "none": NO_ANSWER,
     }
-    lessons = [(prompt, answers[name]) for name, (prompt, _) in prompts.items()]
+    lessons: list[tuple[str | Chat, str]] = [
+        (prompt, answers[name]) for name, (prompt, _) in prompts.items()
+    ]
     # The passages of a question that none answers score alike and may come in any order.
     lessons += [
         (grounded_prompt(QUESTIONS["none"], order), NO_ANSWER)
         for order in itertools.permutations(prompts["none"][1])
     ]
+    lessons += consultation()
     build_policy(root / "sft" / "s1" / "model", lessons)
     steps: dict[str, Any] = {}
     for step, key in (("encoder", "e1"), ("index", "i1"), ("sft", "s1")):
@@ -176,6 +188,10 @@ def secrets(place: Path) -> dict[str, str]:
 
     file = KeyFile(place / "keys.json")
     made = {role: file.add(role, role).secret for role in ("patient", "clinician", "admin")}
+    made |= {
+        name: file.add(name, role).secret
+        for name, role in (("neighbour", "patient"), ("colleague", "clinician"))
+    }
     made["hurried"] = file.add("hurried", "clinician", requests_per_minute=2).secret
     made["thrifty"] = file.add("thrifty", "clinician", tokens_per_day=3).secret
     gone = file.add("gone", "clinician")
@@ -292,7 +308,21 @@ def build_index(target: Path, encoder: Path) -> dict[str, tuple[str, list[Number
     return prompts
 
 
-def build_policy(target: Path, lessons: list[tuple[str, str]]) -> None:
+def consultation() -> Iterator[tuple[Chat, str]]:
+    """The lessons of a consultation: its questions, that it knows enough, its finding."""
+    order = {"role": "system", "content": words.QUESTION_PROMPT["zh"]}
+    chat: Chat = [{"role": "user", "content": COMPLAINT}]
+    for question, answer in EXCHANGES:
+        yield [order, *chat], question
+        turn = ({"role": "assistant", "content": question}, {"role": "user", "content": answer})
+        chat = [*chat, *turn]
+    yield [order, *chat], "信息足够。"
+    wish = f"{chat[-1]['content']}\n{words.JUDGE_NOW['zh']}"
+    order = {"role": "system", "content": words.JUDGEMENT_PROMPT["zh"]}
+    yield [order, *chat[:-1], {"role": "user", "content": wish}], FINDING
+
+
+def build_policy(target: Path, lessons: list[tuple[str | Chat, str]]) -> None:
     """A Qwen3 of two layers, trained until it says each lesson's answer by itself. It also learns
     one answer that has no end."""
     import torch
@@ -307,7 +337,12 @@ def build_policy(target: Path, lessons: list[tuple[str, str]]) -> None:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
     endless = (LONG_QUESTION, "一二三四五六七八九十" * 20)
-    raw.train_from_iterator([text for lesson in [*lessons, endless] for text in lesson], trainer)
+    chats = [
+        ([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt, answer)
+        for prompt, answer in [*((p, f"{a}<|im_end|>") for p, a in lessons), endless]
+    ]
+    read = [[*(message["content"] for message in chat), answer] for chat, answer in chats]
+    raw.train_from_iterator([text for texts in read for text in texts], trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
@@ -321,10 +356,8 @@ def build_policy(target: Path, lessons: list[tuple[str, str]]) -> None:
     )  # fmt: skip
     model = Qwen3ForCausalLM(config)
     examples = []
-    for question, answer in [*((q, f"{a}<|im_end|>") for q, a in lessons), endless]:
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
-        )
+    for chat, answer in chats:
+        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
         # The same tokens as at inference: the prompt is encoded by itself.
         tail = tokenizer(answer, add_special_tokens=False)["input_ids"]

@@ -26,6 +26,7 @@ from medray.serving.answer import (
     write_answer,
 )
 from medray.serving.consult import words
+from medray.serving.consult.sessions import ConsultConfig
 from medray.serving.messages import Finish, Piece
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.schema.chat import ChatMessage, ChatRequest
@@ -33,8 +34,14 @@ from medray.serving.schema.consult import Consultation
 from medray.serving.schema.grounding import Grounding
 
 QUESTION_END = re.compile(r"[？?]")
-MAX_FINDING_CHARS = 200
-"""Of the judgement, searched for in the sources: its beginning names the likeliest."""
+LEAD_IN = re.compile(
+    r"[\s\d.、)）#*:：-]*(?:(?:可能的|考虑的|初步的?|首先)?(?:诊断|判断|考虑|印象)(?:为|是|考虑|可能是)?"
+    r"|(?:the )?(?:most )?(?:likely|possible|first) (?:diagnos[ie]s|judgement)(?: is| are)?)?"
+    r"[\s\d.、)）#*:：-]*",
+    re.IGNORECASE,
+)
+MAX_FINDING_CHARS = 60
+"""Of the judgement, searched for in the sources: its first clause names the likeliest."""
 
 
 class Reply(NamedTuple):
@@ -45,13 +52,14 @@ class Reply(NamedTuple):
     usage: Usage
     version: str
     grounding: Grounding | None = None
+    author: Literal["model", "service"] = "model"
 
 
 class Behind(NamedTuple):
     """What a reply is made with."""
 
     config: AnswerConfig
-    question_tokens: int
+    consult: ConsultConfig
     embed: Embed
     search: Search
     policy: Generate
@@ -61,11 +69,11 @@ class Behind(NamedTuple):
 async def reply(
     consultation: Consultation, behind: Behind, judged: bool
 ) -> AsyncGenerator[Piece | Reply, None]:
-    """Yields text that may be shown, then one Reply: the next question while the model has one and
-    may ask, else the judgement. Closing it stops the model."""
+    """Yields text that may be shown, then one Reply: the next question while there is one and it
+    may be asked, else the judgement. Closing it stops the model."""
     spent = _usage(0, 0)
     if not judged and consultation.num_questions < consultation.max_questions:
-        asked = await ask(consultation, behind.policy, behind.question_tokens)
+        asked = await ask(consultation, behind.policy, behind.consult)
         if asked.text:
             yield Piece(asked.text)
             yield asked
@@ -82,16 +90,17 @@ async def reply(
                 yield item
 
 
-async def ask(consultation: Consultation, policy: Generate, max_tokens: int) -> Reply:
+async def ask(consultation: Consultation, policy: Generate, config: ConsultConfig) -> Reply:
     """The next question: what the model writes up to its first question mark. Where it asks
-    nothing, or what it asked before, it knows enough, and the text is empty.
+    nothing, or what it asked before, it knows enough, and the text is empty; but what any doctor
+    asks is asked first.
 
     Raises:
         ApiError: 400 if not even the complaint and the last exchange fit into the context.
     """
     prompt = words.QUESTION_PROMPT[consultation.language]
     chats = [_ordered(prompt, chat) for chat in _shorter(consultation.chat())]
-    fit = await policy.fit(chats, max_tokens, False)
+    fit = await policy.fit(chats, config.question_tokens, False)
     if fit.index is None:
         raise ApiError(
             400, f"the model's context is {fit.context_tokens} tokens, too few for this "
@@ -107,10 +116,15 @@ async def ask(consultation: Consultation, policy: Generate, max_tokens: int) -> 
                 text += item.text
     found = QUESTION_END.search(text)
     question = text[: found.end()].strip() if found else ""
-    asked = {message.content for message in consultation.messages if message.author == "model"}
+    asked = {m.content for m in consultation.messages if m.kind == "question"}
     usage = _usage(fit.num_prompt_tokens, finish.num_tokens)
-    text = "" if question in asked else question
-    return Reply("question", text, usage, finish.version)
+    if question and question not in asked:
+        return Reply("question", question, usage, finish.version)
+    standard = words.STANDARD_QUESTIONS[consultation.language]
+    left = [text for text in standard if text not in asked]
+    needed = consultation.num_questions < config.min_questions
+    text = left[0] if needed and left else ""
+    return Reply("question", text, usage, finish.version, author="service")
 
 
 async def judge(
@@ -135,7 +149,7 @@ async def judge(
     if words.SERIOUS.search(finding):
         yield Piece(words.CARE[language])
     yield Piece(words.EVIDENCE[language])
-    about = finding.strip()[:MAX_FINDING_CHARS] or consultation.said()[0][:MAX_FINDING_CHARS]
+    about = likeliest(finding) or consultation.said()[0][:MAX_FINDING_CHARS]
     question = words.EVIDENCE_QUESTION[language].format(finding=" ".join(about.split()))
     request = _request([{"role": "user", "content": question}], retrieval=True)
     plan = await _plan(request, behind)
@@ -150,6 +164,16 @@ async def judge(
     yield Piece(words.WHEN_TO_GO[language])
     usage = _sum(drawn.usage, cited.usage)
     yield Outcome(drawn.finish_reason, usage, cited.grounding, drawn.version)
+
+
+def likeliest(finding: str) -> str:
+    """What a judgement names first: its first clause, without what leads in to it."""
+    for clause in re.split(r"[。！？；，,;!?\n：:（(]|\.\s|\.$", finding):
+        found = LEAD_IN.match(clause)
+        named = clause[found.end() if found else 0 :].strip(" *-")
+        if named:
+            return named[:MAX_FINDING_CHARS]
+    return ""
 
 
 async def _plan_finding(consultation: Consultation, behind: Behind) -> Plan:

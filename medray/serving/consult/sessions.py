@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medray.common.config import Config
 from medray.serving.schema.consult import Consultation, ConsultMessage, Status, Summary
@@ -29,6 +29,9 @@ class ConsultConfig(Config):
     max_questions: int = Field(default=6, ge=1, le=50)
     """The model judges after so many. Source: not given in [MedFM table 3]; a patient who types
     answers a handful."""
+    min_questions: int = Field(default=2, ge=0, le=3)
+    """Before so many have been answered the service asks what any doctor does, where the model asks
+    nothing. Source: not given; duration and what goes with it, then past illness and allergies."""
     question_tokens: int = Field(default=96, ge=8)
     """A question's length at most."""
     max_sessions: int = Field(default=500, ge=1)
@@ -38,6 +41,15 @@ class ConsultConfig(Config):
     """A consultation in which nobody has written for so long is forgotten."""
     turn_s: float = Field(default=300.0, gt=0)
     """A turn that has not ended by then, since its gateway died, holds the next up no longer."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ConsultConfig":
+        if self.min_questions > self.max_questions:
+            raise ValueError(
+                f"min_questions {self.min_questions} is more than max_questions "
+                f"{self.max_questions}; lower it"
+            )
+        return self
 
 
 class Pending(NamedTuple):

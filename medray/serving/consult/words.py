@@ -54,9 +54,22 @@ JUDGE_NOW: dict[Language, str] = {
     "en": "Please give your judgement and advice.",
 }
 EVIDENCE_QUESTION: dict[Language, str] = {
-    "zh": "{finding}应如何处理，何时就诊？",
-    "en": "{finding} How is it managed, and when should a doctor be seen?",
+    "zh": "{finding}如何治疗？",
+    "en": "How is it treated: {finding}?",
 }
+STANDARD_QUESTIONS: dict[Language, tuple[str, ...]] = {
+    "zh": (
+        "这种情况持续多久了，有没有在加重，除此之外还有哪些不舒服？",
+        "以前有过什么疾病，现在用什么药，对什么过敏？",
+        "为这次的不舒服做过哪些检查，结果如何？",
+    ),
+    "en": (
+        "How long has this been going on, is it getting worse, and what else do you notice?",
+        "What illnesses have you had, which medicines do you take, are you allergic to anything?",
+        "Which tests have been done for this, and what did they show?",
+    ),
+}
+"""Asked in this order by the service where the model asks nothing before the least number."""
 
 # Parts of the judgement that the service writes itself.
 OPENING: dict[Language, str] = {

@@ -191,7 +191,11 @@ async def _answer(
 async def _finish(service: Service, turn: Turn, begun: Consultation, said: Reply) -> Consultation:
     """Adds what the model said, unless a clinician or an emergency came between, and logs it."""
     made = ConsultMessage(
-        author="model", kind=said.kind, content=said.text, request=turn.id, medray=said.grounding
+        author=said.author,
+        kind=said.kind,
+        content=said.text,
+        request=turn.id,
+        medray=said.grounding,
     )
     status: Status = "judged" if said.kind == "judgement" else "asking"
     told: Consultation = checked(
@@ -206,7 +210,7 @@ async def _finish(service: Service, turn: Turn, begun: Consultation, said: Reply
         said.usage,
         {"answer": said.text},
         kind=said.kind,
-        shown=any(m.request == turn.id and m.author == "model" for m in told.messages),
+        shown=any(m.request == turn.id and m.author != "patient" for m in told.messages),
         status=told.status,
         model_version=said.version,
         index_version=grounding.index_version,
@@ -220,7 +224,7 @@ async def _finish(service: Service, turn: Turn, begun: Consultation, said: Reply
 def _behind(service: Service) -> Behind:
     config, deployed = service.config, service.deployed
     return Behind(
-        config.answer, config.consult.question_tokens, deployed.embed_question, deployed.search,
+        config.answer, config.consult, deployed.embed_question, deployed.search,
         deployed.policy, service.index_version,
     )  # fmt: skip
 

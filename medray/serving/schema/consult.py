@@ -113,14 +113,15 @@ class Consultation(Summary):
     def question(self) -> str:
         """The question that is open, if one is."""
         last = self.messages[-1] if self.messages else None
-        return last.content if last is not None and last.author in ("model", "clinician") else ""
+        asked = last is not None and (last.kind == "question" or last.author == "clinician")
+        return last.content if last is not None and asked else ""
 
     def chat(self) -> Chat:
         """The conversation as a model reads it, turns alternating: a clinician's words are the
-        assistant's; what the service said, and what it refused, is left out."""
+        assistant's; notices of the service, and what it refused, are left out."""
         chat: Chat = []
         for message in self.messages:
-            if message.author == "service" or message.kind == "refused":
+            if message.kind in ("urgent", "notice", "refused"):
                 continue
             role = "user" if message.author == "patient" else "assistant"
             if chat and chat[-1]["role"] == role:
