@@ -44,8 +44,9 @@ async def consultations(
 ) -> ConsultationList:
     """Consultations without their texts: a clinician's are all that are open, anybody else's
     their own."""
-    owner = None if ATTEND in RIGHTS[caller.role] else caller.id
-    return ConsultationList(data=await service.deployed.consult("summaries", owner))
+    attends = ATTEND in RIGHTS[caller.role]
+    data = await service.deployed.consult("summaries", None if attends else caller.id)
+    return ConsultationList(attends=attends, data=data)
 
 
 @router.get("/v1/consult/{identifier}")

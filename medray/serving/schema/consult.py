@@ -139,4 +139,6 @@ class ConsultationList(BaseModel):
     """GET /v1/consult."""
 
     object: Literal["list"] = "list"
+    attends: bool
+    """Whether the caller may take consultations over, and so sees those of others."""
     data: list[Summary]
