@@ -133,7 +133,8 @@ def test_an_emergency_is_answered_at_once_and_stops_the_model(
     assert told["messages"][1]["content"] == words.urgent("chest_pain", "zh")
     assert entries(place, told["messages"][1]["request"])[1]["red_flag"] == "chest_pain"
     again = patient.say(told, "好的").json()
-    assert kinds(again) == [("patient", "statement"), ("service", "urgent")]
+    assert kinds(again) == [("patient", "statement"), ("service", "notice")]
+    assert again["messages"][1]["content"] == words.STILL_URGENT["zh"]
     listed = clinician.get().json()["data"]
     assert listed[0]["status"] == "urgent"  # before all others
     assert told["id"] in {one["id"] for one in listed if one["red_flag"] == "chest_pain"}

@@ -62,6 +62,7 @@ NOT_SAID = [
     "I did not pass out and did not faint", "I am not pregnant, and the bleeding is my period",
 ]  # fmt: skip
 EVERY_DAY = [
+    "胸闷、气喘三年，春天重",
     "头痛一个月，没有恶心", "咳嗽、气喘3天了", "胃痛", "运动后出汗", "青霉素过敏", "药物过敏史：无",
     "吃了感冒药，没有好转", "胸部X线双肺纹理增多", "以前身体挺好的", "不敢吃海鲜", "有点头晕",
     "心电图正常",

@@ -24,7 +24,7 @@ LISTS = {
 BREATHLESS = r"""
 喘不(?:过|上)来?气
 (?:呼吸|气)(?:困难|不上来|急促|很急)
-气(?:促|短|喘)
+气促
 憋气
 憋得慌
 short(?:ness)? of breath
@@ -140,6 +140,7 @@ antibiotics?
 """
 WITH_ALLERGEN = rf"""
 (?:喉咙?|喉头|嗓子|咽喉|嘴唇|嘴巴?|舌头?|脸|面部|眼皮|眼睛)…(?:肿|发紧|堵)
+气?喘
 血压…低
 意识模糊
 \b(?:throat|lips?|tongue|face)\b…\b(?:swell\w*|swollen|clos\w+|tight\w*)

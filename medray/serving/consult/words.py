@@ -236,6 +236,15 @@ URGENT_END: dict[Language, str] = {
     ),
 }
 
+STILL_URGENT: dict[Language, str] = {
+    "zh": "请先按上面说的做：立即拨打120或去急诊。模型不再提问；您写的内容，接诊的医生可以看到。",
+    "en": (
+        "Please do first what is said above: call the emergency number or go to an emergency "
+        "department. The model asks no more; a clinician who joins sees what you write."
+    ),
+}
+"""To what a patient writes afterwards."""
+
 
 def language_of(text: str) -> Language:
     """The language that a patient writes in."""

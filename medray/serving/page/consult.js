@@ -32,7 +32,8 @@ function lose(error) {
 }
 
 function addMessage(message, list, patient) {
-  const role = { patient: "user", model: "assistant" }[message.author] ?? message.author;
+  const asked = message.author === "model" || message.kind === "question";
+  const role = message.author === "patient" ? "user" : asked ? "assistant" : message.author;
   const label = message.author === "patient" ? patient : words.authors[message.author];
   const turn = addTurn(message.kind === "urgent" ? "service urgent" : role, label, list);
   turn.body.textContent = message.content;
@@ -50,8 +51,8 @@ function tell(told) {
   const known = consulting?.id === told.id ? consulting.num_messages : 0;
   for (const message of told.messages)
     if (message.number >= known) addMessage(message, at("consult-turns"), words.you);
-  const urgent = told.messages.filter(message => message.kind === "urgent").at(-1);
-  if (urgent) alarm(urgent.content);
+  const urgent = told.messages.findLast(message => message.kind === "urgent");
+  if (urgent) alarm(urgent.content.split("\n")[0]);
   if (!told.red_flag) at("alarm").hidden = true;
   const count = Math.max(known, (told.messages.at(-1)?.number ?? -1) + 1);
   consulting = { ...told, num_messages: count, messages: [] };

@@ -159,8 +159,8 @@ async def _answer(
         yield begun
         return
     if begun.status == "urgent":
-        text = words.urgent(begun.red_flag, begun.language)  # type: ignore[arg-type]
-        made = ConsultMessage(author="service", kind="urgent", content=text, request=turn.id)
+        text = words.STILL_URGENT[begun.language]
+        made = ConsultMessage(author="service", kind="notice", content=text, request=turn.id)
         yield Piece(text)
     elif refused is not None:
         service.metrics.grounded((), None, refused.kind)
