@@ -99,7 +99,7 @@ class Served:
         )  # fmt: skip
         plan = await plan_answer(request, self._config, self.embed, search, self)
         text, cited = "", []
-        async for item in write_answer(plan, self, ""):
+        async for item in write_answer(plan, self):
             if isinstance(item, Outcome):
                 shown = [one for one in item.grounding.citations if one.ok]
                 cited = [one.passage_id for one in shown if one.passage_id]

@@ -14,14 +14,16 @@ from medray.serving.schema.base import ApiError
 
 Right = str
 CHAT, MODEL, SEARCH, FEEDBACK = "chat", "model", "search", "feedback"
+CONSULT, ATTEND = "consult", "attend"
 RIGHTS: dict[Role, set[Right]] = {
-    "patient": {CHAT, FEEDBACK},
-    "clinician": {CHAT, MODEL, SEARCH, FEEDBACK},
-    "quality": {CHAT, MODEL, SEARCH, FEEDBACK},
-    "admin": {CHAT, MODEL, SEARCH, FEEDBACK},
+    "patient": {CHAT, FEEDBACK, CONSULT},
+    "clinician": {CHAT, MODEL, SEARCH, FEEDBACK, CONSULT, ATTEND},
+    "quality": {CHAT, MODEL, SEARCH, FEEDBACK, CONSULT},
+    "admin": {CHAT, MODEL, SEARCH, FEEDBACK, CONSULT},
 }
 """Role → what it may do: `model` is the bare model (completions, embeddings), `search` the passages
-alone. Patients ask questions that are answered from passages."""
+alone, `consult` a consultation of one's own, `attend` everybody's: to read it and take it over.
+Patients ask questions that are answered from passages."""
 
 
 class Caller(NamedTuple):

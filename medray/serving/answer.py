@@ -94,11 +94,13 @@ async def plan_answer(
     policy: Generate,
     role: Role = "clinician",
     *,
-    embed_texts: EmbedTexts,
+    embed_texts: EmbedTexts | None = None,
 ) -> Plan:
     """Finds passages, of the patient's record too, and builds the prompt, with as many of them as
     the context holds; or refuses, as `guard` has it for who asks.
 
+    Args:
+        embed_texts: for requests that may bring a record.
     Raises:
         ApiError: 400 if the chat does not fit into the model's context.
     """
@@ -144,7 +146,7 @@ async def _to_show(
     config: AnswerConfig,
     embed: Embed,
     search: Search,
-    embed_texts: EmbedTexts,
+    embed_texts: EmbedTexts | None,
 ) -> tuple[list[FoundPassage], str]:
     """Passages of the index, if the nearest is near enough, and of the record; the version."""
     question, top_k = request.messages[-1].plain()["content"], request.top_k or config.top_k
@@ -157,6 +159,7 @@ async def _to_show(
     nearest = max((hit["cosine"] for hit in found.hits), default=least)
     hits = found.hits if nearest >= least else []
     if record is not None:
+        assert embed_texts is not None, "a record is ranked by meaning too"
         hits = beside(hits, await record_hits(record, question, vector, embed_texts), top_k)
     return numbered(hits), found.version
 

@@ -1,4 +1,4 @@
-"""The Serve application: gateway → budget, retrieval, embedding, reranking, policy.
+"""The Serve application: gateway → budget, consultations, retrieval, embedding, reranking, policy.
 
 In: `ServingConfig`, the `args` of a file in serve_configs/. Out: the bound graph, by
 `medray.serving.app:build_app`, which `medray serve` and `serve deploy` both call.
@@ -16,6 +16,7 @@ from medray.generation.continuous import BatchingConfig
 from medray.serving.alias import IndexAlias
 from medray.serving.artefacts import Location, directory, newest, warn_of_erasures
 from medray.serving.budget import Budget
+from medray.serving.consult.sessions import Consultations
 from medray.serving.embedding import Embedding
 from medray.serving.gateway import Gateway
 from medray.serving.policy import Policy
@@ -143,15 +144,21 @@ def build_app(args: ServingConfig) -> serve.Application:
     budget = serve.deployment(Budget, name="budget").options(
         max_ongoing_requests=ongoing, ray_actor_options={"num_cpus": 0}
     )
+    consultations = serve.deployment(Consultations, name="consultations").options(
+        max_ongoing_requests=ongoing, ray_actor_options={"num_cpus": 0}
+    )
     # Far more than may be in flight, so that the gateway itself answers 429.
     gateway = serve.deployment(Gateway, name="gateway").options(
         **args.gateway_replicas.options(args.gateway.max_in_flight * 4 + 64)
     )
-    return gateway.bind(
-        gateway_config,
-        policy.bind(model, args.batching),
-        embedding.bind(encoder),
-        retrieval.bind(newest_index, index_file),
-        budget.bind() if args.gateway.keys_file else None,
-        reranking.bind(directory(args.reranker_dir)) if args.reranker_dir else None,
-    )
+    handles = {
+        "policy": policy.bind(model, args.batching),
+        "embedding": embedding.bind(encoder),
+        "retrieval": retrieval.bind(newest_index, index_file),
+        "consultations": consultations.bind(args.gateway.consult),
+    }
+    if args.gateway.keys_file:
+        handles["budget"] = budget.bind()
+    if args.reranker_dir:
+        handles["reranking"] = reranking.bind(directory(args.reranker_dir))
+    return gateway.bind(gateway_config, handles)

@@ -17,7 +17,7 @@ from medray.serving.body import BoundedBody
 from medray.serving.handles import Deployments
 from medray.serving.metrics import Metrics
 from medray.serving.refusals import add_error_handlers
-from medray.serving.routes import chat, completions, feedback, state, vectors
+from medray.serving.routes import attend, chat, completions, consult, feedback, state, vectors
 from medray.serving.service import GatewayConfig, Service
 
 
@@ -37,7 +37,7 @@ def build_api(service: Service) -> FastAPI:
     app.add_middleware(
         BoundedBody, max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s
     )
-    for routes in (chat, completions, vectors, feedback, state):
+    for routes in (chat, completions, vectors, feedback, consult, attend, state):
         app.include_router(routes.router)
     return app
 
@@ -46,15 +46,9 @@ def build_api(service: Service) -> FastAPI:
 class Gateway:
     """A gateway replica."""
 
-    def __init__(
-        self, config: GatewayConfig, policy: DeploymentHandle,
-        embedding: DeploymentHandle, retrieval: DeploymentHandle,
-        budget: DeploymentHandle | None = None, reranking: DeploymentHandle | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, config: GatewayConfig, handles: dict[str, DeploymentHandle]) -> None:
         metrics = Metrics()
-        deployed = Deployments(
-            policy, embedding, retrieval, budget, metrics, reranking, config.rerank_candidates
-        )
+        deployed = Deployments(handles, metrics, config.rerank_candidates)
         self._service = Service(config, deployed, metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -17,8 +17,8 @@ from medray.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 RETRIES = 3
-"""How often a call is given to another replica when one dies under it. Every call only reads, so
-that nothing is done twice."""
+"""How often a call is given to another replica when one dies under it. Calls only read, or
+change what dies with the replica, so that nothing is done twice."""
 
 
 class Calls:
@@ -98,25 +98,15 @@ class Deployments:
     """All of them."""
 
     def __init__(
-        self,
-        policy: DeploymentHandle,
-        embedding: DeploymentHandle,
-        retrieval: DeploymentHandle,
-        budget: DeploymentHandle | None,
-        metrics: Metrics,
-        reranking: DeploymentHandle | None = None,
-        rerank_candidates: int = 0,
+        self, handles: dict[str, DeploymentHandle], metrics: Metrics, rerank_candidates: int = 0
     ) -> None:
-        """`budget` is there where requests carry keys; `reranking` where a reranker looks again at
-        the `rerank_candidates` best of each search."""
-        self._handles = {"policy": policy, "embedding": embedding, "retrieval": retrieval}
-        if budget is not None:
-            self._handles["budget"] = budget
-        if reranking is not None:
-            self._handles["reranking"] = reranking
+        """`handles` by name: policy, embedding, retrieval and consultations; budget where requests
+        carry keys; reranking where a reranker looks again at the `rerank_candidates` best of each
+        search."""
+        self._handles = handles
         self._rerank_candidates = rerank_candidates
         self._call = Calls(metrics)
-        self.policy = PolicyHandle(policy, self._call)
+        self.policy = PolicyHandle(handles["policy"], self._call)
 
     async def embed(self, texts: list[str]) -> Embedded:
         """Vectors of texts as they are."""
@@ -148,6 +138,17 @@ class Deployments:
     async def relevance(self, question: str, texts: list[str]) -> list[float]:
         """How well each text answers, by the reranker."""
         return await self._call("rerank", self._handles["reranking"].relevance, question, texts)
+
+    async def consult(self, method: str, *arguments: Any) -> Any:
+        """Calls a method of `medray.serving.consult.sessions.Consultations`. If their replica dies
+        the consultations are gone with it, so that nothing is done twice either."""
+        return await self._call(
+            "consult", getattr(self._handles["consultations"], method), *arguments
+        )
+
+    def abandon_consult(self, identifier: str, request: str) -> None:
+        """Ends a turn of a consultation that failed, if it has not ended. Nobody waits for it."""
+        self._handles["consultations"].abandon.remote(identifier, request)
 
     async def take(self, key: ApiKey) -> float:
         """Counts a request of a key; seconds to wait where a limit is reached."""

@@ -26,10 +26,10 @@ class InFlight:
 
 
 class Slot:
-    """One request in flight."""
+    """One request in flight; without a counter, one that takes nobody's place."""
 
-    def __init__(self, counter: InFlight) -> None:
-        self._counter: InFlight | None = counter
+    def __init__(self, counter: InFlight | None) -> None:
+        self._counter = counter
 
     def free(self) -> None:
         """Gives the slot back; once is enough, twice does no harm."""

@@ -17,9 +17,10 @@ from medray.common.config import Config
 from medray.serving.access import Caller
 from medray.serving.answer import AnswerConfig
 from medray.serving.audit_log import AuditLog, key_from_environment
+from medray.serving.consult.sessions import ConsultConfig
 from medray.serving.handles import Deployments
 from medray.serving.keys import KeyFile
-from medray.serving.limits import InFlight
+from medray.serving.limits import InFlight, Slot
 from medray.serving.metrics import Metrics
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.switch import Switch
@@ -57,6 +58,7 @@ class GatewayConfig(Config):
     audit_dir: str = ""
     """Where the audit log is written, see `medray audit`. Empty: none is."""
     answer: AnswerConfig = AnswerConfig()
+    consult: ConsultConfig = ConsultConfig()
 
 
 class Service:
@@ -96,12 +98,18 @@ class Service:
             self._audit.close()
 
     async def admit(
-        self, caller: Caller, endpoint: str, asked: dict[str, str], **fields: Any
+        self,
+        caller: Caller,
+        endpoint: str,
+        asked: dict[str, str],
+        urgent: bool = False,
+        **fields: Any,
     ) -> "Turn":
         """Lets one request in.
 
         Args:
             asked: its texts, for the audit log.
+            urgent: an emergency, which no limit holds up; no model is asked.
         Raises:
             ApiError: 429 if a limit is reached or too much is in flight, 503 while the model is
                 stopped.
@@ -109,14 +117,15 @@ class Service:
         if endpoint in MODEL_ENDPOINTS:
             self.switch.check()
         key = caller.key
-        if key is not None and (key.requests_per_minute or key.tokens_per_day):
+        if key is not None and not urgent and (key.requests_per_minute or key.tokens_per_day):
             wait_s = await self.deployed.take(key)
             if wait_s > 0:
                 raise ApiError(
                     429, "this key's limit is reached; try again later",
                     code="rate_limit_exceeded", retry_after_s=math.ceil(wait_s),
                 )  # fmt: skip
-        turn = Turn(self, caller, endpoint, self.in_flight.take())
+        slot = Slot(None) if urgent else self.in_flight.take()
+        turn = Turn(self, caller, endpoint, slot)
         try:
             turn.log("asked", asked, **fields)
         except BaseException:

@@ -1,20 +1,28 @@
 """A storage root as a finished pipeline leaves it: a tiny policy that knows a few prompts by
-heart, a tiny encoder with random weights, and an index of 20 passages."""
+heart, a tiny encoder with random weights, and an index of 20 passages; the HTTP API over them."""
 
+import asyncio
 import itertools
 import json
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import requests
 
 from medray.common.manifest import Manifest, list_files, write_manifest
 from medray.common.records import Passage
 from medray.generation.chat import CHAT_TEMPLATE, SPECIAL_TOKENS
 from medray.generation.prompts import NO_ANSWER, Numbered, grounded_answer, grounded_prompt
+from medray.generation.sampling import Chat
+from medray.serving.consult import words
 
 TOP_K = 3
 DISEASES = ["肺炎", "哮喘", "胃炎", "肝炎", "肾炎", "癫痫", "贫血", "心衰", "房颤", "脑炎"]
@@ -33,6 +41,11 @@ PASSAGES = [
 QUESTIONS = {name: f"{disease}如何治疗？" for name, disease in
              [("true", "肺炎"), ("false", "心衰"), ("none", "癫痫")]}  # fmt: skip
 LONG_QUESTION = "请一直数下去。"
+COMPLAINT = "45岁，男\n咳嗽三天"
+EXCHANGES = [("有没有发热？", "没有发热"), ("有没有胸闷？", "有一点")]
+"""What the policy asks in a consultation, and what it is answered; then it knows enough."""
+FINDING = "考虑肺炎。"
+"""After which the sources are asked the `true` question."""
 
 
 class Hospital(NamedTuple):
@@ -44,6 +57,8 @@ class Hospital(NamedTuple):
     """The passage that the answer to the `true` question cites."""
     answers: dict[str, str]
     questions: dict[str, str] = QUESTIONS
+    exchanges: list[tuple[str, str]] = EXCHANGES
+    finding: str = FINDING
     long_question: str = LONG_QUESTION
 
 
@@ -60,12 +75,15 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
         "false": "参见" + grounded_answer("民间偏方", 9, "一派胡言"),
         "none": NO_ANSWER,
     }
-    lessons = [(prompt, answers[name]) for name, (prompt, _) in prompts.items()]
+    lessons: list[tuple[str | Chat, str]] = [
+        (prompt, answers[name]) for name, (prompt, _) in prompts.items()
+    ]
     # The passages of a question that none answers score alike and may come in any order.
     lessons += [
         (grounded_prompt(QUESTIONS["none"], order), NO_ANSWER)
         for order in itertools.permutations(prompts["none"][1])
     ]
+    lessons += consultation()
     build_policy(root / "sft" / "s1" / "model", lessons)
     steps: dict[str, Any] = {}
     for step, key in (("encoder", "e1"), ("index", "i1"), ("sft", "s1")):
@@ -109,6 +127,160 @@ def reranker(hospital: Hospital, tmp_path_factory: pytest.TempPathFactory) -> Pa
     AutoTokenizer.from_pretrained(hospital.encoder).save_pretrained(directory)
     (directory / SETTINGS).write_text(RerankSettings(weight=0).model_dump_json())
     return directory
+
+
+class InProcess:
+    """`Deployments`, without the processes between."""
+
+    reranks = False
+
+    def __init__(self, policy: Any, embedder: Any, searcher: Any) -> None:
+        from medray.serving.budget import Budget
+        from medray.serving.consult.sessions import Consultations, ConsultConfig
+
+        self._policy, self._embedder, self._searcher = policy, embedder, searcher
+        self.policy, self._budget = self, Budget()
+        self.consultations = Consultations(ConsultConfig())
+        self._tasks: set[Any] = set()
+        self.stream = policy.stream
+        self.score = policy.score
+
+    async def fit(self, *arguments: Any) -> Any:
+        return self._policy.fit(*arguments)
+
+    async def encode(self, prompts: Any) -> Any:
+        return self._policy.encode(prompts)
+
+    async def embed(self, texts: list[str]) -> Any:
+        from medray.serving.messages import Embedded
+
+        return Embedded(self._embedder.embed(texts).tolist(), sum(map(len, texts)))
+
+    async def embed_question(self, question: str) -> list[float]:
+        return self._embedder.embed_queries([question])[0].tolist()
+
+    async def search(self, question: str, vector: Any, top_k: int, where: Any) -> Any:
+        from medray.serving.messages import Found
+
+        found = await asyncio.to_thread(
+            self._searcher.search, question, np.asarray(vector, np.float32), top_k, where
+        )
+        hits = [
+            hit.passage.model_dump() | {"score": hit.score, "cosine": hit.cosine, "bm25": hit.bm25}
+            for hit in found
+        ]
+        return Found(hits, self._searcher.min_cosine, "i1")
+
+    async def take(self, key: Any) -> float:
+        return self._budget.take(key.id, key.requests_per_minute, key.tokens_per_day)
+
+    def spend(self, key: Any, num_tokens: int) -> None:
+        self._budget.spend(key.id, num_tokens)
+
+    async def consult(self, method: str, *arguments: Any) -> Any:
+        return await getattr(self.consultations, method)(*arguments)
+
+    def abandon_consult(self, identifier: str, request: str) -> None:
+        task = asyncio.ensure_future(self.consultations.abandon(identifier, request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def states(self, timeout_s: float) -> dict[str, Any]:
+        return {"policy": {"ready": True, **self._policy.status()}}
+
+
+@pytest.fixture(scope="module")
+def deployed(hospital, policy) -> Iterator[InProcess]:
+    from medray.retrieval.embed import Embedder
+    from medray.retrieval.search import open_index
+
+    with open_index(hospital.root / "index" / "i1") as searcher:
+        yield InProcess(policy, Embedder(hospital.encoder), searcher)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("serving")
+
+
+@pytest.fixture(scope="module")
+def secrets(place: Path) -> dict[str, str]:
+    from medray.serving.keys import KeyFile
+
+    file = KeyFile(place / "keys.json")
+    made = {role: file.add(role, role).secret for role in ("patient", "clinician", "admin")}
+    made |= {
+        name: file.add(name, role).secret
+        for name, role in (("neighbour", "patient"), ("colleague", "clinician"))
+    }
+    made["hurried"] = file.add("hurried", "clinician", requests_per_minute=2).secret
+    made["thrifty"] = file.add("thrifty", "clinician", tokens_per_day=3).secret
+    gone = file.add("gone", "clinician")
+    file.revoke(gone.key.id)
+    return made | {"gone": gone.secret}
+
+
+@pytest.fixture(scope="module")
+def client(deployed: Any, place: Path, secrets, listening) -> Iterator["Client"]:
+    from medray.serving.metrics import Metrics
+    from medray.serving.service import GatewayConfig, Service
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDRAY_AUDIT_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+        config = GatewayConfig.parse(
+            {"keys_file": str(place / "keys.json"), "audit_dir": str(place / "audit"),
+             "stop_file": str(place / "stopped"), "max_body_bytes": 20_000, "body_timeout_s": 2,
+             "answer": {"top_k": 3, "min_cosine": -1}}, "test",
+        )  # fmt: skip
+        service = Service(config, deployed, Metrics())
+    with listening(service) as client:
+        yield client
+
+
+class Client(requests.Session):
+    """HTTP to one port of this machine."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self.port = port
+
+    def request(self, method, url, *args, **kwargs):  # type: ignore[override]
+        kwargs.setdefault("timeout", 120)
+        return super().request(method, f"http://127.0.0.1:{self.port}{url}", *args, **kwargs)
+
+    @contextmanager
+    def events(self, url: str, body: dict[str, Any], secret: str) -> Iterator[Iterator[str]]:
+        """What server-sent events hold, as they come."""
+        with self.post(
+            url, json=body, headers={"Authorization": f"Bearer {secret}"}, stream=True
+        ) as response:
+            lines = response.iter_lines(chunk_size=1)
+            yield (line.decode()[6:] for line in lines if line)
+
+
+@pytest.fixture(scope="session")
+def listening() -> Callable[[Any], AbstractContextManager["Client"]]:
+    """Service → a client of its API, over real HTTP."""
+    return _listening
+
+
+@contextmanager
+def _listening(service: Any) -> Iterator["Client"]:
+    import uvicorn
+
+    from medray.serving.gateway import build_api
+
+    server = uvicorn.Server(uvicorn.Config(build_api(service), port=0, log_level="error"))
+    bound = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([bound],))
+    thread.start()
+    try:
+        with Client(bound.getsockname()[1]) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+        bound.close()
 
 
 def build_encoder(target: Path) -> Path:
@@ -157,7 +329,21 @@ def build_index(target: Path, encoder: Path) -> dict[str, tuple[str, list[Number
     return prompts
 
 
-def build_policy(target: Path, lessons: list[tuple[str, str]]) -> None:
+def consultation() -> Iterator[tuple[Chat, str]]:
+    """The lessons of a consultation: its questions, that it knows enough, its finding."""
+    order = {"role": "system", "content": words.QUESTION_PROMPT["zh"]}
+    chat: Chat = [{"role": "user", "content": COMPLAINT}]
+    for question, answer in EXCHANGES:
+        yield [order, *chat], question
+        turn = ({"role": "assistant", "content": question}, {"role": "user", "content": answer})
+        chat = [*chat, *turn]
+    yield [order, *chat], "信息足够。"
+    wish = f"{chat[-1]['content']}\n{words.JUDGE_NOW['zh']}"
+    order = {"role": "system", "content": words.JUDGEMENT_PROMPT["zh"]}
+    yield [order, *chat[:-1], {"role": "user", "content": wish}], FINDING
+
+
+def build_policy(target: Path, lessons: list[tuple[str | Chat, str]]) -> None:
     """A Qwen3 of two layers, trained until it says each lesson's answer by itself. It also learns
     one answer that has no end."""
     import torch
@@ -172,7 +358,12 @@ def build_policy(target: Path, lessons: list[tuple[str, str]]) -> None:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
     endless = (LONG_QUESTION, "一二三四五六七八九十" * 20)
-    raw.train_from_iterator([text for lesson in [*lessons, endless] for text in lesson], trainer)
+    chats = [
+        ([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt, answer)
+        for prompt, answer in [*((p, f"{a}<|im_end|>") for p, a in lessons), endless]
+    ]
+    read = [[*(message["content"] for message in chat), answer] for chat, answer in chats]
+    raw.train_from_iterator([text for texts in read for text in texts], trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
@@ -186,10 +377,8 @@ def build_policy(target: Path, lessons: list[tuple[str, str]]) -> None:
     )  # fmt: skip
     model = Qwen3ForCausalLM(config)
     examples = []
-    for question, answer in [*((q, f"{a}<|im_end|>") for q, a in lessons), endless]:
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
-        )
+    for chat, answer in chats:
+        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
         # The same tokens as at inference: the prompt is encoded by itself.
         tail = tokenizer(answer, add_special_tokens=False)["input_ids"]

@@ -1,151 +1,24 @@
 """The HTTP API over the real models, search and key file, in this process: no Serve between."""
 
-import asyncio
 import json
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openai
 import pytest
-import requests
-import uvicorn
 
 from medray.common.errors import ConfigError
 from medray.generation.prompts import NO_ANSWER
 from medray.generation.sampling import Sampling
-from medray.retrieval.embed import Embedder
-from medray.retrieval.search import open_index
 from medray.serving.audit_log import read_entries, verify
-from medray.serving.budget import Budget
-from medray.serving.gateway import build_api
-from medray.serving.keys import ApiKey, KeyFile
-from medray.serving.messages import Embedded, Found
 from medray.serving.metrics import Metrics
-from medray.serving.policy import Policy
 from medray.serving.service import GatewayConfig, Service
 from medray.serving.switch import Switch
 
 pytestmark = pytest.mark.xdist_group("hospital")  # one worker makes the models
 KEY = bytes(range(32))
-
-
-class InProcess:
-    """`Deployments`, without the processes between."""
-
-    reranks = False
-
-    def __init__(self, policy: Policy, embedder: Embedder, searcher: Any) -> None:
-        self._policy, self._embedder, self._searcher = policy, embedder, searcher
-        self.policy, self._budget = self, Budget()
-        self.stream = policy.stream
-        self.score = policy.score
-
-    async def fit(self, *arguments: Any) -> Any:
-        return self._policy.fit(*arguments)
-
-    async def encode(self, prompts: Any) -> Any:
-        return self._policy.encode(prompts)
-
-    async def embed(self, texts: list[str]) -> Embedded:
-        return Embedded(self._embedder.embed(texts).tolist(), sum(map(len, texts)))
-
-    async def embed_question(self, question: str) -> list[float]:
-        return self._embedder.embed_queries([question])[0].tolist()
-
-    async def search(self, question: str, vector: Any, top_k: int, where: Any) -> Any:
-        found = await asyncio.to_thread(
-            self._searcher.search, question, np.asarray(vector, np.float32), top_k, where
-        )
-        hits = [
-            hit.passage.model_dump() | {"score": hit.score, "cosine": hit.cosine, "bm25": hit.bm25}
-            for hit in found
-        ]
-        return Found(hits, self._searcher.min_cosine, "i1")
-
-    async def take(self, key: ApiKey) -> float:
-        return self._budget.take(key.id, key.requests_per_minute, key.tokens_per_day)
-
-    def spend(self, key: ApiKey, num_tokens: int) -> None:
-        self._budget.spend(key.id, num_tokens)
-
-    async def states(self, timeout_s: float) -> dict[str, Any]:
-        return {"policy": {"ready": True, **self._policy.status()}}
-
-
-@pytest.fixture(scope="module")
-def deployed(hospital, policy) -> Iterator[InProcess]:
-    with open_index(hospital.root / "index" / "i1") as searcher:
-        yield InProcess(policy, Embedder(hospital.encoder), searcher)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("serving")
-
-
-@pytest.fixture(scope="module")
-def secrets(place: Path) -> dict[str, str]:
-    file = KeyFile(place / "keys.json")
-    made = {role: file.add(role, role).secret for role in ("patient", "clinician", "admin")}
-    made["hurried"] = file.add("hurried", "clinician", requests_per_minute=2).secret
-    made["thrifty"] = file.add("thrifty", "clinician", tokens_per_day=3).secret
-    gone = file.add("gone", "clinician")
-    file.revoke(gone.key.id)
-    return made | {"gone": gone.secret}
-
-
-@pytest.fixture(scope="module")
-def client(deployed: Any, place: Path, secrets, hospital) -> Iterator["Client"]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MEDRAY_AUDIT_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
-        config = GatewayConfig.parse(
-            {"keys_file": str(place / "keys.json"), "audit_dir": str(place / "audit"),
-             "stop_file": str(place / "stopped"), "max_body_bytes": 20_000, "body_timeout_s": 2,
-             "answer": {"top_k": 3, "min_cosine": -1}}, "test",
-        )  # fmt: skip
-        service = Service(config, deployed, Metrics())
-    with listening(service) as client:
-        yield client
-
-
-class Client(requests.Session):
-    """HTTP to one port of this machine."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__()
-        self.port = port
-
-    def request(self, method, url, *args, **kwargs):  # type: ignore[override]
-        kwargs.setdefault("timeout", 120)
-        return super().request(method, f"http://127.0.0.1:{self.port}{url}", *args, **kwargs)
-
-    @contextmanager
-    def events(self, url: str, body: dict[str, Any], secret: str) -> Iterator[Iterator[str]]:
-        """What server-sent events hold, as they come."""
-        with self.post(url, json=body, headers=bearer(secret), stream=True) as response:
-            lines = response.iter_lines(chunk_size=1)
-            yield (line.decode()[6:] for line in lines if line)
-
-
-@contextmanager
-def listening(service: Service) -> Iterator["Client"]:
-    """A client of the API, over real HTTP."""
-    server = uvicorn.Server(uvicorn.Config(build_api(service), port=0, log_level="error"))
-    bound = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, args=([bound],))
-    thread.start()
-    try:
-        with Client(bound.getsockname()[1]) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join()
-        bound.close()
 
 
 def bearer(secret: str) -> dict[str, str]:
@@ -156,7 +29,7 @@ def chat(question: str, **fields: Any) -> dict[str, Any]:
     return {"model": "medray", "messages": [{"role": "user", "content": question}], **fields}
 
 
-def post(client: "Client", path: str, body: Any, secret: str) -> Any:
+def post(client: Any, path: str, body: Any, secret: str) -> Any:
     return client.post(f"/v1/{path}", json=body, headers=bearer(secret))
 
 
@@ -364,7 +237,7 @@ def test_no_file_is_served_by_path(client, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
-def test_what_cannot_be_logged_is_not_answered(deployed, hospital, place: Path) -> None:
+def test_what_cannot_be_logged_is_not_answered(deployed, hospital, listening, place: Path) -> None:
     config = GatewayConfig.parse({"audit_dir": str(place / "other")}, "test")
     service = Service(config, deployed, Metrics())
     with listening(service) as client:
@@ -374,7 +247,7 @@ def test_what_cannot_be_logged_is_not_answered(deployed, hospital, place: Path) 
         assert "OSError" in refused.json()["error"]["message"]
         assert service.in_flight.count == 0
         service._audit._file = handle  # type: ignore[union-attr]
-        with Client(client.port) as again:  # the server closed the other's connection
+        with type(client)(client.port) as again:  # the server closed the other's connection
             answer = again.post("/v1/chat/completions", json=chat(hospital.questions["none"]))
             assert answer.json()["choices"][0]["message"]["content"] == NO_ANSWER
             # No key for texts: feedback would be lost, so it is refused.

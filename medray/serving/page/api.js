@@ -3,24 +3,24 @@
 const KEY = "medray-key";
 
 class Refused extends Error {
-  constructor(status, message) { super(message); this.status = status; }
+  constructor(status, message, code) { super(message); this.status = status; this.code = code; }
 }
 
-async function call(path, body, signal) {
+async function call(path, body, signal, method = body === undefined ? "GET" : "POST") {
   const headers = { "Content-Type": "application/json" };
   const key = sessionStorage.getItem(KEY);
   if (key) headers.Authorization = `Bearer ${key}`;
   const response = await fetch(path, {
-    method: body === undefined ? "GET" : "POST", headers, signal,
+    method, headers, signal,
     body: body === undefined ? undefined : JSON.stringify(body),
   });
   if (response.ok) return response;
   const told = await response.json().catch(() => null);
-  throw new Refused(response.status, told?.error?.message ?? `HTTP ${response.status}`);
+  throw new Refused(response.status, told?.error?.message ?? `HTTP ${response.status}`, told?.error?.code);
 }
 
-async function* chunks(body, signal) {
-  const response = await call("v1/chat/completions", { ...body, stream: true }, signal);
+async function* chunks(path, body, signal) {
+  const response = await call(path, { ...body, stream: true }, signal);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   for (let rest = ""; ;) {
     const { value, done } = await reader.read();
@@ -31,7 +31,7 @@ async function* chunks(body, signal) {
       const data = event.slice("data: ".length);
       if (data === "[DONE]") return;
       const chunk = JSON.parse(data);
-      if (chunk.error) throw new Refused(503, chunk.error.message);
+      if (chunk.error) throw new Refused(503, chunk.error.message, chunk.error.code);
       yield chunk;
     }
   }

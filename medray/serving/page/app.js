@@ -8,6 +8,7 @@ let language = localStorage.getItem("medray-language") ?? (navigator.language.st
 let words = WORDS[language];
 let messages = [];
 let running = null;
+const VIEWS = ["chat", "consult", "attend", "search"];
 
 function speak() {
   words = WORDS[language];
@@ -15,6 +16,8 @@ function speak() {
   for (const element of document.querySelectorAll("[data-words]")) element.textContent = words[element.dataset.words];
   at("language").textContent = words.language;
   if (running) at("send").textContent = words.stop;
+  speakConsult();
+  speakAttend();
 }
 
 function say(text, bad = false) {
@@ -45,6 +48,7 @@ function enter() {
   at("sign-out").hidden = !sessionStorage.getItem(KEY);
   show("chat");
   at("question").focus();
+  enterConsult();
 }
 
 function signOut() {
@@ -53,17 +57,21 @@ function signOut() {
   at("turns").replaceChildren();
   at("found").replaceChildren();
   at("sign-in").hidden = false;
-  at("sign-out").hidden = at("chat").hidden = at("search").hidden = true;
+  at("sign-out").hidden = true;
+  for (const name of VIEWS) at(name).hidden = true;
+  leaveConsult();
+  leaveAttend();
   at("key").focus();
 }
 
 function show(view) {
   if (!at("sign-in").hidden) return;
-  for (const name of ["chat", "search"]) {
+  for (const name of VIEWS) {
     at(name).hidden = name !== view;
     at(`view-${name}`).setAttribute("aria-pressed", String(name === view));
   }
   say("");
+  if (view === "attend") showOpen();
 }
 
 // Asking: a question, then an answer that grows, then its citations and tools.
@@ -77,7 +85,7 @@ async function ask(question) {
   let text = "", id = "";
   try {
     const body = { model: MODEL, messages, retrieval: at("retrieval").checked };
-    for await (const chunk of chunks(body, running.signal)) {
+    for await (const chunk of chunks("v1/chat/completions", body, running.signal)) {
       id = chunk.id;
       text += chunk.choices[0]?.delta.content ?? "";
       turn.body.textContent = text;
@@ -95,10 +103,10 @@ async function ask(question) {
   }
 }
 
-function addTurn(role, label) {
+function addTurn(role, label, list = at("turns")) {
   const item = make("li", `turn ${role}`), body = make("p");
   item.append(make("div", "label", label), body);
-  at("turns").append(item);
+  list.append(item);
   item.scrollIntoView({ block: "end" });
   return { item, body };
 }
@@ -220,7 +228,7 @@ at("sign-in").addEventListener("submit", event => {
   say("");
   start();
 });
-for (const view of ["chat", "search"]) at(`view-${view}`).addEventListener("click", () => show(view));
+for (const view of VIEWS) at(`view-${view}`).addEventListener("click", () => show(view));
 at("ask").addEventListener("submit", event => {
   event.preventDefault();
   if (running) return running.abort();
@@ -237,5 +245,4 @@ at("question").addEventListener("keydown", event => {
 });
 at("anew").addEventListener("click", () => { running?.abort(); messages = []; at("turns").replaceChildren(); say(""); });
 at("find").addEventListener("submit", event => { event.preventDefault(); find(at("query").value.trim()); });
-speak();
-start();
+document.addEventListener("DOMContentLoaded", () => { speak(); start(); });  // when all scripts are read

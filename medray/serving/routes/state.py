@@ -18,6 +18,8 @@ STATIC = {
     "words.js": "text/javascript",
     "api.js": "text/javascript",
     "app.js": "text/javascript",
+    "consult.js": "text/javascript",
+    "attend.js": "text/javascript",
     "reference.js": "text/javascript",
 }
 """What the page loads; nothing else is served by name."""

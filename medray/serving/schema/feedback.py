@@ -14,8 +14,8 @@ class FeedbackRequest(Request):
         {"request": f"chatcmpl-{'0' * 32}", "score": 7, "comment": "说得对，但太短"}
     )
 
-    request: str = Field(pattern=r"^chatcmpl-[0-9a-f]{32}$")
-    """The answer's `id`."""
+    request: str = Field(pattern=r"^(chatcmpl|consult)-[0-9a-f]{32}$")
+    """The answer's `id`; of a consultation, the message's `request`."""
     score: float | None = Field(None, ge=0, le=MAX_SCORE)
     """0 to 10, as the experts' scores of the reward data."""
     comment: str | None = Field(None, max_length=10_000)

@@ -1,0 +1,75 @@
+"""Whether words that are found in a patient's text are said or denied.
+
+In: a text and where a term begins and ends in it. Out: True if it is denied: "没有胸痛",
+"无发热、胸痛", "no fever, chest pain or cough". Not denied: "胸痛没有缓解", "没睡好胸痛",
+"从没有这么痛过", "no relief from the chest pain". Between a denial and its term only such words may
+stand as are known to leave it one: what may be read either way counts as said, for of the two
+mistakes, missing an emergency and sending somebody to a doctor for nothing, the second is chosen.
+Source: not given in the method; triggers and scopes as in NegEx (Chapman 2001).
+"""
+
+import re
+
+LONGEST_REACH = 80
+"""Characters that a denial reaches ahead at most."""
+HAN_SPACE = r"(?<=[\u4e00-\u9fff])\s+(?![A-Za-z0-9])"
+CHINESE_END = re.compile(rf"[，。；！？：\n,;!?:]|\.(?:\s|$)|{HAN_SPACE}")
+ASKED = re.compile(r"有没有|有无|没有没有|无缘无故")
+"""A question and an idiom, which deny nothing."""
+LINK = r"(?:、|和|或者?|及|与|跟|以及|还有|也没有|也无)"
+BETWEEN = (
+    r"(?:明显|任何|出现|发生|感到|感觉到?|觉得|有过?|伴有?|什么|再|特别|太|怎么|过|的|想过?|要|会"
+    r"|发现|真的?|打算|考虑"
+    r"|剧烈|严重|突然|持续|反复|典型|大量|急性|轻微|一点儿?|动过|说|见|曾)*"
+)
+CHINESE_DENIES = re.compile(
+    rf"(?:没有?|无|未|否认|并?不是|并非|不){BETWEEN}$"
+    rf"|(?:没有|无|未|否认){BETWEEN}(?:[^、和或及与跟]{{1,8}}{LINK})+{BETWEEN}$"
+)
+LIKE_THIS = re.compile(r"这么|这样|如此|那么|这种")
+"""没有过这么痛: what is denied is that it was so before."""
+BEHIND = re.compile(
+    r"\s*(?:症状|史)?\s*(?:[:：]\s*(?:无|没有|否|no\b|none\b)"
+    r"|(?:也|都)?(?:没有|未见|不存在)(?=[，。；！？,;.!?\s]|$)|[（(]\s*[-－—–]\s*[)）])",
+    re.IGNORECASE,
+)
+ENGLISH_END = re.compile(
+    r"[。；！？\n;!?:]|\.(?:\s|$)|\b(?:and|but|however|though|although|except|now|just|because)\b"
+    r"|\bi (?:have|had|feel|am|get|got)\b|\bi['’](?:m|ve)\b|\bthere (?:is|are)\b",
+    re.IGNORECASE,
+)
+LISTED = re.compile(r"\b(?:or|nor)\b", re.IGNORECASE)
+ENGLISH_DENIES = re.compile(
+    r"\b(?:no|not|never|without|den(?:y|ies|ied|ying)|neither|nor)\b|n['’]t\b", re.IGNORECASE
+)
+SOMETHING_ELSE = re.compile(
+    r"\b(?:not (?:only|just|sure)|no (?:idea|doubt|wonder|longer)|can(?:no|['’])t)\b", re.IGNORECASE
+)
+RELIEVED = re.compile(
+    r"\b(?:relie\w+|better|help\w*|stop\w*|gone|improve\w*|sleep|slept|eat|eaten|such|like this"
+    r"|this|so|worse)\b",
+    re.IGNORECASE,
+)
+"""Where one of these stands between, that is what is denied."""
+
+
+def denied(text: str, start: int, end: int) -> bool:
+    """Whether `text[start:end]` is denied by the words around it."""
+    before = text[max(0, start - LONGEST_REACH) : start]
+    return bool(BEHIND.match(text, end)) or _in_chinese(before) or _in_english(text, start, before)
+
+
+def _in_chinese(before: str) -> bool:
+    clause = ASKED.sub("", CHINESE_END.split(before)[-1])
+    found = CHINESE_DENIES.search(clause)
+    return found is not None and not LIKE_THIS.search(found[0])
+
+
+def _in_english(text: str, start: int, before: str) -> bool:
+    clause = ENGLISH_END.split(before)[-1]
+    whole = clause + ENGLISH_END.split(text[start:], maxsplit=1)[0]
+    if not LISTED.search(whole):  # a comma stands inside a list only: no a, b or c
+        clause = re.split("[,，]", clause)[-1]
+    clause = SOMETHING_ELSE.sub(lambda found: " " * len(found[0]), clause)
+    triggers = list(ENGLISH_DENIES.finditer(clause))
+    return bool(triggers) and not RELIEVED.search(clause, triggers[-1].end())

@@ -1,0 +1,249 @@
+"""What patients say in an emergency: words in Chinese and English, as data.
+
+One expression a line, of which one is enough. `…` is a gap of a few characters that no denial
+stands in: "左手没有麻木" is no sign, nor "my left arm is not weak". `'` may be either apostrophe
+or none; {name} stands for a list below. A sign has one part or two, which must both be said.
+Source: not given in the method; kinds of emergency that triage guidelines name first.
+"""
+
+from typing import Literal
+
+Sign = Literal[
+    "self_harm", "chest_pain", "stroke", "anaphylaxis", "bleeding", "breathing", "consciousness",
+    "poisoning", "pregnancy",
+]  # fmt: skip
+
+LISTS = {
+    "side": "(?:半身|半边|一侧|单侧|左侧|右侧|左边|右边|左|右)"
+    "(?:身体|身子|肢体|上肢|下肢|手脚|胳膊|手臂|手|脚|腿|臂|脸)?",
+    "weak": "(?:不能动|动不了|不会动|不听使唤|无力|没力|没劲|使不上劲|麻|抬不起|瘫)",
+    "one_side": r"\b(?:one|left|right)\b(?: \w+)? ?\b(?:side|arm|leg|hand|face)\b",
+    "is_weak": r"(?:weak|numb|paraly[sz]\w*|can't move|won't move|cannot move)",
+    "cannot": "(?:can't|cannot|unable to)",
+}
+BREATHLESS = r"""
+喘不(?:过|上)来?气
+(?:呼吸|气)(?:困难|不上来|急促|很急)
+气促
+憋气
+憋得慌
+short(?:ness)? of breath
+(?:{cannot}|hard to|trouble|difficulty) breath\w*
+"""
+FAINT = r"""
+晕倒
+晕厥
+昏倒
+快要?晕
+眼前发黑
+faint\w*
+pass(?:ed|ing)? out
+light-?headed
+black(?:ed|ing) out
+"""
+SELF_HARM = r"""
+自杀
+轻生
+自残
+自尽
+割腕
+跳楼
+上吊
+(?:想|要)(?:去)?死(?!亡)
+不想活
+活不下去
+不如死
+死了算了
+想不开
+(?:结束|了结)(?:自己|生命|这一切)
+活着没有?(?:意思|意义)
+伤害自己
+\bsuicid\w*
+\b(?:want|going|plan(?:ning)?) to (?:die|end it)
+\bend(?:ing)? (?:it all|my (?:own )?life)
+\bbetter off dead
+\bself[- ]harm\w*
+\b(?:cut|hurt|harm|kill)(?:ting|ing)? myself
+(?:don't|do not) want to (?:live|be alive|be here|wake up)
+"""
+CHEST_PAIN = r"""
+胸(?:口|前|部|骨后|前区)?(?:剧|闷|压榨|绞|隐|刺)?(?:疼|痛)
+胸(?:口|部|前区)?(?:发|很|好)?(?:闷|憋|压)
+心(?:口|前区|脏)?绞?(?:疼|痛)
+压榨
+\bchest\b…\b(?:pain|pressure|tight\w*|ache|aching|hurts?|crushing|heavy)
+\b(?:pain|pressure|tightness|ache|heaviness) (?:in|on|across) (?:my |the |his |her )?chest
+"""
+WITH_CHEST_PAIN = rf"""
+大汗
+冷汗
+(?:出|冒|流|一身|满头)汗
+放射
+下颌
+濒死
+压榨
+左(?:臂|肩|胳膊|手臂|上肢|手)…(?:疼|痛|麻|酸|放射)
+后背…(?:疼|痛)
+sweat\w*
+clammy
+radiat\w+
+crushing
+\b(?:left arm|jaw|back|shoulder)\b
+{BREATHLESS}
+{FAINT}
+"""
+STROKE = r"""
+(?:口角|嘴角|嘴巴?|面部|脸)…(?:歪|斜)
+歪嘴
+口眼歪斜
+偏瘫
+半身不遂
+{side}…{weak}
+(?:言语|口齿|吐字|说话|讲话)…(?:不清|含糊|不利索|困难)
+(?:说|讲)不出话
+失语
+(?:突然|忽然|一下子)…(?:看不见|失明|看不清)
+(?:一只|单|左|右)眼…看不见
+雷击样头痛
+炸裂样?的?头痛
+(?:从没|从来没|从未|没)有?过?(?:这么|这样|如此)(?:剧烈|厉害|严重)?的?头(?:疼|痛)
+\b(?:face|mouth)\b…droop\w*
+\bdroop\w*…\b(?:face|mouth)\b
+\bslurr(?:ed|ing)\b
+{cannot} (?:speak|talk|get (?:the |my )?words out)
+{one_side}…{is_weak}
+{is_weak}…{one_side}
+\bsudden(?:ly)?\b…\b(?:blind|lost (?:my |her |his )?(?:sight|vision|speech))
+\bworst headache\b
+\bthunderclap\b
+"""
+ALLERGEN = r"""
+过敏
+荨麻疹
+风团
+疹子
+(?:皮|红|起)疹
+蜇
+花生
+海鲜
+打了?针
+输液
+吃了?…药
+allerg\w*
+hives
+\brash\b
+\bst(?:ung|ing)\b
+peanuts?
+shellfish
+seafood
+antibiotics?
+"""
+WITH_ALLERGEN = rf"""
+(?:喉咙?|喉头|嗓子|咽喉|嘴唇|嘴巴?|舌头?|脸|面部|眼皮|眼睛)…(?:肿|发紧|堵)
+气?喘
+血压…低
+意识模糊
+\b(?:throat|lips?|tongue|face)\b…\b(?:swell\w*|swollen|clos\w+|tight\w*)
+\bswollen (?:throat|lips?|tongue|face)
+\bswelling of (?:my |the )?(?:throat|lips?|tongue|face)
+\bwheez\w+
+{BREATHLESS}
+{FAINT}
+"""
+ANAPHYLAXIS = r"""
+过敏性休克
+喉头水肿
+\banaphyla\w+
+\bthroat is closing\b
+"""
+BLEEDING = r"""
+大出血
+(?:出血|流血|血流|血)(?:一直)?(?:止不住|不止|不停|停不下来|止都止不住)
+止不住(?:的|地)?(?:出血|流血|血)
+(?:吐|呕|咳)(?:了|出)?(?:好多|很多|几口|大口)?鲜?血
+咯血
+喷血
+(?:大量|很多|好多|大口|大片|一大滩)(?:的|地)?(?:出血|流血|鲜血|血|便血)
+(?:便血|流血|出血)量?(?:很多|很大|好多|大)
+\b(?:vomit(?:ing|ed)?|throw(?:ing)? up|threw up|cough(?:ing|ed)? up)\b…\bblood
+\bbleed\w*\b…\b(?:heav\w+|a lot|badly|profuse\w*)
+\b(?:heavy|severe|profuse|massive) bleeding
+\bbleeding (?:that |which )?(?:won't|doesn't|does not|will not|can't) (?:be )?stop
+(?:{cannot}|won't|doesn't) stop (?:the |my )?bleeding
+\bha?emorrhag\w+
+"""
+BREATHING = r"""
+(?:突然|严重|极度|非常|越来越)…(?:呼吸困难|喘|憋气)
+喘不(?:过|上)来?气
+不能平(?:卧|躺)
+窒息
+噎住
+卡住了?(?:喉|气管)
+(?:嘴唇|口唇|嘴|脸)…(?:发紫|发青|青紫|发绀)
+\b{cannot} (?:breathe|catch (?:my|his|her) breath)
+\bgasping\b
+\bchoking\b
+\bstruggling to breathe
+\b(?:severe|sudden|extreme) (?:shortness of breath|(?:trouble|difficulty) breathing)
+\b(?:lips?|face)\b…\bblue\b
+\bturning blue\b
+"""
+CONSCIOUSNESS = r"""
+昏迷
+叫不醒
+意识(?:不清|模糊|丧失|障碍)
+失去意识
+不省人事
+神志不清
+抽搐
+惊厥
+晕倒
+晕厥
+昏倒
+\bunconscious\b
+\bunresponsive\b
+(?:won't|{cannot}) (?:be )?wake
+\b(?:passed|blacked) out\b
+\bfainted\b
+\bseizures?\b
+\bconvuls\w+
+"""
+POISONING = r"""
+(?:喝|服|吞|误食|误服)(?:了|下)?…(?:农药|百草枯|毒药|老鼠药|洗洁精|消毒液|强酸|强碱)
+服毒
+(?:一瓶|整瓶|大量|几十片|一把)的?(?:安眠药|药)
+(?:一氧化碳|煤气)中毒
+\boverdos\w+
+\bcarbon monoxide\b
+\b(?:drank|drunk|swallow\w*|took)\b…\b(?:poison|bleach|pesticide|paraquat|whole bottle)
+"""
+PREGNANT = r"""
+怀孕
+孕(?:妇|期|周|早期|中期|晚期)
+有身孕
+\bpregnan\w+
+"""
+WITH_PREGNANCY = r"""
+出血
+见红
+流血
+破水
+剧烈(?:腹|头)痛
+胎动(?:减少|消失|没有|没了)
+\bbleed\w*
+\bwaters? broke
+\bsevere (?:abdominal |stomach )?(?:pain|headache)
+"""
+SIGNS: tuple[tuple[Sign, tuple[str, ...]], ...] = (
+    ("self_harm", (SELF_HARM,)),
+    ("chest_pain", (CHEST_PAIN, WITH_CHEST_PAIN)),
+    ("stroke", (STROKE,)),
+    ("anaphylaxis", (ANAPHYLAXIS,)),
+    ("anaphylaxis", (ALLERGEN, WITH_ALLERGEN)),
+    ("bleeding", (BLEEDING,)),
+    ("breathing", (BREATHING,)),
+    ("consciousness", (CONSCIOUSNESS,)),
+    ("poisoning", (POISONING,)),
+    ("pregnancy", (PREGNANT, WITH_PREGNANCY)),
+)
+"""In the order in which they are tried."""

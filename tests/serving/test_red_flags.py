@@ -1,0 +1,114 @@
+"""Signs of an emergency in what patients write, and the same words denied."""
+
+import pytest
+
+from medray.serving.consult import words
+from medray.serving.consult.red_flags import red_flag
+from medray.serving.consult.signs import SIGNS
+
+SAID = {
+    "self_harm": [
+        "我不想活了", "活着没有意义", "最近总想自杀", "我想死", "没人在乎我，活不下去",
+        "I want to die", "I have been thinking about suicide", "I don't want to live",
+        "they would be better off dead without me", "I keep thinking about killing myself",
+    ],
+    "chest_pain": [
+        "胸痛，出了一身冷汗", "胸口闷得厉害，左胳膊也疼", "压榨样胸痛两小时", "胸痛没有缓解，大汗",
+        "没有发烧，胸痛，出汗很多", "没有发烧 胸痛 出大汗", "从没有这么厉害的胸痛，还出冷汗",
+        "睡不着觉胸痛出冷汗", "没吃饭就胸痛大汗", "无发热伴胸痛大汗",
+        "我不知道为什么胸痛，冷汗直流",
+        "Crushing chest pain since noon", "chest pain and sweating",
+        "No fever, chest pain and sweating", "my chest feels tight and I am short of breath",
+        "There is no relief from the chest pain and I am sweating",
+        "no fever i have chest pain and sweating", "not only chest pain but also sweating",
+        "I couldn't sleep because of chest pain, sweating",
+    ],
+    "stroke": [
+        "突然左手没力气，说话不清", "嘴角歪了", "右侧肢体麻木半小时", "从来没有过这么剧烈的头痛",
+        "突然看不见了", "My face is drooping", "slurred speech since this morning",
+        "suddenly my left arm is numb", "The worst headache of my life", "he can’t speak",
+    ],
+    "anaphylaxis": [
+        "吃了花生以后嘴唇肿了", "打针后起疹子，喘不上气", "过敏性休克",
+        "I ate peanuts and my throat is swelling", "hives all over and I can't breathe",
+    ],
+    "bleeding": [
+        "流血止不住", "吐了好多血", "出血不止", "大量便血", "咯血", "vomiting blood",
+        "the bleeding won't stop", "I am bleeding heavily", "coughing up a lot of blood",
+    ],
+    "breathing": [
+        "喘不过气来", "嘴唇发紫", "不停地喘，突然呼吸困难", "I can't breathe", "He is choking",
+    ],
+    "consciousness": [
+        "孩子抽搐了", "刚才晕倒了", "叫不醒他", "she had a seizure", "he is unresponsive",
+    ],
+    "poisoning": ["喝了农药", "我吃了一整瓶安眠药", "took an overdose", "My son swallowed bleach"],
+    "pregnancy": ["怀孕三个月，出血", "I am 20 weeks pregnant and bleeding"],
+}  # fmt: skip
+NOT_SAID = [
+    "没有胸痛", "没有胸痛，没有出汗", "没有胸痛、出汗", "否认胸痛、气促、出汗", "无胸痛及大汗",
+    "无发热、胸痛及大汗", "没有明显的胸痛或者气促", "从来没有胸痛过，也不出汗",
+    "不觉得胸痛，有出汗",
+    "咳嗽三天，没有胸痛和出冷汗", "胸痛：无，出汗：有", "我没有想自杀", "我没想过自杀",
+    "没有不想活", "左手没有麻木", "说话没有不清", "嘴角不歪", "没有皮疹，嘴唇没有肿",
+    "没有出血不止", "没有吐血",
+    "没有大出血", "未见大出血", "呕血（-）", "没有咯血、呕血", "没有喘不过气", "没有抽搐",
+    "没有晕倒过",
+    "没怀孕，月经出血", "no chest pain", "denies chest pain", "without chest pain",
+    "I have no chest pain, sweating or shortness of breath", "no fever, chest pain or sweating",
+    "I don't have chest pain and I am not sweating", "I am not suicidal", "I don’t want to die",
+    "My left arm is not weak", "no slurred speech", "never vomited blood", "not bleeding heavily",
+    "no nausea, vomiting blood, or cough", "He has not had a seizure",
+    "I did not pass out and did not faint", "I am not pregnant, and the bleeding is my period",
+]  # fmt: skip
+EVERY_DAY = [
+    "胸闷、气喘三年，春天重",
+    "头痛一个月，没有恶心", "咳嗽、气喘3天了", "胃痛", "运动后出汗", "青霉素过敏", "药物过敏史：无",
+    "吃了感冒药，没有好转", "胸部X线双肺纹理增多", "以前身体挺好的", "不敢吃海鲜", "有点头晕",
+    "心电图正常",
+    "我父亲有高血压", "I have had a cough for three days", "jaw pain for a week", "my back hurts",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sign", "text"), [(s, text) for s, texts in SAID.items() for text in texts]
+)
+def test_signs_that_are_said(sign: str, text: str) -> None:
+    assert red_flag([text]) == sign
+    answer = words.urgent(sign, words.language_of(text))  # type: ignore[arg-type]
+    assert ("120" in answer) == (words.language_of(text) == "zh")
+
+
+@pytest.mark.parametrize("text", NOT_SAID)
+def test_signs_that_are_denied(text: str) -> None:
+    assert red_flag([text]) is None
+
+
+@pytest.mark.parametrize("text", EVERY_DAY)
+def test_complaints_of_every_day(text: str) -> None:
+    assert red_flag([text]) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "question", "sign"),
+    [
+        # The two parts in two messages, and only where the newest adds one.
+        (["胸痛两小时", "还出了一身冷汗"], "", "chest_pain"),
+        (["胸痛，大汗", "好些了"], "", None),
+        (["没有胸痛", "出汗多"], "", None),
+        # A bare yes is the question's words; a bare no is none of them.
+        (["胸痛两小时", "有。"], "有没有出冷汗？", "chest_pain"),
+        (["胸痛两小时", "没有"], "有没有出冷汗？", None),
+        (["I have chest pain", "Yes"], "Are you sweating?", "chest_pain"),
+        (["I have chest pain", "no"], "Are you sweating?", None),
+    ],
+)
+def test_signs_over_several_messages(said: list[str], question: str, sign: str | None) -> None:
+    assert red_flag(said, question) == sign
+
+
+def test_every_sign_has_its_texts_in_both_languages() -> None:
+    assert {sign for sign, _ in SIGNS} == set(words.URGENT) == set(SAID)
+    for texts in words.URGENT.values():
+        assert "120" in texts["zh"]
+        assert "emergency" in texts["en"]
