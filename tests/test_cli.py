@@ -127,6 +127,9 @@ def test_the_switch_of_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for words, made in ((["stop-model", switch], True), ([switch, "start-model"], False)):
         assert cli.main(["serve", *words]) == 0
         assert (tmp_path / "stopped").exists() == made
-    for words, told in (("stop-model", "set gateway.stop_file"), ("pause", "or start-model")):
+    for words, told in (
+        ("stop-model", "set gateway.stop_file"),
+        ("pause", "stop-model, start-model"),
+    ):
         assert cli.main(["serve", words]) == 2
         assert told in capsys.readouterr().err
