@@ -129,7 +129,7 @@ def test_the_switch_of_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert (tmp_path / "stopped").exists() == made
     for words, told in (
         ("stop-model", "set gateway.stop_file"),
-        ("pause", "it is stop-model, start-model"),
+        ("pause", "stop-model, start-model"),
     ):
         assert cli.main(["serve", words]) == 2
         assert told in capsys.readouterr().err

@@ -5,7 +5,7 @@ from medray.retrieval.loop import Stage, learning_rate, seed_of, to_device
 
 
 def test_learning_rate_warms_up_and_decays_to_zero() -> None:
-    stage = Stage("mlm", torch.nn.Identity(), None, 10, 1.0, 2, 0)  # type: ignore[arg-type]
+    stage = Stage("mlm", torch.nn.Identity(), None, 10, 1.0, 2, 0, "encoder.mlm")  # type: ignore[arg-type]
     # 1/2, 2/2, then (10 - step) / 8
     rates = [learning_rate(step, stage) for step in (0, 1, 2, 6, 9)]
     assert rates == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.125])
