@@ -67,6 +67,7 @@ function alarm(text) {
   box.replaceChildren(make("strong", "", words.alarm), make("p", "", text));
   if (words.callNow) box.append(Object.assign(make("a", "", words.callNow), { href: "tel:120" }));
   box.hidden = false;
+  box.scrollIntoView({ block: "nearest" });
 }
 
 function speakConsult() {
