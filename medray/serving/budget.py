@@ -1,9 +1,11 @@
 """How much each key may ask: requests a minute, tokens a day.
 
 In: keys and their limits. Out: seconds to wait, 0 to go on. One replica counts for all gateways, in
-memory: a replica that is started anew counts from nothing.
+memory: a replica that is started anew counts from nothing. Serve runs plain methods in threads, so
+that counting is one at a time.
 """
 
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -16,7 +18,7 @@ class Budget:
     """Counts what was asked within the last minute and the last day."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self._clock, self._lock = clock, threading.Lock()
         self._requests: dict[str, deque[float]] = defaultdict(deque)
         self._tokens: dict[str, deque[tuple[float, int]]] = defaultdict(deque)
         self._spent: dict[str, int] = defaultdict(int)
@@ -27,6 +29,10 @@ class Budget:
         The tokens of requests that are still being answered are not known yet, so that a key may
         pass its day's tokens by those.
         """
+        with self._lock:
+            return self._take(key, requests_per_minute, tokens_per_day)
+
+    def _take(self, key: str, requests_per_minute: int | None, tokens_per_day: int | None) -> float:
         now = self._clock()
         if tokens_per_day is not None:
             entries = self._tokens[key]
@@ -49,13 +55,14 @@ class Budget:
 
     def spend(self, key: str, num_tokens: int) -> None:
         """Counts the tokens of a request that was answered."""
-        now, entries = self._clock(), self._tokens[key]
-        if entries and now - entries[-1][0] < MINUTE_S:  # an entry a minute at most
-            now, before = entries.pop()
-            entries.append((now, before + num_tokens))
-        else:
-            entries.append((now, num_tokens))
-        self._spent[key] += num_tokens
+        with self._lock:
+            now, entries = self._clock(), self._tokens[key]
+            if entries and now - entries[-1][0] < MINUTE_S:  # an entry a minute at most
+                now, before = entries.pop()
+                entries.append((now, before + num_tokens))
+            else:
+                entries.append((now, num_tokens))
+            self._spent[key] += num_tokens
 
     def status(self) -> dict[str, int]:
         """What /healthz shows."""
