@@ -178,19 +178,22 @@ def search_vectors(
 
 
 def get_rows(
-    client: MilvusClient, collection: str, ids: list[str]
-) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
-    """Passages by their ids, those that are there, in the order asked for, and their vectors_D."""
+    client: MilvusClient, collection: str, ids: list[str], fields: list[str] | None = None
+) -> list[dict[str, Any]]:
+    """Passages by their ids, those that are there, in the order asked for.
+
+    Args:
+        fields: what to read of them; None is all but the vector.
+    """
     if not ids:
-        return [], []
-    fields = [*Passage.model_fields, "vector"]
+        return []
+    wanted = fields or list(Passage.model_fields)
     try:
-        found = client.get(collection, ids=ids, output_fields=fields)
+        found = client.get(collection, ids=ids, output_fields=wanted)
     except MilvusException as error:
         raise ServiceError(f"reading from {collection} failed: {error.message}") from None
     by_id = {row["passage_id"]: dict(row) for row in found}
-    rows = [by_id[name] for name in ids if name in by_id]
-    return rows, [np.array(row.pop("vector"), dtype=np.float32) for row in rows]
+    return [by_id[name] for name in ids if name in by_id]
 
 
 def vectors_of(batch: pa.RecordBatch | pa.Table) -> np.ndarray:

@@ -38,6 +38,8 @@ from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 INFO = "collection.json"
 LEXICAL = "lexical"
 EVERYTHING = PassageFilter()
+NAMES = ["passage_id", "doc_id"]
+"""Fields of a candidate."""
 
 
 class HybridConfig(Config):
@@ -65,6 +67,7 @@ class Candidates(NamedTuple):
     """What both rankings bring, C passages in no order that matters, with both scores of each."""
 
     rows: list[dict[str, Any]]
+    """Their NAMES."""
     cosines_C: np.ndarray
     bm25_C: np.ndarray
 
@@ -116,15 +119,12 @@ class Searcher:
         """
         found = self.candidates(question, vector, where, top_k)
         scores_C = self.fused_scores(found)
-        return [
-            Hit(
-                Passage(**found.rows[i]),
-                float(scores_C[i]),
-                float(found.cosines_C[i]),
-                float(found.bm25_C[i]),
-            )
-            for i in np.argsort(-scores_C, kind="stable")[:top_k]
-        ]
+        order = np.argsort(-scores_C, kind="stable")[:top_k]
+        place = {found.rows[i]["passage_id"]: i for i in order}
+        # Texts are read last: of some 150 candidates a few are returned.
+        rows = get_rows(self._client, self._collection, list(place))
+        figures = np.stack([scores_C, found.cosines_C, found.bm25_C], axis=1)
+        return [Hit(Passage(**row), *map(float, figures[place[row["passage_id"]]])) for row in rows]
 
     def fused_scores(self, found: Candidates) -> np.ndarray:
         """Of each candidate, 0 to 1. [C]"""
@@ -146,7 +146,7 @@ class Searcher:
         num = max(self.hybrid.candidates, fewest)
         near = search_vectors(
             self._client, self._collection, np.asarray(vector)[None], num, self._config,
-            condition=where.expression(),
+            condition=where.expression(), fields=NAMES,
         )[0]  # fmt: skip
         cosines = [row.pop("distance") for row in near]
         bm25_N = self._lexical.scores(question)
@@ -155,7 +155,8 @@ class Searcher:
         known = {row["passage_id"] for row in near}
         missing = [self._ids[row] for row in best if allowed_N[row] > 0]
         missing = [name for name in missing if name not in known]
-        rows, vectors = get_rows(self._client, self._collection, missing)
+        rows = get_rows(self._client, self._collection, missing, [*NAMES, "vector"])
+        vectors = [np.array(row.pop("vector"), dtype=np.float32) for row in rows]
         return Candidates(
             [*near, *rows],
             np.array([*cosines, *(float(vector_D @ vector) for vector_D in vectors)]),

@@ -81,6 +81,7 @@ def test_words_bring_a_passage_that_the_vector_does_not(tmp_path: Path) -> None:
     with open_index(index) as searcher:
         found = searcher.candidates("d", query)
         assert found.ids == ["a", "d"]  # the nearest, then the one that has the word
+        assert found.rows[1] == {"passage_id": "d", "doc_id": "doc-d"}  # texts come with the hits
         assert found.cosines_C == pytest.approx([1, -1], abs=1e-6)
         assert found.bm25_C[0] == 0 < found.bm25_C[1]
         hits = searcher.search("d", query, 2)
