@@ -66,7 +66,8 @@ format: $(STAMP)
 # The last line of a benchmark is its result as JSON. Files without a main are parts of others; a
 # GPU, another environment or a finished run is asked for by those left out.
 ALONE = benchmarks/gpu_% benchmarks/ppo_round% benchmarks/demo_table.py \
-	benchmarks/gateway_overhead.py benchmarks/serve_load.py benchmarks/chaos_serving.py
+	benchmarks/gateway_overhead.py benchmarks/serve_load.py benchmarks/chaos_serving.py \
+	benchmarks/rag_gain.py
 
 bench: $(STAMP)
 	@mkdir -p benchmarks/results
