@@ -13,7 +13,8 @@ public        with --data DIR, held-out questions of patients (retrieval_zh), an
 public none   the same without the answers that are taken for right
 
 The value is the difference of character F1 on `facts`. A citation counts by the words it quotes,
-not by its head. Citation precision: cited passages that answer, of an answer's citations; recall:
+not by its head. What does not fit into the context is refused and counts as an empty answer
+(`too_long`). Citation precision: cited passages that answer, of an answer's citations; recall:
 passages that answer and are cited. Abstention precision: questions without an answer, of those that
 were answered by `所给资料中没有答案。`, the two sets being equally large; recall: those of `none`.
 Intervals are 95 %, of differences by paired bootstrap. Source: EVALUATION.md 1.
@@ -42,6 +43,7 @@ from medray.serving.app import ServingConfig
 from medray.serving.artefacts import newest
 from medray.serving.messages import Found
 from medray.serving.policy import Policy
+from medray.serving.schema.base import ApiError
 from medray.serving.schema.chat import ChatRequest
 from medray.serving.up import read_config
 
@@ -97,7 +99,12 @@ class Served:
                 "messages": [{"role": "user", "content": case.question}],
             }
         )  # fmt: skip
-        plan = await plan_answer(request, self._config, self.embed, search, self)
+        try:
+            plan = await plan_answer(request, self._config, self.embed, search, self)
+        except ApiError as error:
+            if error.code != "context_length_exceeded":
+                raise
+            return Reply("", [], False, too_long=True)
         text, cited = "", []
         async for item in write_answer(plan, self):
             if isinstance(item, Outcome):

@@ -12,7 +12,7 @@ from medray.evaluation.figures import mean
 from medray.evaluation.text import character_f1, rouge_l
 from medray.generation.prompts import CITATION
 
-METRICS = ("f1", "rouge_l", "citation_precision", "citation_recall", "abstains")
+METRICS = ("f1", "rouge_l", "citation_precision", "citation_recall", "abstains", "too_long")
 
 
 class Case(NamedTuple):
@@ -32,6 +32,8 @@ class Reply(NamedTuple):
     text: str
     cited: list[str]
     abstained: bool
+    too_long: bool = False
+    """The service refused it: question and passage exceed the model's context."""
 
 
 def scores(case: Case, reply: Reply) -> dict[str, float | None]:
@@ -44,6 +46,7 @@ def scores(case: Case, reply: Reply) -> dict[str, float | None]:
         "citation_precision": sum(right) / len(right) if right and gold else None,
         "citation_recall": len(gold & {*reply.cited}) / len(gold) if gold else None,
         "abstains": float(reply.abstained),
+        "too_long": float(reply.too_long),
     }
 
 

@@ -3,12 +3,14 @@
 In: a client of the collection that the product filled. Out: the ten best of a question.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from milvus_lite.index.faiss_hnsw import FaissHnswIndex
 from pymilvus import AnnSearchRequest, DataType, Function, FunctionType, MilvusClient, RRFRanker
 from search_texts import DIM
 
@@ -58,6 +60,39 @@ class ByHand:
             for name in cosines
         }
         return sorted(score, key=lambda name: -score[name])[:TOP]
+
+
+class GraphCalls:
+    """How often Lite has searched an HNSW graph.
+
+    It builds the graph behind the call that loads the collection, tells the state `Finished` at
+    once, and until then answers by exact search: recall measured too early is 1 whatever the graph.
+    """
+
+    def __init__(self) -> None:
+        self.num = 0
+        search = FaissHnswIndex.search
+
+        def counted(index: Any, *arguments: Any, **named: Any) -> Any:
+            self.num += 1
+            return search(index, *arguments, **named)
+
+        FaissHnswIndex.search = counted
+
+    def wait(self, ask: Callable[[], Any], timeout_s: float = 900.0) -> float:
+        """Asks until a graph answers; seconds that it took.
+
+        Raises:
+            TimeoutError: if none does.
+        """
+        began = time.monotonic()
+        before = self.num
+        while self.num == before:
+            if time.monotonic() - began > timeout_s:
+                raise TimeoutError(f"no HNSW graph answered within {timeout_s:.0f} s")
+            ask()
+            time.sleep(0.5)  # Lite tells nothing of when its graph is ready
+        return time.monotonic() - began
 
 
 @contextmanager

@@ -233,15 +233,26 @@ def _writer(line: bytes) -> str:
 
 
 def _lines(path: Path) -> list[bytes]:
-    return path.read_bytes().splitlines()
+    with path.open("rb") as file:
+        data = file.read()
+        if data and not data.endswith(b"\n"):
+            # Half a line is one that is being written, and its writer has the lock until it is
+            # whole; or a line that was cut, which stays half.
+            fcntl.flock(file, fcntl.LOCK_SH)
+            data += file.read()
+    return data.splitlines()
 
 
 def _write(handle: int, line: bytes) -> None:
     """A whole line or none: a part of one would break the chain."""
-    data, size = line + b"\n", os.fstat(handle).st_size
-    if os.write(handle, data) != len(data):
-        os.ftruncate(handle, size)
-        raise OSError(errno.ENOSPC, "no room for the audit log")
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        data, size = line + b"\n", os.fstat(handle).st_size
+        if os.write(handle, data) != len(data):
+            os.ftruncate(handle, size)
+            raise OSError(errno.ENOSPC, "no room for the audit log")
+    finally:
+        fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def _canonical(entry: dict[str, Any]) -> bytes:
