@@ -63,10 +63,6 @@ class Served:
         self._config: AnswerConfig = config.gateway.answer
         self.num_slots = config.batching.max_requests
 
-    async def fit(self, *arguments: Any) -> Any:
-        """See `Policy.fit`."""
-        return self._policy.fit(*arguments)
-
     def stream(self, *arguments: Any) -> Any:
         """See `Policy.stream`."""
         return self._policy.stream(*arguments)
@@ -106,7 +102,7 @@ class Served:
                 raise
             return Reply("", [], False, too_long=True)
         text, cited = "", []
-        async for item in write_answer(plan, self):
+        async for item in write_answer(plan):
             if isinstance(item, Outcome):
                 shown = [one for one in item.grounding.citations if one.ok]
                 cited = [one.passage_id for one in shown if one.passage_id]

@@ -21,7 +21,7 @@ from medray.retrieval.filters import PassageFilter
 from medray.serving.citations import CitationGate
 from medray.serving.guard import Refusal, refusal
 from medray.serving.keys import Role
-from medray.serving.messages import Finish, Fit, Found, Piece, Prompt
+from medray.serving.messages import Choices, Finish, Fit, Found, Piece, Prompt
 from medray.serving.record import EmbedTexts, beside, record_hits
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.schema.chat import ChatRequest
@@ -57,21 +57,19 @@ class Search(Protocol):
 class Generate(Protocol):
     """The policy: see `medray.serving.policy.Policy`."""
 
-    async def fit(self, conversations: list[Chat], max_new_tokens: int, exact: bool, /) -> Fit: ...
-
     def stream(
         self, prompt: Prompt, sampling: Sampling, /
-    ) -> AsyncGenerator[Piece | Finish, None]: ...
+    ) -> AsyncGenerator[Fit | Piece | Finish, None]: ...
 
 
 class Plan(NamedTuple):
-    """A request that has passed every check and can be answered."""
+    """A request that has passed every check and is being answered."""
 
-    messages: Chat
     passages: list[FoundPassage]
     retrieval: bool
-    num_prompt_tokens: int
-    sampling: Sampling
+    stream: AsyncGenerator[Fit | Piece | Finish, None] | None = None
+    """Of the policy, behind what fits; None where it is not asked."""
+    num_prompt_tokens: int = 0
     index_version: str = ""
     refusal: Refusal | None = None
 
@@ -106,18 +104,29 @@ async def plan_answer(
     """
     messages = [message.plain() for message in request.messages]
     if refused := refusal(messages[-1]["content"], role):
-        return Plan(messages, [], False, 0, Sampling(), refusal=refused)
+        return Plan([], False, refusal=refused)
     retrieval = request.retrieval is not False
     passages: list[FoundPassage] = []
     version = ""
     if retrieval:
         passages, version = await _to_show(request, config, embed, search, embed_texts)
+        if not passages:
+            return Plan([], True, index_version=version)
     # The worst passage is left out first; a grounded question keeps at least one.
     counts = range(len(passages), 0, -1) if passages else [0]
     conversations = [_with_passages(messages, passages[:count]) for count in counts]
     asked = request.max_completion_tokens or request.max_tokens
     max_tokens = asked or config.max_tokens
-    fit = await policy.fit(conversations, max_tokens, asked is not None)
+    sampling = Sampling(
+        max_new_tokens=max_tokens,
+        temperature=request.temperature or 0.0,
+        top_p=1.0 if request.top_p is None else request.top_p,
+        seed=request.seed or 0,
+        stop=request.stops(),
+        num_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+    )
+    stream = policy.stream(Choices(conversations, asked is not None), sampling)
+    fit = await first_fit(stream)
     if fit.index is None:
         raise ApiError(
             400,
@@ -127,18 +136,17 @@ async def plan_answer(
             code="context_length_exceeded",
             param="messages",
         )
-    sampling = Sampling(
-        max_new_tokens=fit.max_new_tokens,
-        temperature=request.temperature or 0.0,
-        top_p=1.0 if request.top_p is None else request.top_p,
-        seed=request.seed or 0,
-        stop=request.stops(),
-        num_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-    )
     shown = passages[: counts[fit.index]]
-    return Plan(
-        conversations[fit.index], shown, retrieval, fit.num_prompt_tokens, sampling, version
-    )
+    return Plan(shown, retrieval, stream, fit.num_prompt_tokens, version)
+
+
+async def first_fit(stream: AsyncGenerator[Fit | Piece | Finish, None]) -> Fit:
+    """The first item of a stream of `Choices`, which is closed where none of them fits."""
+    fit = await anext(stream)
+    assert isinstance(fit, Fit)
+    if fit.index is None:
+        await stream.aclose()
+    return fit
 
 
 async def _to_show(
@@ -177,7 +185,7 @@ def numbered(hits: list[dict[str, Any]]) -> list[FoundPassage]:
     return [FoundPassage.model_validate(hit | {"number": k}) for k, hit in enumerate(hits, 1)]
 
 
-async def write_answer(plan: Plan, policy: Generate) -> AsyncGenerator[Piece | Outcome, None]:
+async def write_answer(plan: Plan) -> AsyncGenerator[Piece | Outcome, None]:
     """Yields text that may be shown, then one Outcome. Closing it stops the model."""
     if plan.refusal is not None:
         yield Piece(plan.refusal.text)
@@ -187,15 +195,17 @@ async def write_answer(plan: Plan, policy: Generate) -> AsyncGenerator[Piece | O
         return
     gate = CitationGate(plan.passages)
     finish = Finish("stop", 0)
-    if plan.retrieval and not plan.passages:
+    if plan.stream is None:
         gate.verdicts.append(SentenceVerdict(verdict="no_answer"))
         yield Piece(NO_ANSWER)
     else:
         # Only `aclosing` tells the policy at once that its reader has gone.
-        async with aclosing(policy.stream(plan.messages, plan.sampling)) as stream:
+        async with aclosing(plan.stream) as stream:
             async for item in stream:
                 if isinstance(item, Finish):
                     finish = item
+                elif isinstance(item, Fit):
+                    continue
                 elif not plan.retrieval:
                     if item.text or item.tokens:
                         yield item
@@ -203,14 +213,12 @@ async def write_answer(plan: Plan, policy: Generate) -> AsyncGenerator[Piece | O
                     yield Piece(text)
         if plan.retrieval and (rest := gate.finish()):
             yield Piece(rest)
-    asked_model = not plan.retrieval or bool(plan.passages)
-    num_prompt_tokens = plan.num_prompt_tokens if asked_model else 0
     yield Outcome(
         finish.finish_reason,
         Usage(
-            prompt_tokens=num_prompt_tokens,
+            prompt_tokens=plan.num_prompt_tokens,
             completion_tokens=finish.num_tokens,
-            total_tokens=num_prompt_tokens + finish.num_tokens,
+            total_tokens=plan.num_prompt_tokens + finish.num_tokens,
         ),
         Grounding(
             retrieval=plan.retrieval,

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any, NamedTuple, Protocol
 
 from medray.generation.sampling import Sampling
-from medray.serving.messages import Encoded, Finish, Piece, Prompt, Spelled
+from medray.serving.messages import Encoded, Finish, Fit, Piece, Prompt, Spelled
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.schema.completions import CompletionRequest, choice
 
@@ -25,7 +25,7 @@ class Complete(Protocol):
 
     def stream(
         self, prompt: Prompt, sampling: Sampling, /
-    ) -> AsyncGenerator[Piece | Finish, None]: ...
+    ) -> AsyncGenerator[Fit | Piece | Finish, None]: ...
 
 
 class Plan(NamedTuple):
@@ -103,7 +103,7 @@ async def stream(plan: Plan, policy: Complete) -> AsyncGenerator[dict[str, Any] 
             async for item in items:
                 if isinstance(item, Finish):
                     finish = item
-                elif item.text or item.tokens:
+                elif isinstance(item, Piece) and (item.text or item.tokens):
                     yield choice(0, item.text, item.tokens if told else None, None)
     yield choice(0, "", None, finish.finish_reason)
     yield count(plan, finish.num_tokens)
@@ -131,7 +131,7 @@ async def _one(plan: Plan, policy: Complete, index: int) -> tuple[Piece, Finish]
             async for item in items:
                 if isinstance(item, Finish):
                     finish = item
-                else:
+                elif isinstance(item, Piece):
                     text.append(item.text)
                     tokens += item.tokens
     return Piece("".join(text), tuple(tokens)), finish

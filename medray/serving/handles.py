@@ -9,7 +9,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from medray.generation.sampling import Chat, Sampling
+from medray.generation.sampling import Sampling
 from medray.retrieval.filters import PassageFilter
 from medray.serving.keys import ApiKey
 from medray.serving.messages import Embedded, Encoded, Finish, Fit, Found, Piece, Prompt, Spelled
@@ -45,10 +45,6 @@ class PolicyHandle:
     def __init__(self, handle: DeploymentHandle, call: Calls) -> None:
         self._handle, self._call = handle, call
 
-    async def fit(self, conversations: list[Chat], max_new_tokens: int, exact: bool) -> Fit:
-        """Which of the conversations fits into the context."""
-        return Fit(*await self._call("fit", self._handle.fit, conversations, max_new_tokens, exact))
-
     async def encode(self, prompts: list[str] | list[list[int]]) -> Encoded:
         """Plain prompts as tokens."""
         return Encoded(*await self._call("encode", self._handle.encode, prompts))
@@ -59,14 +55,15 @@ class PolicyHandle:
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling
-    ) -> AsyncGenerator[Piece | Finish, None]:
-        """Text, then why it ended; a reader that leaves cancels it.
+    ) -> AsyncGenerator[Fit | Piece | Finish, None]:
+        """What fits of `Choices`, text, then why it ended; a reader that leaves cancels it.
 
         When a replica dies, another goes on from what was sent. The log-probabilities of tokens
         whose text was held back then are not told.
         """
         done: list[int] = []
         num_sent = num_deaths = 0
+        fits = False
         while True:
             response = self._handle.options(stream=True).stream.remote(
                 prompt, sampling, done, num_sent
@@ -77,7 +74,9 @@ class PolicyHandle:
                     if isinstance(item, Piece):
                         done += item.ids
                         num_sent += len(item.text)
-                    yield item
+                    if not (fits and isinstance(item, Fit)):  # another replica says it again
+                        yield item
+                    fits = fits or isinstance(item, Fit)
                 ended = True
                 return
             except RayActorError as error:

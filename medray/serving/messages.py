@@ -4,12 +4,22 @@ from typing import Any, NamedTuple
 
 from medray.generation.sampling import Chat
 
-Prompt = Chat | list[int]
-"""What a policy continues: a chat's next turn, or tokens."""
+
+class Choices(NamedTuple):
+    """The same question with ever fewer passages: the first that leaves room for the answer is
+    answered. `exact`: False lets the last one leave less."""
+
+    conversations: list[Chat]
+    exact: bool
+
+
+Prompt = Chat | list[int] | Choices
+"""What a policy continues: a chat's next turn, tokens, or one of several chats."""
 
 
 class Fit(NamedTuple):
-    """Which of several prompts goes into the context, and how much room it leaves.
+    """Which of several chats goes into the context, and how much room it leaves: the first item of
+    the stream of `Choices`, and the last where none goes.
 
     `index` is None where none fits; the counts are then those of the last prompt.
     """

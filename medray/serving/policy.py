@@ -20,7 +20,7 @@ from medray.generation.engine import HFEngine, quotable
 from medray.generation.plain import PlainStreams
 from medray.generation.sampling import Chat, Sampling, Token, TokenStreams
 from medray.serving.artefacts import Location
-from medray.serving.messages import Encoded, Finish, Fit, Piece, Prompt, Spelled
+from medray.serving.messages import Choices, Encoded, Finish, Fit, Piece, Prompt, Spelled
 
 logger = logging.getLogger(__name__)
 FLUSH_S = 0.03
@@ -60,22 +60,17 @@ class Policy:
         if streams := getattr(self, "_streams", None):
             streams.close()
 
-    def fit(self, conversations: list[Chat], max_new_tokens: int, exact: bool) -> Fit:
-        """The first conversation that leaves room for `max_new_tokens` in the context.
-
-        Args:
-            conversations: the same question with ever fewer passages.
-            exact: False lets the last conversation have less room than `max_new_tokens`.
-        """
+    def fit(self, choices: Choices, max_new_tokens: int) -> Fit:
+        """The first conversation that leaves room for `max_new_tokens` in the context."""
         context = self._engine.max_tokens
         num_tokens = 0
-        for index, messages in enumerate(conversations):
+        for index, messages in enumerate(choices.conversations):
             num_tokens = self._engine.count_tokens(self._engine.prompt(self._harmless(messages)))
             if num_tokens + max_new_tokens <= context:
                 return Fit(index, num_tokens, max_new_tokens, context)
         room = context - num_tokens
-        if not exact and room > 0:
-            return Fit(len(conversations) - 1, num_tokens, room, context)
+        if not choices.exact and room > 0:
+            return Fit(len(choices.conversations) - 1, num_tokens, room, context)
         return Fit(None, num_tokens, max(room, 0), context)
 
     def encode(self, prompts: list[str] | list[list[int]]) -> Encoded:
@@ -96,13 +91,21 @@ class Policy:
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, done: Sequence[int] = (), num_sent: int = 0
-    ) -> AsyncGenerator[Piece | Finish, None]:
-        """Yields text, then one Finish. Closing the iterator ends the generation.
+    ) -> AsyncGenerator[Fit | Piece | Finish, None]:
+        """Yields what fits, if there is a choice, then text, then one Finish. Closing the iterator
+        ends the generation.
 
         Args:
             done: tokens that another replica generated before it died.
             num_sent: characters of their text that it had sent.
         """
+        if isinstance(prompt, Choices):
+            fit = await asyncio.to_thread(self.fit, prompt, sampling.max_new_tokens)
+            yield fit
+            if fit.index is None:
+                return
+            sampling = sampling.model_copy(update={"max_new_tokens": fit.max_new_tokens})
+            prompt = prompt.conversations[fit.index]
         chat = bool(prompt) and isinstance(prompt[0], dict)
         harmless: Any = self._harmless(prompt) if chat else []  # type: ignore[arg-type]
         ids: Any = self._engine.encode(self._engine.prompt(harmless)) if chat else prompt

@@ -113,12 +113,11 @@ def test_writes_models_losses_and_counts(straight: Artefact) -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize(("max_failures", "kill_at"), [(1, 3), (0, 7)])
 def test_killed_run_ends_like_a_straight_one(
-    straight, corpus, instructions, tmp_path: Path, max_failures: int, kill_at: int
+    straight, corpus, instructions, tmp_path: Path
 ) -> None:
-    """With 1 Ray Train starts the workers again; with 0 the job fails and is run again."""
-    config = tiny(max_failures=max_failures)
+    """Killed in its second stage, and run again."""
+    config, kill_at = tiny(max_failures=0), 7
     artefact = open_artefact(tmp_path, config)
     log = MetricsLog(artefact.dir / "metrics.jsonl")
     before = {process.pid for process in psutil.process_iter() if is_worker(process)}
@@ -135,9 +134,8 @@ def test_killed_run_ends_like_a_straight_one(
 
     thread = threading.Thread(target=kill_once_it_trains, daemon=True)
     thread.start()
-    if not max_failures:
-        with pytest.raises(ray.train.v2.api.exceptions.TrainingFailedError):
-            train_encoder(config, corpus, instructions, artefact)
+    with pytest.raises(ray.train.v2.api.exceptions.TrainingFailedError):
+        train_encoder(config, corpus, instructions, artefact)
     train_encoder(config, corpus, instructions, artefact)
     thread.join(timeout=10)
     assert len(killed) == 1

@@ -1,9 +1,11 @@
 """The cross-encoder: scores of the bare model, the blend and the loss by hand, its training."""
 
+import json
 import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -16,10 +18,11 @@ from medray.common.records import RetrievalQuestion
 from medray.common.rows import write_rows
 from medray.common.storage import Storage, StorageConfig
 from medray.retrieval.contrastive import load_passages
-from medray.retrieval.index import IndexConfig, build_index
+from medray.retrieval.embed import Embedder, passage_text
 from medray.retrieval.listwise import GroupBatches, GroupsConfig, ListwiseLoss
 from medray.retrieval.rerank import SETTINGS, Reranker, RerankSettings, blended
 from medray.retrieval.reranker import MINED, RerankerConfig, train_reranker
+from medray.retrieval.search import INFO
 
 PAIRS = [
     ("肺炎怎么治疗？", "肺炎首先应当给予抗生素。"),
@@ -105,21 +108,35 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         GroupsConfig(negatives=9, depth=9)
 
 
+def written_index(corpus: Path, encoder_dir: Path, root: Path) -> Path:
+    """What the index job writes, without Ray."""
+    directory = root / "index"
+    (directory / "passages").mkdir(parents=True)
+    paths = sorted((corpus / "passages").glob("*.parquet"))
+    table = pa.concat_tables([pq.read_table(path) for path in paths])
+    texts = zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
+    vectors_ND = Embedder(encoder_dir).embed([passage_text(*pair) for pair in texts])
+    column = pa.FixedSizeListArray.from_arrays(vectors_ND.ravel(), vectors_ND.shape[1])
+    pq.write_table(
+        table.append_column("vector", column), directory / "passages" / "part-00000.parquet"
+    )
+    (directory / INFO).write_text(json.dumps({"uri": "", "config": {}}))
+    return directory
+
+
 @pytest.mark.cluster
-def test_it_learns_measures_and_goes_on(
+def test_it_mines_learns_and_measures(
     ray_cluster, encoder_dir: Path, corpus: Path, instructions: Path, tmp_path: Path
 ) -> None:
-    storage = Storage(StorageConfig(root=str(tmp_path)))
-    index = Artefact(storage, "index", IndexConfig(), key="i")
-    questions = instructions / "questions"
-    build_index(IndexConfig(), encoder_dir.parent, corpus, questions, index)
+    questions, index = instructions / "questions", written_index(corpus, encoder_dir, tmp_path)
     config = RerankerConfig(
         base=str(encoder_dir), steps=6, warmup_steps=1, learning_rate=5e-3, checkpoint_every=2,
         log_every=1, candidates=10,
         groups=GroupsConfig(batch_size=4, negatives=3, depth=8, max_tokens=60),
     )  # fmt: skip
+    storage = Storage(StorageConfig(root=str(tmp_path)))
     artefact = Artefact(storage, "reranker", config, key="k")
-    train_reranker(config, encoder_dir.parent, index.dir, questions, artefact)
+    train_reranker(config, encoder_dir.parent, index, questions, artefact)
 
     rows = pq.read_table(artefact.dir / MINED / "mined.parquet").to_pylist()
     assert len(rows) == 5
@@ -130,16 +147,13 @@ def test_it_learns_measures_and_goes_on(
     assert artefact.metrics["weight"] == 1.0 and artefact.metrics["recall@10"] == 1.0
     settings = RerankSettings.model_validate_json((artefact.dir / "model" / SETTINGS).read_text())
     assert settings == RerankSettings(weight=1.0, max_tokens=60)
-    weights = load_file(artefact.dir / "model" / "model.safetensors")
-
-    # the model is lost before it is published: the same call trains on from step 4
-    (artefact.dir / "model").rename(tmp_path / "lost")
-    train_reranker(config, encoder_dir.parent, index.dir, questions, artefact)
-    again = load_file(artefact.dir / "model" / "model.safetensors")
-    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    begun = AutoModelForSequenceClassification.from_pretrained(encoder_dir, num_labels=1)
+    learned = load_file(artefact.dir / "model" / "model.safetensors")
+    name = "bert.embeddings.word_embeddings.weight"
+    assert not torch.equal(learned[name], begun.state_dict()[name])
 
     held_out = RetrievalQuestion(id="q", question="哮喘", passage_ids=["哮喘-治疗"], split="dev")
     write_rows(tmp_path / "none", RetrievalQuestion, [held_out])
     (artefact.dir / MINED / "mined.parquet").unlink()
     with pytest.raises(DataError, match="no training question"):
-        train_reranker(config, encoder_dir.parent, index.dir, tmp_path / "none", artefact)
+        train_reranker(config, encoder_dir.parent, index, tmp_path / "none", artefact)

@@ -145,9 +145,6 @@ class InProcess:
         self.stream = policy.stream
         self.score = policy.score
 
-    async def fit(self, *arguments: Any) -> Any:
-        return self._policy.fit(*arguments)
-
     async def encode(self, prompts: Any) -> Any:
         return self._policy.encode(prompts)
 

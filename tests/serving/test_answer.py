@@ -33,15 +33,19 @@ class Script:
     def __init__(self, answer: str = "", context: int = 1000) -> None:
         self.answer, self.context, self.seen, self.closed = answer, context, [], False
 
-    async def fit(self, conversations, max_new_tokens, exact):
+    def fit(self, conversations, max_new_tokens):
         for index, messages in enumerate(conversations):
             length = sum(len(m["content"]) for m in messages)
             if length + max_new_tokens <= self.context:
                 return Fit(index, length, max_new_tokens, self.context)
         return Fit(None, length, 0, self.context)
 
-    async def stream(self, messages, sampling):
-        self.seen = messages
+    async def stream(self, prompt, sampling):
+        fit = self.fit(prompt.conversations, sampling.max_new_tokens)
+        yield fit
+        if fit.index is None:
+            return
+        self.seen = prompt.conversations[fit.index]
         try:
             for character in self.answer:
                 yield Piece(character)
@@ -70,7 +74,7 @@ def answer(policy: Script, hits: list[dict[str, Any]], **fields) -> tuple[str, O
             {"model": "medray", "messages": [{"role": "user", "content": QUESTION}], **fields}
         )
         plan = await plan_answer(request, CONFIG, embed, search, policy, embed_texts=embed_texts)
-        return [item async for item in write_answer(plan, policy)]
+        return [item async for item in write_answer(plan)]
 
     *texts, outcome = asyncio.run(run())
     return "".join(piece.text for piece in texts), outcome
@@ -175,7 +179,7 @@ def test_closing_the_answer_closes_the_policy():
             {"model": "medray", "messages": [{"role": "user", "content": QUESTION}]}
         )
         plan = await plan_answer(request, CONFIG, embed, search, policy, embed_texts=embed_texts)
-        items = write_answer(plan, policy)
+        items = write_answer(plan)
         await anext(items)
         assert not policy.closed
         await items.aclose()

@@ -125,15 +125,19 @@ class Script:
     def __init__(self, *lines: str, context: int = 10_000) -> None:
         self.lines, self.context, self.seen = list(lines), context, []
 
-    async def fit(self, conversations, max_new_tokens, exact):
+    def fit(self, conversations, max_new_tokens):
         for index, messages in enumerate(conversations):
             length = sum(len(m["content"]) for m in messages)
             if length + max_new_tokens <= self.context:
                 return Fit(index, length, max_new_tokens, self.context)
         return Fit(None, length, 0, self.context)
 
-    async def stream(self, messages, sampling):
-        self.seen.append(messages)
+    async def stream(self, prompt, sampling):
+        fit = self.fit(prompt.conversations, sampling.max_new_tokens)
+        yield fit
+        if fit.index is None:
+            return
+        self.seen.append(prompt.conversations[fit.index])
         line = self.lines.pop(0)
         for character in line:
             yield Piece(character)

@@ -381,7 +381,7 @@ def test_metrics_are_at_rays_endpoint(api, url, hospital):
     ]  # fmt: skip
     assert sum(s.value for s in answered) >= 10
     assert {s.labels["stage"] for s in found["ray_medray_stage_seconds_bucket"]} >= {
-        "fit", "embed", "search",
+        "embed", "search",
     }  # fmt: skip
     for secret in (*hospital.questions.values(), hospital.long_question, hospital.cited.text):
         assert secret not in text

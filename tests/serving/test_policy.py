@@ -7,7 +7,7 @@ import pytest
 
 from medray.generation.sampling import Sampling
 from medray.serving import policy as module
-from medray.serving.messages import Finish, Piece
+from medray.serving.messages import Choices, Finish, Piece
 from medray.serving.policy import Policy
 
 pytestmark = pytest.mark.xdist_group("hospital")  # one worker makes the models
@@ -72,8 +72,25 @@ def test_leaving_frees_the_place(policy: Policy, hospital) -> None:
 
 def test_a_context_with_room_for_some(policy: Policy) -> None:
     long, short = chat("患" * 9000), chat("患")
-    fit = policy.fit([long, short], 16, True)
+    fit = policy.fit(Choices([long, short], exact=True), 16)
     assert (fit.index, fit.max_new_tokens, fit.context_tokens) == (1, 16, 4096)
-    assert policy.fit([long], 16, True).index is None
-    room = policy.fit([short], 5000, False)
+    assert policy.fit(Choices([long], exact=True), 16).index is None
+    room = policy.fit(Choices([short], exact=False), 5000)
     assert (room.index, room.max_new_tokens) == (0, 4096 - room.num_prompt_tokens)
+
+
+def test_of_several_chats_the_first_that_fits_is_answered(policy: Policy, hospital) -> None:
+    """What fits is told first; nothing follows where none does."""
+    long, asked = chat("患" * 9000), chat(hospital.long_question)
+
+    async def items(*chats) -> list:
+        choices = Choices(list(chats), exact=True)
+        return [item async for item in policy.stream(choices, Sampling(max_new_tokens=12))]
+
+    fit, *pieces, finish = asyncio.run(items(long, asked))
+    alone, end = asyncio.run(collect(policy, asked, Sampling(max_new_tokens=12)))
+    assert (fit.index, fit.max_new_tokens) == (1, 12)
+    assert "".join(p.text for p in pieces) == "".join(p.text for p in alone)
+    assert finish == end
+    (none,) = asyncio.run(items(long))
+    assert none.index is None

@@ -22,12 +22,13 @@ from medray.serving.answer import (
     Outcome,
     Plan,
     Search,
+    first_fit,
     plan_answer,
     write_answer,
 )
 from medray.serving.consult import words
 from medray.serving.consult.sessions import ConsultConfig
-from medray.serving.messages import Finish, Piece
+from medray.serving.messages import Choices, Finish, Piece
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.schema.chat import ChatMessage, ChatRequest
 from medray.serving.schema.consult import Consultation
@@ -99,19 +100,21 @@ async def ask(consultation: Consultation, policy: Generate, config: ConsultConfi
     """
     prompt = words.QUESTION_PROMPT[consultation.language]
     chats = [_ordered(prompt, chat) for chat in _shorter(consultation.chat())]
-    fit = await policy.fit(chats, config.question_tokens, False)
+    stream = policy.stream(
+        Choices(chats, exact=False), Sampling(max_new_tokens=config.question_tokens)
+    )
+    fit = await first_fit(stream)
     if fit.index is None:
         raise ApiError(
             400, f"the model's context is {fit.context_tokens} tokens, too few for this "
             "consultation; ask for the judgement or open another", code="context_length_exceeded",
         )  # fmt: skip
     text, finish = "", Finish("stop", 0)
-    sampling = Sampling(max_new_tokens=fit.max_new_tokens)
-    async with aclosing(policy.stream(chats[fit.index], sampling)) as stream:
+    async with aclosing(stream):
         async for item in stream:
             if isinstance(item, Finish):
                 finish = item
-            else:
+            elif isinstance(item, Piece):
                 text += item.text
     found = QUESTION_END.search(text)
     question = text[: found.end()].strip() if found else ""
@@ -135,7 +138,7 @@ async def judge(
     plan = await _plan_finding(consultation, behind)
     yield Piece(words.OPENING[language])
     drawn = None
-    async with aclosing(write_answer(plan, behind.policy)) as items:
+    async with aclosing(write_answer(plan)) as items:
         async for item in items:
             if isinstance(item, Outcome):
                 drawn = item
@@ -153,7 +156,7 @@ async def judge(
     request = _request([{"role": "user", "content": question}], retrieval=True)
     plan = await _plan(request, behind)
     cited = None
-    async with aclosing(write_answer(plan, behind.policy)) as items:
+    async with aclosing(write_answer(plan)) as items:
         async for item in items:
             if isinstance(item, Outcome):
                 cited = item

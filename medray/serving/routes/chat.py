@@ -44,7 +44,7 @@ async def chat(
 
 async def _whole(service: Service, plan: Plan, turn: Turn, model: str) -> dict[str, Any]:
     texts, tokens, outcome = [], [], None
-    async with aclosing(_write(service, plan)) as items:
+    async with aclosing(write_answer(plan)) as items:
         async for item in items:
             if isinstance(item, Outcome):
                 outcome = item
@@ -63,7 +63,7 @@ async def _chunks(
 ) -> AsyncGenerator[dict[str, Any], None]:
     named, texts = turn.identity(model), []
     yield chunk(named, {"role": "assistant", "content": ""})
-    async with aclosing(_write(service, plan)) as items:
+    async with aclosing(write_answer(plan)) as items:
         async for item in items:
             if not isinstance(item, Outcome):
                 turn.goes_on()
@@ -76,10 +76,6 @@ async def _chunks(
             yield chunk(named, {}, (), item.finish_reason, **extra)
             if counted:
                 yield chunk(named, None, usage=item.usage.model_dump())
-
-
-def _write(service: Service, plan: Plan) -> AsyncGenerator[Any, None]:
-    return write_answer(plan, service.deployed.policy)
 
 
 def _identity(turn: Turn, model: str, outcome: Outcome) -> dict[str, Any]:
