@@ -260,7 +260,8 @@ def _texts(config: EncoderConfig, corpus: Path, counts: Counts) -> Iterator[list
         if len(texts) == 256:
             yield texts
             texts = []
-    yield texts
+    if texts:  # the tokenizer takes no empty batch
+        yield texts
     for batch in read_batches(corpus / "passages"):
         rows = batch.select(["title", "text"]).to_pylist()
         yield [passage_text(row["title"], row["text"]) for row in rows]

@@ -1,5 +1,6 @@
 """The encoder job on real Ray Train workers: resumed and killed runs end like straight ones."""
 
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from medray.common.errors import CheckpointError, DataError
 from medray.common.manifest import Artefact
 from medray.common.metrics import MetricsLog
-from medray.common.records import Passage, RetrievalQuestion
+from medray.common.records import Document, Passage, RetrievalQuestion
 from medray.common.rows import write_rows
 from medray.common.storage import Storage, StorageConfig
 from medray.retrieval.contrastive import ContrastiveConfig
@@ -25,6 +26,7 @@ from medray.retrieval.encoder import (
     SCRATCH,
     EncoderConfig,
     build_masked_model,
+    prepare_data,
     train_encoder,
 )
 from medray.retrieval.mlm import MlmConfig
@@ -110,6 +112,16 @@ def test_writes_models_losses_and_counts(straight: Artefact) -> None:
     assert straight.counts["contrastive_questions"].rows_out == 5
     assert Embedder(straight.dir / "model").embed(["肺炎"]).shape == (1, 32)
     assert {"mlm", "model", *SCRATCH} <= {path.name for path in straight.dir.iterdir()}
+
+
+def test_passages_alone_are_text_enough(corpus, tmp_path: Path) -> None:
+    """Where all documents are held out, or there are 256 to the last batch and none behind."""
+    write_rows(tmp_path / "documents", Document, [])
+    (tmp_path / "passages").symlink_to(corpus / "passages")
+    prepare_data(tiny(), tmp_path, tmp_path / "data")
+    counts = json.loads((tmp_path / "data" / "counts.json").read_text())
+    assert (counts["rows_in"], counts["rows_out"]) == (0, 0)
+    assert (tmp_path / "data" / "blocks.bin").stat().st_size > 0
 
 
 @pytest.mark.cluster
