@@ -208,7 +208,7 @@ def main() -> int:
     """Prints the result line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="directory of the public sets")
-    parser.add_argument("--passages", type=int, nargs="+", default=[20_000, 100_000])
+    parser.add_argument("--passages", type=int, nargs="+", default=[20_000])
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument(
         "--milvus-bm25", action="store_true", help="pymilvus' own hybrid search too"
