@@ -255,7 +255,7 @@ def test_a_reranker_looks_again_at_what_a_search_found(api, reranker: Path):
         api.post("/rerank", body=body | {"documents": []}, cast_to=dict)
 
 
-def test_models_and_health(api, url):
+def test_models_and_health(api, url, reranker: Path):
     assert [model.id for model in api.models.list()] == [
         "medray", "medray-embedding", "medray-reranker"
     ]  # fmt: skip
@@ -263,7 +263,7 @@ def test_models_and_health(api, url):
     state = health(url)
     assert (state["status"], state["index_version"]) == ("ok", "i1")
     assert {k: d["version"] for k, d in state["deployments"].items() if "version" in d} == {
-        "policy": "s1", "embedding": "e1", "retrieval": "i1",
+        "policy": "s1", "embedding": "e1", "retrieval": "i1", "reranking": reranker.name,
     }  # fmt: skip
     with urllib.request.urlopen(url) as page:
         assert "medray" in page.read().decode()
