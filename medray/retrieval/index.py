@@ -174,8 +174,8 @@ def refill(directory: Path) -> None:
         disconnect(client, uri)
     old = directory / LEXICAL
     weights = LexicalIndex.load(old).weights if old.is_dir() else {}
-    config = LexicalConfig.model_validate(info.get("lexical", {}))
-    save_lexical(directory, build_lexical(directory / "passages", config, weights))
+    lexical = LexicalConfig.model_validate(info.get("lexical", {}))
+    save_lexical(directory, build_lexical(directory / "passages", lexical, weights))
     info |= {"collection": name, "passages": count_rows(directory / "passages")}
     (directory / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
 

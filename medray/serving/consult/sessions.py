@@ -187,22 +187,18 @@ class Consultations:
         self, identifier: str, clinician: str, message: ConsultMessage
     ) -> Consultation | Fault:
         """The clinician writes to the patient."""
-        session = self._find(identifier, None)
-        if session is None:
-            return "unknown"
-        if session.consultation.status != "clinician" or session.clinician != clinician:
-            return "not_attending"
+        session = self._attended(identifier, clinician)
+        if not isinstance(session, Session):
+            return session
         return self._closed(session) or self._add(session, [message])
 
     async def hand_back(
         self, identifier: str, clinician: str, notice: ConsultMessage
     ) -> Consultation | Fault:
         """The model goes on; what was an emergency is none any more."""
-        session = self._find(identifier, None)
-        if session is None:
-            return "unknown"
-        if session.consultation.status != "clinician" or session.clinician != clinician:
-            return "not_attending"
+        session = self._attended(identifier, clinician)
+        if not isinstance(session, Session):
+            return session
         session.clinician = ""
         change = {"status": "asking", "red_flag": ""}
         session.consultation = session.consultation.model_copy(update=change)
@@ -217,6 +213,15 @@ class Consultations:
         self._forget_idle()
         session = self._sessions.get(identifier)
         return session if session is not None and owner in (None, session.owner) else None
+
+    def _attended(self, identifier: str, clinician: str) -> Session | Fault:
+        """A consultation that this clinician has taken over."""
+        session = self._find(identifier, None)
+        if session is None:
+            return "unknown"
+        if session.consultation.status != "clinician" or session.clinician != clinician:
+            return "not_attending"
+        return session
 
     def _closed(self, session: Session) -> Fault | None:
         full = len(session.consultation.messages) + 2 > self._config.max_messages
