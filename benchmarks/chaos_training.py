@@ -6,8 +6,8 @@ machine's address, one at 127.0.0.2), one worker on each. At a random checkpoint
 after the latter two the node comes back and the same command is given again. A run counts if its
 model is the undisturbed run's to the last bit, the metrics hold each step once and alike, and no
 more steps were computed twice than lie between two checkpoints, counted in the workers' logs (a
-killed node may lose the end of one, so that this count is a lower bound). Drivers are forked from a
-process that has imported what a stage needs, which saves their imports, not their work.
+killed node may lose the end of one, so that this count is a lower bound). Drivers and workers are
+forked from processes that have imported what a stage needs, which saves imports, not work.
 
 --work DIR keeps what is done: a call that was ended goes on with the runs that are missing.
 """
@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 import psutil
 import ray
+from forked_workers import forking
 from frame import print_result
 from ray.cluster_utils import Cluster
 
@@ -46,6 +47,11 @@ PARENTS = (
 MODULES = (
     "medray.profile", "medray.training.pretrain", "medray.training.sft",
     "medray.training.reward.stage", "medray.training.ppo.stage",
+)  # fmt: skip
+WORKER_MODULES = (
+    "deepspeed", "pandas", "pyarrow.parquet", "requests", "torch._dynamo",
+    "transformers.generation.utils", "transformers.models.auto.modeling_auto",
+    "transformers.models.qwen3.modeling_qwen3",
 )  # fmt: skip
 SECOND = "127.0.0.2"
 NODE_CPUS = 2
@@ -96,17 +102,17 @@ def drive(job: str, ip: str, argv: list[str], log: Path) -> None:
 class Machine:
     """The two-node cluster, and the runs on it."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, setup_worker_path: str) -> None:
         self.work, self.base = work, work / "base"
         self.drivers = multiprocessing.get_context("forkserver")
         self.drivers.set_forkserver_preload(["__main__", *MODULES])
+        self.node = {
+            "num_cpus": NODE_CPUS,
+            "include_log_monitor": False,
+            "setup_worker_path": setup_worker_path,
+        }
         self.cluster = Cluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": NODE_CPUS,
-                "include_dashboard": False,
-                "include_log_monitor": False,
-            },
+            initialize_head=True, head_node_args=self.node | {"include_dashboard": False}
         )
         self.second = self.add_second()
         head: Any = self.cluster.head_node
@@ -114,9 +120,7 @@ class Machine:
 
     def add_second(self) -> Any:
         """The node that drivers run on."""
-        node = self.cluster.add_node(
-            num_cpus=NODE_CPUS, node_ip_address=SECOND, include_log_monitor=False
-        )
+        node = self.cluster.add_node(**self.node, node_ip_address=SECOND)
         self.cluster.wait_for_nodes()
         return node
 
@@ -252,7 +256,7 @@ def main() -> int:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     num_runs = 3 if arguments.quick else arguments.runs
     stages = STAGES[:1] if arguments.quick else STAGES
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, forking(WORKER_MODULES) as setup:
         work = (arguments.work or Path(scratch)).resolve()
         prepare(work / "base")
         done = work / "outcomes.jsonl"
@@ -260,7 +264,7 @@ def main() -> int:
         if done.exists():
             for line in done.read_text(encoding="utf-8").splitlines():
                 outcomes[json.loads(line)["name"]] = json.loads(line)
-        machine = Machine(work)
+        machine = Machine(work, setup)
         try:
             plan = [(f"straight-{stage}", stage, "") for stage in stages] + [
                 (f"run-{n}", stages[n % len(stages)], TROUBLES[n // len(stages) % len(TROUBLES)])
