@@ -8,7 +8,8 @@ Milvus Lite. --data DIR holds retrieval_zh and retrieval_en as the README lays t
 trains the small encoder of the default settings on each set's passages and training questions, N
 steps contrastively, on a Ray cluster of its own; --encoder DIR takes an encoder artefact instead
 (`model/`, and `mlm/` for before), of `medray run encoder`. Without either the rows of words stand
-alone, and there is no value.
+alone, and there is no value. --rerank N trains a reranker as well, N steps from the encoder before
+its contrastive training, and the value is of the search with it.
 """
 
 import argparse
@@ -45,12 +46,15 @@ from medray.retrieval.measure import (
     split_for_tuning,
 )
 from medray.retrieval.recall import retrieval_metrics
+from medray.retrieval.reranker import RerankerConfig, train_reranker
 from medray.retrieval.search import INFO, HybridConfig, build_lexical, open_index
 from medray.retrieval.term_weights import TermWeightsConfig, learn_term_weights
 from medray.retrieval.terms import lexical_terms
 
 DEV = 0.2
 """Share of the English questions, which come without a split, by hash."""
+SHORT = {"max_tokens": 128}
+"""Of question and passage together, for two cores."""
 Questions = list[tuple[str, list[str]]]
 """(question, ids of its passages)."""
 
@@ -136,25 +140,48 @@ def trained(given: Set, steps: int, scratch: Path) -> Path:
     return artefact.dir
 
 
-def searched(encoder: Path, given: Set, weights_V: np.ndarray | None, asked: Asked) -> Any:
-    """Figures of the search with an encoder."""
+def searched(
+    encoder: Path, given: Set, weights_V: np.ndarray | None, asked: Asked, directory: Path
+) -> Any:
+    """Figures of the search with an encoder, by an index that is written to `directory`."""
     embedder = Embedder(encoder)
     vectors_ND = embedder.embed([text for _, text in given.passages])
     tuning, rest = split_for_tuning(asked._replace(vectors_QD=embedder.embed_queries(asked.texts)))
     column = pa.FixedSizeListArray.from_arrays(vectors_ND.ravel(), vectors_ND.shape[1])
     table = passages_table(given.passages).append_column("vector", column)
-    with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch)
-        (directory / "passages").mkdir()
-        pq.write_table(table, directory / "passages" / "part-00000.parquet")
-        (directory / INFO).write_text(json.dumps({"uri": "", "config": {}}))
-        lexical = build_lexical(directory / "passages", LexicalConfig())
-        lexical.weights_V = weights_V
-        save_lexical(directory, lexical)
-        with open_index(directory) as searcher:
-            searcher.hybrid = HybridConfig(dense_weight=measured_weight(searcher, tuning))
-            weight = {"dense_weight": searcher.hybrid.dense_weight}
-            return weight | index_figures(searcher, rest, table)
+    (directory / "passages").mkdir(parents=True)
+    pq.write_table(table, directory / "passages" / "part-00000.parquet")
+    info: dict[str, Any] = {"uri": "", "config": {}}
+    (directory / INFO).write_text(json.dumps(info))
+    lexical = build_lexical(directory / "passages", LexicalConfig())
+    lexical.weights_V = weights_V
+    save_lexical(directory, lexical)
+    with open_index(directory) as searcher:
+        searcher.hybrid = HybridConfig(dense_weight=measured_weight(searcher, tuning))
+        (directory / INFO).write_text(json.dumps(info | {"hybrid": searcher.hybrid.model_dump()}))
+        weight = {"dense_weight": searcher.hybrid.dense_weight}
+        return weight | index_figures(searcher, rest, table)
+
+
+def reranked(
+    encoder: Path, index: Path, given: Set, asked: Asked, steps: int, scratch: Path
+) -> dict[str, float]:
+    """Figures of the search by `index` with a reranker that learned from the training questions."""
+    rows = [
+        RetrievalQuestion(id=f"train-{i}", question=text, passage_ids=gold, split="train")
+        for i, (text, gold) in enumerate(given.train)
+    ] + [  # in this order, so that the same half of them is measured
+        RetrievalQuestion(id=f"dev-{i:06}", question=text, passage_ids=gold, split="dev")
+        for i, (text, gold) in enumerate(zip(asked.texts, asked.gold, strict=True))
+    ]
+    write_rows(scratch / "questions", RetrievalQuestion, rows)
+    config = RerankerConfig(steps=steps, max_held_out=len(asked.texts))
+    config = config.model_copy(update={"groups": config.groups.model_copy(update=SHORT)})
+    artefact = Artefact(
+        Storage(StorageConfig(root=str(scratch / "storage"))), "reranker", config, key="k"
+    )
+    train_reranker(config, encoder, index, scratch / "questions", artefact)
+    return artefact.metrics
 
 
 def learned(given: Set) -> np.ndarray | None:
@@ -186,10 +213,13 @@ def main() -> int:
     encoders = parser.add_mutually_exclusive_group()
     encoders.add_argument("--encoder", type=Path, help="an encoder artefact")
     encoders.add_argument("--train", type=int, metavar="N", help="steps of a small encoder")
+    parser.add_argument("--rerank", type=int, metavar="N", help="steps of a reranker")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS])
     parser.add_argument("--questions", type=int, default=2000, help="of each set")
     parser.add_argument("--quick", action="store_true", help="200 questions of each")
     arguments = parser.parse_args()
+    if arguments.rerank is not None and not (arguments.encoder or arguments.train is not None):
+        parser.error("--rerank starts from an encoder: give --encoder or --train too")
     most = 200 if arguments.quick else arguments.questions
     segmenter = Segmenter()
     cuts = {"jieba": segmenter.words, "characters and pairs": lexical_terms}
@@ -214,8 +244,16 @@ def main() -> int:
                 encoder = trained(given, arguments.train, Path(scratch))
             if encoder:
                 for moment, part in (("before", "mlm"), ("after", "model")):
-                    found[moment] = searched(encoder / part, given, weights_V, asked)
-                ratios.append(found["after"]["ndcg@10"] / best)
+                    index = Path(scratch) / moment
+                    found[moment] = searched(encoder / part, given, weights_V, asked, index)
+                last = found["after"]
+                if arguments.rerank is not None:
+                    again = Path(scratch) / "reranker"
+                    last = reranked(
+                        encoder, Path(scratch) / "after", given, asked, arguments.rerank, again
+                    )
+                    found["reranked"] = last
+                ratios.append(last["ndcg@10"] / best)
         num += len(rest.texts)
         ours[name] = {"passages": len(given.passages), "questions": len(rest.texts), **found}
         sys.stderr.write(f"{name}: {time.monotonic() - started:.0f} s\n")
