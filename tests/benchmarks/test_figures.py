@@ -1,23 +1,12 @@
 """What benchmarks reckon themselves, by hand."""
 
-from importlib import import_module
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-def benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A script of benchmarks/, which imports its neighbours by their names."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return import_module(name)
+import rag_scores as gain
+import search_latency as latency
 
 
-def test_an_answer_counts_by_what_it_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
-    gain = benchmark("rag_scores", monkeypatch)
+def test_an_answer_counts_by_what_it_quotes() -> None:
     case = gain.Case("肺炎首选什么？", ["肺炎首选青霉素"], ["p1"])
     reply = gain.Reply("《肺炎 首选》[1]：“肺炎首选青霉素”。", ["p1", "p2"], False)
     # 7 of the 8 characters said are the 7 of the reference: 2 · (7/8) / (7/8 + 1)
@@ -36,8 +25,7 @@ def test_an_answer_counts_by_what_it_quotes(monkeypatch: pytest.MonkeyPatch) -> 
     assert "difference" not in found["citation_precision"]
 
 
-def test_abstention_is_counted_over_both_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    gain = benchmark("rag_scores", monkeypatch)
+def test_abstention_is_counted_over_both_sets() -> None:
     no, yes = gain.Reply("", [], False), gain.Reply("", [], True)
     found = gain.abstention([no, no, no, yes], [yes, yes, yes, no])
     assert found["precision"][0] == 3 / 4  # of four times, three rightly
@@ -45,8 +33,7 @@ def test_abstention_is_counted_over_both_sets(monkeypatch: pytest.MonkeyPatch) -
     assert gain.abstention([no], [no])["precision"] is None
 
 
-def test_a_passage_as_near_as_the_tenth_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    latency = benchmark("search_latency", monkeypatch)
+def test_a_passage_as_near_as_the_tenth_is_found() -> None:
     vectors_ND = np.array([[1.0, 0.0]] * 11 + [[0.0, 1.0]])
     asked = latency.Questions([""], np.array([[1.0, 0.0]]))
     assert latency.recall([[*range(1, 11)]], vectors_ND, asked) == 1  # the 11th is like the first
