@@ -14,6 +14,7 @@ from typing import Any
 from medray.common.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
+ADAPTER_CONFIG = "adapter_config.json"
 TRUST = "MEDRAY_TRUST_REMOTE_CODE"
 """Environment variable that the jobs set, in all workers, from the profile's trust_remote_code."""
 
@@ -46,6 +47,41 @@ def check_model_directory(directory: Path) -> Path:
     if quantisation(directory) == "bitsandbytes":
         check_quantiser(f"{directory} is quantised and", "on every machine that loads it")
     return directory
+
+
+def check_servable(directory: Path) -> tuple[Path, Path | None]:
+    """(the model's directory, the LoRA adapter over it if `directory` is one).
+
+    An adapter is a directory as PEFT and TRL save it: adapter_config.json, which names its base's
+    directory, and weights.
+
+    Raises:
+        CheckpointError: naming what is missing and how to mend it.
+    """
+    file = directory / ADAPTER_CONFIG
+    if not file.is_file():
+        return check_model_directory(directory), None
+    if not (directory / "adapter_model.safetensors").is_file():
+        raise CheckpointError(
+            f"{directory} has no adapter_model.safetensors; save the adapter anew with "
+            "safe_serialization"
+        )
+    try:
+        name = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = Path(name).expanduser()
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{file} names no base; copy it again") from None
+    if not base.is_dir():
+        raise CheckpointError(
+            f"{directory} is an adapter of {name}, which is no directory here; set "
+            f"base_model_name_or_path in {file} to where that model lies"
+        )
+    if quantisation(check_model_directory(base)):
+        raise CheckpointError(
+            f"{directory} is an adapter of {base}, whose weights are quantised, and nothing can be "
+            "added to those; set base_model_name_or_path to the model they were made from"
+        )
+    return base, directory
 
 
 def check_trainable(directory: Path) -> Path:

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from medray.generation.chat import with_chat_template
-from medray.generation.directory import check_model_directory, load_options, quantisation
+from medray.generation.directory import check_servable, load_options, quantisation
 from medray.generation.drawing import drawing
 from medray.generation.prompts import Numbered, citable_texts
 from medray.generation.quoting import GuidedQuotes
@@ -33,12 +33,13 @@ class HFEngine:
     """Batched generation and scoring with a Hugging Face directory."""
 
     def __init__(self, model_dir: Path | str, batch_size: int = 32) -> None:
-        """Loads the model on the GPU if there is one.
+        """Loads the model on the GPU if there is one. Of an adapter's directory, its base with the
+        adapter merged.
 
         Raises:
             CheckpointError: if the directory lacks a config, weights or a tokenizer.
         """
-        directory = check_model_directory(Path(model_dir))
+        directory, adapter = check_servable(Path(model_dir))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype: Any = torch.bfloat16 if device == "cuda" else torch.float32
         quantised = bool(quantisation(directory))
@@ -50,6 +51,10 @@ class HFEngine:
         model: Any = AutoModelForCausalLM.from_pretrained(
             directory, dtype=dtype, use_safetensors=True, **load_options()
         )
+        if adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
         tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left", **load_options())
         with_chat_template(tokenizer)
         self._set(model.to(torch.device(device)).eval(), tokenizer, batch_size)
