@@ -85,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "words",
         nargs="*",
-        metavar="stop-model | start-model | use-index [KEY] | roll-back-index",
+        metavar="stop-model | start-model | … | use-index [KEY] | roll-back-index",
         help="the switch; which index is searched",
     )
     serve.add_argument("--config", default="laptop", help="a name or a YAML file (laptop)")

@@ -51,7 +51,7 @@ def serve_models(args: argparse.Namespace) -> int:
     if action and "index" in action[0]:
         return _move_index(args, action)
     if action:
-        return _switch_model(args, action)
+        return _switch(args, action)
     running = up.start(
         find_serve_config(args.config), args.overrides,
         host=args.host, port=args.port, address=args.address,
@@ -62,24 +62,29 @@ def serve_models(args: argparse.Namespace) -> int:
     return 0
 
 
-def _switch_model(args: argparse.Namespace, action: list[str]) -> int:
+def _switch(args: argparse.Namespace, action: list[str]) -> int:
     from medray.common.errors import ConfigError
     from medray.serving.switch import Switch
     from medray.serving.up import read_config
 
-    if action not in (["stop-model"], ["start-model"]):
+    verb, _, what = " ".join(action).partition("-")
+    if verb not in ("stop", "start") or what not in ("model", "canary"):
         raise ConfigError(
-            f"medray serve {' '.join(action)}: it is stop-model, start-model, use-index KEY or "
-            "roll-back-index"
+            f"medray serve {' '.join(action)}: it is stop-model, start-model, stop-canary, "
+            "start-canary, use-index KEY or roll-back-index"
         )
     _, config = read_config(find_serve_config(args.config), args.overrides)
-    path = config.gateway.stop_file
+    gateway = config.gateway
+    path, setting = (
+        (gateway.stop_file, "gateway.stop_file")
+        if what == "model"
+        else (gateway.canary.stop_file, "gateway.canary.stop_file")
+    )
     if not path:
-        raise ConfigError("this config has no emergency switch; set gateway.stop_file and serve it")
-    stop = action == ["stop-model"]
-    changed = Switch(path).stop() if stop else Switch(path).start()
-    state = "stopped" if stop else "answering"
-    _say(f"the model is {state}{'' if changed else ', as it was before'}\n")
+        raise ConfigError(f"this config has no such switch; set {setting} and serve it")
+    changed = Switch(path).stop() if verb == "stop" else Switch(path).start()
+    state = "stopped" if verb == "stop" else "answering"
+    _say(f"the {what} is {state}{'' if changed else ', as it was before'}\n")
     return 0
 
 

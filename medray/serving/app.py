@@ -6,9 +6,9 @@ In: `ServingConfig`, the `args` of a file in serve_configs/. Out: the bound grap
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from ray import serve
 
 from medray.common.config import Config
@@ -19,6 +19,7 @@ from medray.serving.budget import Budget
 from medray.serving.consult.sessions import Consultations
 from medray.serving.embedding import Embedding
 from medray.serving.gateway import Gateway
+from medray.serving.handles import OTHER
 from medray.serving.policy import Policy
 from medray.serving.reranking import Reranking
 from medray.serving.retrieval import Retrieval
@@ -76,6 +77,9 @@ class ServingConfig(Config):
     working directory of `medray serve`, or of `ray start` where `serve deploy` is used."""
     model_dir: str = ""
     """Serve this Hugging Face directory instead of the pipeline's policy."""
+    models: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], str] = Field(default={})
+    """Other models by the names that requests use: directories of models, or of LoRA adapters. Each
+    has replicas of its own, as `policy_replicas` says."""
     encoder_dir: str = ""
     index_dir: str = ""
     reranker_dir: str = ""
@@ -97,6 +101,17 @@ class ServingConfig(Config):
     def _check(self) -> "ServingConfig":
         if not self.storage_root and not (self.model_dir and self.encoder_dir and self.index_dir):
             raise ValueError("set storage_root, or all of model_dir, encoder_dir and index_dir")
+        gateway = self.gateway
+        taken = {gateway.model_name, gateway.embedding_name, gateway.reranker_name}
+        if twice := taken & self.models.keys():
+            raise ValueError(
+                f"models: {' and '.join(sorted(twice))} is served by that name already"
+            )
+        if gateway.canary.model and gateway.canary.model not in self.models:
+            raise ValueError(
+                f"gateway.canary.model {gateway.canary.model!r} is none of models: "
+                f"{', '.join(self.models) or 'there are none'}"
+            )
         if bool(self.encoder_dir) != bool(self.index_dir):
             # An index is searched with the encoder that made it; another gives noise, silently.
             raise ValueError("encoder_dir and index_dir belong together; set both or none")
@@ -126,6 +141,10 @@ def build_app(args: ServingConfig) -> serve.Application:
         if (path := getattr(args.gateway, name))
     }  # relative ones begin where the server was started, not where a replica runs
     gateway_config = args.gateway.model_copy(update=paths)
+    if stop_file := gateway_config.canary.stop_file:
+        stops = {"stop_file": str(Path(stop_file).expanduser().resolve())}
+        canary = gateway_config.canary.model_copy(update=stops)
+        gateway_config = gateway_config.model_copy(update={"canary": canary})
     # Queues are bounded by the gateway alone; the others must never refuse what it let in,
     # nor a health check.
     ongoing = args.gateway.max_in_flight * args.gateway_replicas.max + 16
@@ -157,6 +176,10 @@ def build_app(args: ServingConfig) -> serve.Application:
         "retrieval": retrieval.bind(newest_index, index_file),
         "consultations": consultations.bind(args.gateway.consult),
     }
+    for name, path in args.models.items():
+        handles[OTHER + name] = policy.options(name=f"{OTHER}{name}").bind(
+            directory(path), args.batching
+        )
     if args.gateway.keys_file:
         handles["budget"] = budget.bind()
     if args.reranker_dir:

@@ -48,7 +48,7 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig, handles: dict[str, DeploymentHandle]) -> None:
         metrics = Metrics()
-        deployed = Deployments(handles, metrics, config.rerank_candidates)
+        deployed = Deployments(handles, metrics, config.rerank_candidates, config.canary)
         self._service = Service(config, deployed, metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from medray.generation.sampling import Sampling
 from medray.retrieval.filters import PassageFilter
+from medray.serving.canary import Canary, CanaryConfig
 from medray.serving.keys import ApiKey
 from medray.serving.messages import Embedded, Encoded, Finish, Fit, Found, Piece, Prompt, Spelled
 from medray.serving.metrics import Metrics
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 RETRIES = 3
 """How often a call is given to another replica when one dies under it. Calls only read, or
 change what dies with the replica, so that nothing is done twice."""
+OTHER = "model-"
+"""Before the names of other models, among the handles."""
 
 
 class Calls:
@@ -42,8 +45,8 @@ class Calls:
 class PolicyHandle:
     """The policy deployment."""
 
-    def __init__(self, handle: DeploymentHandle, call: Calls) -> None:
-        self._handle, self._call = handle, call
+    def __init__(self, handle: DeploymentHandle, call: Calls, retries: int = RETRIES) -> None:
+        self._handle, self._call, self._retries = handle, call, retries
 
     async def encode(self, prompts: list[str] | list[list[int]]) -> Encoded:
         """Plain prompts as tokens."""
@@ -82,7 +85,7 @@ class PolicyHandle:
             except RayActorError as error:
                 ended = True
                 num_deaths += 1
-                if num_deaths > RETRIES:
+                if num_deaths > self._retries:
                     raise
                 logger.warning(
                     "a replica died (%s); another goes on after %d tokens",
@@ -97,15 +100,31 @@ class Deployments:
     """All of them."""
 
     def __init__(
-        self, handles: dict[str, DeploymentHandle], metrics: Metrics, rerank_candidates: int = 0
+        self,
+        handles: dict[str, DeploymentHandle],
+        metrics: Metrics,
+        rerank_candidates: int = 0,
+        canary: CanaryConfig | None = None,
     ) -> None:
         """`handles` by name: policy, embedding, retrieval and consultations; budget where requests
         carry keys; reranking where a reranker looks again at the `rerank_candidates` best of each
-        search."""
+        search; `model-NAME` of each other model."""
         self._handles = handles
         self._rerank_candidates = rerank_candidates
         self._call = Calls(metrics)
         self.policy = PolicyHandle(handles["policy"], self._call)
+        self.others = {
+            name.removeprefix(OTHER): PolicyHandle(handle, self._call)
+            for name, handle in handles.items()
+            if name.startswith(OTHER)
+        }
+        """Other models, by the names that requests use."""
+        self.chats: PolicyHandle | Canary = self.policy
+        """What answers chats."""
+        if canary is not None and canary.model:
+            # What kills a replica of the new model counts as its failure.
+            new = PolicyHandle(handles[OTHER + canary.model], self._call, retries=0)
+            self.chats = Canary(canary, self.policy, new, metrics)
 
     async def embed(self, texts: list[str]) -> Embedded:
         """Vectors of texts as they are."""

@@ -45,12 +45,20 @@ class Metrics:
         self._cosine = Histogram(
             "medray_best_cosine", "Of the best passage to its question", COSINES, ()
         )
+        self._canary = Counter(
+            "medray_canary_total", "Answers of the model that is tried, by how they ended",
+            ("outcome",),
+        )  # fmt: skip
         self._in_flight = Gauge("medray_in_flight", "Requests in flight", ())
 
     def ended(self, endpoint: str, outcome: str, seconds: float) -> None:
         """One request has ended."""
         self._requests.inc(1, {"endpoint": endpoint, "outcome": outcome})
         self._seconds.observe(seconds, {"endpoint": endpoint})
+
+    def canary(self, failed: bool) -> None:
+        """One answer of the model that is tried has ended."""
+        self._canary.inc(1, {"outcome": "failed" if failed else "answered"})
 
     def refused(self, status: int, code: str) -> None:
         """One request was not let in."""

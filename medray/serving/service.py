@@ -17,6 +17,7 @@ from medray.common.config import Config
 from medray.serving.access import Caller
 from medray.serving.answer import AnswerConfig
 from medray.serving.audit_log import AuditLog, key_from_environment
+from medray.serving.canary import CanaryConfig
 from medray.serving.consult.sessions import ConsultConfig
 from medray.serving.handles import Deployments
 from medray.serving.keys import KeyFile
@@ -59,6 +60,7 @@ class GatewayConfig(Config):
     """Where the audit log is written, see `medray audit`. Empty: none is."""
     answer: AnswerConfig = AnswerConfig()
     consult: ConsultConfig = ConsultConfig()
+    canary: CanaryConfig = CanaryConfig()
 
 
 class Service:
@@ -84,8 +86,13 @@ class Service:
     @property
     def model_names(self) -> tuple[str, ...]:
         """What is served, by the names that requests use."""
-        names = (self.config.model_name, self.config.embedding_name)
+        names = (*self.policy_names, self.config.embedding_name)
         return (*names, self.config.reranker_name) if self.deployed.reranks else names
+
+    @property
+    def policy_names(self) -> tuple[str, ...]:
+        """Those that write text."""
+        return (self.config.model_name, *self.deployed.others)
 
     @property
     def keeps_texts(self) -> bool:

@@ -1,4 +1,4 @@
-"""The emergency switch: one file that stops the model's answers everywhere.
+"""Switches: one file that stops the model's answers everywhere, one that stops a canary's.
 
 `medray serve stop-model` makes the file, `medray serve start-model` removes it. Every gateway
 replica looks before each answer and before each piece of text that it sends on, so that answers
@@ -17,16 +17,21 @@ class Switch:
     def __init__(self, path: str) -> None:
         self._path = os.path.expanduser(path)
 
+    @property
+    def is_off(self) -> bool:
+        """Whether the file is there."""
+        return bool(self._path) and os.path.exists(self._path)
+
     def check(self) -> None:
         """Raises ApiError while the model is stopped."""
-        if self._path and os.path.exists(self._path):
+        if self.is_off:
             raise ApiError(
                 503, "the model was stopped by those who run this service",
                 code="model_stopped", retry_after_s=60,
             )  # fmt: skip
 
     def stop(self) -> bool:
-        """Stops the model; False if it was stopped already."""
+        """Makes the file; False if it was there."""
         path = Path(self._path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -36,7 +41,7 @@ class Switch:
         return True
 
     def start(self) -> bool:
-        """Lets the model answer again; False if it was not stopped."""
+        """Removes the file; False if it was not there."""
         try:
             os.unlink(self._path)
         except FileNotFoundError:

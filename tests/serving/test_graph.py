@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import random
+import shutil
 import socket
 import time
 import urllib.error
@@ -23,6 +24,7 @@ from medray.generation.prompts import NO_ANSWER
 from medray.retrieval.embed import Embedder, passage_text
 from medray.retrieval.rerank import Reranker
 from medray.serving import client, up
+from medray.serving.artefacts import newest
 from medray.serving.citations import notice
 
 pytestmark = pytest.mark.cluster
@@ -41,15 +43,18 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def url(ray_cluster, hospital, reranker: Path) -> Iterator[str]:
-    """The application of serve_configs/laptop.yaml over the tiny storage root."""
+def url(ray_cluster, hospital, reranker: Path, tmp_path_factory) -> Iterator[str]:
+    """The application of serve_configs/laptop.yaml over the tiny storage root, and a second model
+    by the name of `next`."""
     from ray import serve
 
     port = free_port()
+    second = tmp_path_factory.mktemp("models") / "second"
+    shutil.copytree(newest(hospital.root, ("ppo", "sft"), part="model").fetch(), second)
     overrides = [
         f"storage_root={hospital.root}", f"gateway.max_in_flight={MAX_IN_FLIGHT}",
         "gateway.answer.top_k=3", "gateway.answer.min_cosine=-1", f"reranker_dir={reranker}",
-        "gateway.rerank_candidates=7",
+        "gateway.rerank_candidates=7", f"models.next={second}",
     ]  # fmt: skip
     with up.start(CONFIGS / "laptop.yaml", overrides, port=port) as running:
         yield running.url
@@ -257,16 +262,27 @@ def test_a_reranker_looks_again_at_what_a_search_found(api, reranker: Path):
 
 def test_models_and_health(api, url, reranker: Path):
     assert [model.id for model in api.models.list()] == [
-        "medray", "medray-embedding", "medray-reranker"
+        "medray", "next", "medray-embedding", "medray-reranker"
     ]  # fmt: skip
     assert api.models.retrieve("medray").id == "medray"
     state = health(url)
     assert (state["status"], state["index_version"]) == ("ok", "i1")
     assert {k: d["version"] for k, d in state["deployments"].items() if "version" in d} == {
         "policy": "s1", "embedding": "e1", "retrieval": "i1", "reranking": reranker.name,
+        "model-next": "second",
     }  # fmt: skip
     with urllib.request.urlopen(url) as page:
         assert "medray" in page.read().decode()
+
+
+def test_another_model_answers_by_its_name(api, hospital):
+    messages = [{"role": "user", "content": hospital.questions["true"]}]
+    answer = api.chat.completions.create(model="next", messages=messages)
+    assert (answer.model, answer.system_fingerprint) == ("next", "second")
+    assert answer.choices[0].message.content == hospital.answers["true"]
+    assert ask(api, hospital.questions["true"]).system_fingerprint == "s1"
+    completion = api.completions.create(model="next", prompt="肺炎", max_tokens=2)
+    assert completion.usage.completion_tokens > 0
 
 
 def test_errors_have_openai_shape_and_no_text(api, url):

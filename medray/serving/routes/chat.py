@@ -22,7 +22,7 @@ async def chat(
     request: ChatRequest, service: Served, caller: Annotated[Caller, may(CHAT)]
 ) -> Response:
     """Answers the last message, grounded unless `retrieval` is false."""
-    service.check_model(request.model, service.config.model_name)
+    service.check_model(request.model, *service.policy_names)
     request.check()
     messages = [message.plain() for message in request.messages]
     service.check_size(sum(len(message["content"]) for message in messages))
@@ -32,7 +32,8 @@ async def chat(
         turn = stack.enter_context(await service.admit(caller, "chatcmpl", asked))
         plan = await plan_answer(
             request, service.config.answer, deployed.embed_question, deployed.search,
-            deployed.policy, caller.role, embed_texts=deployed.embed,
+            deployed.others.get(request.model, deployed.chats), caller.role,
+            embed_texts=deployed.embed,
         )  # fmt: skip
         if request.stream:
             options = request.stream_options

@@ -13,7 +13,7 @@ from medray.serving.access import MODEL, Caller, may
 from medray.serving.routes.events import stream_events
 from medray.serving.schema.base import Usage
 from medray.serving.schema.completions import CompletionRequest, body
-from medray.serving.service import Served, Service, Turn
+from medray.serving.service import Served, Turn
 
 router = APIRouter()
 
@@ -23,10 +23,10 @@ async def completions(
     request: CompletionRequest, service: Served, caller: Annotated[Caller, may(MODEL)]
 ) -> Response:
     """Continues texts by the model alone, without passages; with `echo`, scores them."""
-    service.check_model(request.model, service.config.model_name)
+    service.check_model(request.model, *service.policy_names)
     request.check()
     service.check_size(request.size())
-    policy = service.deployed.policy
+    policy = service.deployed.others.get(request.model, service.deployed.policy)
     asked = {"prompts": json.dumps(request.prompts(), ensure_ascii=False)}
     with ExitStack() as stack:
         turn = stack.enter_context(await service.admit(caller, "cmpl", asked))
@@ -34,7 +34,8 @@ async def completions(
         if request.stream:
             options = request.stream_options
             counted = options is not None and options.include_usage
-            chunks = _chunks(service, plan, turn, request.model, counted)
+            items = complete.stream(plan, policy)
+            chunks = _chunks(items, turn, request.model, counted)
             return await stream_events(chunks, stack.pop_all())
         choices, usage = await complete.complete(plan, policy)
         turn.goes_on()
@@ -44,10 +45,10 @@ async def completions(
 
 
 async def _chunks(
-    service: Service, plan: complete.Plan, turn: Turn, model: str, counted: bool
+    written: AsyncGenerator[dict[str, Any] | Usage, None], turn: Turn, model: str, counted: bool
 ) -> AsyncGenerator[dict[str, Any], None]:
     named, texts = turn.identity(model), []
-    async with aclosing(complete.stream(plan, service.deployed.policy)) as items:
+    async with aclosing(written) as items:
         async for item in items:
             if not isinstance(item, Usage):
                 turn.goes_on()

@@ -225,7 +225,7 @@ def _behind(service: Service) -> Behind:
     config, deployed = service.config, service.deployed
     return Behind(
         config.answer, config.consult, deployed.embed_question, deployed.search,
-        deployed.policy,
+        deployed.chats,
     )  # fmt: skip
 
 

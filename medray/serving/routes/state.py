@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from medray.serving.access import caller
+from medray.serving.handles import OTHER
 from medray.serving.schema.base import ApiError
 from medray.serving.service import Served, Service
 
@@ -40,9 +41,11 @@ async def model(name: str, service: Served) -> dict[str, Any]:
 
 @router.get("/healthz")
 async def health(service: Served) -> Response:
-    """200 if every deployment answers, else 503; versions of what is served."""
+    """200 if every deployment answers that chats by the served name need, else 503; versions of
+    what is served."""
     deployments = await service.deployed.states(service.config.health_timeout_s)
-    ready = all(state["ready"] for state in deployments.values())
+    needed = [name for name in deployments if not name.startswith(OTHER)]
+    ready = all(deployments[name]["ready"] for name in needed)
     body = {
         "status": "ok" if ready else "unready",
         "model": service.config.model_name,
