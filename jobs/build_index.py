@@ -12,7 +12,8 @@ from medray.retrieval.index import build_index
 
 
 def run(job: Job) -> Path:
-    """Recall is measured on the held-out questions of the instructions."""
+    """Recall is measured on the held-out questions of the instructions. Passages of an earlier
+    index of the same encoder keep their vectors."""
     return job.make(
         "index",
         lambda artefact: build_index(
@@ -21,6 +22,7 @@ def run(job: Job) -> Path:
             job.path("corpus"),
             job.path("instructions") / "questions",
             artefact,
+            earlier=job.earlier("index", "encoder"),
         ),
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medray.common.config import Config
-from medray.common.errors import DataError
+from medray.common.errors import ConfigError, DataError
 from medray.common.manifest import (
     Artefact,
     artefact_key,
@@ -92,7 +92,8 @@ class Job:
         self.data: Path | None = None
         self.fingerprint = ""
         self.done: dict[str, dict[str, Any]] = {}
-        self._keys: dict[str, str] = {}
+        self._keys: dict[str, str] = dict(profile.pin)
+        self._check_pins()
         if "://" in profile.data:
             self.data = self.storage.fetch_export(profile.data)
         elif profile.data:
@@ -101,6 +102,17 @@ class Job:
                 raise DataError(f"no data directory at {profile.data}; check --data")
         if self.data is not None:
             self.fingerprint = fingerprint_directory(self.data)
+
+    def _check_pins(self) -> None:
+        for step, key in self.profile.pin.items():
+            if step not in PARENTS:
+                raise ConfigError(f"pin.{step}: there is no such step; {', '.join(PARENTS)}")
+            if not self.storage.exists(step, key):
+                keys = [found for name, found in self.storage.list() if name == step]
+                raise DataError(
+                    f"pin.{step}: {self.storage.location(step, key)} is not there; "
+                    f"there are: {', '.join(keys) or 'none'}"
+                )
 
     def use_all_threads(self) -> None:
         """Gives a model that runs in this process the cores that training's workers have."""
@@ -161,14 +173,28 @@ class Job:
         """Local directory of a finished artefact."""
         return self.storage.fetch(*self.artefact(step))
 
+    def earlier(self, step: str, parent: str) -> Path | None:
+        """Local directory of the newest other artefact of `step` that was made of the same `parent`
+        as is there now; None if there is none."""
+        content = stored_manifest(self.storage, *self.artefact(parent)).content
+        found = [
+            (manifest.created, key)
+            for name, key in self.storage.list()
+            if name == step and key != self.key(step)
+            for manifest in [stored_manifest(self.storage, step, key)]
+            if manifest.parents.get(parent) == content
+        ]
+        return self.storage.fetch(step, max(found)[1]) if found else None
+
     def hospital(self) -> Path:
         """The directory that the sources of the profile are relative to."""
         return self.data if self.data is not None else self.path("sample")
 
     def outdated(self, step: str) -> bool:
         """True if the step's artefact is there, and made of other files than its parents hold now,
-        as after an erasure. A parent that is not there counts as unchanged."""
-        if not self.storage.exists(step, self.key(step)):
+        as after an erasure. A parent that is not there counts as unchanged, and what is pinned is
+        never outdated."""
+        if step in self.profile.pin or not self.storage.exists(step, self.key(step)):
             return False
         made_of = stored_manifest(self.storage, step, self.key(step)).parents
         return any(

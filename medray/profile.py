@@ -49,6 +49,10 @@ class Profile(Config):
     """Run Python code that a model directory brings (auto_map in config.json). Read it first."""
     ray: RayConfig = RayConfig()
     workers: WorkersConfig
+    pin: dict[str, str] = Field(default={})
+    """Step → key of the artefact that stands for it, whatever its settings and parents are now: a
+    corpus that grows every night gets a new index by the encoder that is there (pin.encoder=KEY),
+    and what is trained stays as it is until it is trained on purpose."""
     sample: SampleConfig
     corpus: CorpusConfig
     instructions: InstructionsConfig

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from medray import launch
-from medray.common.errors import DataError
+from medray.common.errors import ConfigError, DataError
 from medray.common.manifest import Artefact
 from medray.job import JOBS, PARENTS, Job
 from medray.launch import run_job
@@ -172,6 +172,40 @@ def test_a_finished_step_is_reused(profile: str) -> None:
     assert Job(Profile.load(Path(profile), ["sample.seed=8"])).key("sample") != first.key("sample")
     assert Job(Profile.load(Path(profile), ["ppo.seed=8"])).key("sft") == first.key("sft")
     assert Job(Profile.load(Path(profile), ["ppo.seed=8"])).key("ppo") != first.key("ppo")
+
+
+def test_a_pinned_step_stands_whatever_its_settings_are(profile: str) -> None:
+    key = Job(Profile.load(Path(profile))).key("sample")
+    Job(Profile.load(Path(profile))).make("sample", lambda artefact: None)
+    job = Job(Profile.load(Path(profile), [f"pin.sample={key}", "sample.seed=8"]))
+    assert job.key("sample") == key
+    job.make("sample", lambda artefact: pytest.fail("made again"))
+    # What is made from it has the key that it would have with those settings.
+    assert job.key("corpus") == Job(Profile.load(Path(profile))).key("corpus")
+
+
+def test_what_cannot_be_pinned_is_said(profile: str) -> None:
+    Job(Profile.load(Path(profile))).make("sample", lambda artefact: None)
+    key = Job(Profile.load(Path(profile))).key("sample")
+    with pytest.raises(DataError, match=rf"sample/older is not there; there are: {key}"):
+        Job(Profile.load(Path(profile), ["pin.sample=older"]))
+    with pytest.raises(ConfigError, match=r"pin\.sampel: there is no such step; sample, corpus"):
+        Job(Profile.load(Path(profile), ["pin.sampel=older"]))
+
+
+def test_an_earlier_artefact_has_the_same_parent(profile: str) -> None:
+    def made(*settings: str) -> Job:
+        job = Job(Profile.load(Path(profile), list(settings)))
+        for step in ("sample", "corpus", "instructions", "encoder"):
+            job.make(step, lambda artefact: (artefact.dir / "words").write_text(settings[0]))
+        return job
+
+    first = made("encoder.seed=1", "index.max_questions=5")
+    assert first.earlier("index", "encoder") is None
+    index = first.make("index", lambda artefact: None)
+    assert first.earlier("index", "encoder") is None  # itself
+    assert made("encoder.seed=1", "index.max_questions=6").earlier("index", "encoder") == index
+    assert made("encoder.seed=2", "index.max_questions=6").earlier("index", "encoder") is None
 
 
 def test_outside_data_take_the_samples_place(profile: str, tmp_path: Path) -> None:

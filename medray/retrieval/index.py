@@ -12,12 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 from pymilvus import MilvusClient
 
-from medray.common.config import Config
 from medray.common.errors import DataError
 from medray.common.manifest import Artefact, Counts, remove
 from medray.common.rows import count_rows
@@ -30,7 +28,7 @@ from medray.retrieval.collection import (
     load_version,
 )
 from medray.retrieval.contrastive import load_questions
-from medray.retrieval.embed import Embedder, passage_text
+from medray.retrieval.embed import Embedder
 from medray.retrieval.filters import COLUMNS
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 from medray.retrieval.measure import (
@@ -40,6 +38,12 @@ from medray.retrieval.measure import (
     index_figures,
     measured_weight,
     split_for_tuning,
+)
+from medray.retrieval.passage_vectors import (
+    MAX_TOKENS,
+    EmbeddingConfig,
+    embed_passages,
+    known_vectors,
 )
 from medray.retrieval.search import (
     INFO,
@@ -54,11 +58,9 @@ from medray.retrieval.term_weights import TermWeightsConfig, learn_term_weights
 
 logger = logging.getLogger(__name__)
 LITE = "milvus.db"
-ACTOR_STARTS = 3
-"""Actors in a row that may be lost while they load the encoder before the job gives up."""
 
 
-class IndexConfig(Config):
+class IndexConfig(EmbeddingConfig):
     """The index."""
 
     uri: str = ""
@@ -67,35 +69,18 @@ class IndexConfig(Config):
     lexical: LexicalConfig = LexicalConfig()
     term_weights: TermWeightsConfig = TermWeightsConfig()
     hybrid: HybridConfig = HybridConfig()
-    num_actors: int = Field(default=2, ge=1)
-    """Ray actors that embed."""
-    batch_size: int = Field(default=64, ge=1)
-    max_tokens: int = Field(default=256, ge=8)
-    use_gpu: bool = False
     max_questions: int = Field(default=2000, ge=1)
     """Held-out questions that are asked, the first in id order: up to half of them choose
     hybrid.dense_weight, the figures are of the others."""
 
 
-class EmbedPassages:
-    """A Ray Data actor: adds the column `vector` to a table of passages."""
-
-    def __init__(self, encoder: str, batch_size: int, max_tokens: int, device: str) -> None:
-        self.embedder = Embedder(
-            encoder, device=device, batch_size=batch_size, max_tokens=max_tokens
-        )
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        titles, texts = table["title"].to_pylist(), table["text"].to_pylist()
-        vectors_ND = self.embedder.embed(
-            [passage_text(title, text) for title, text in zip(titles, texts, strict=True)]
-        )
-        column = pa.FixedSizeListArray.from_arrays(vectors_ND.ravel(), self.embedder.dim)
-        return table.append_column("vector", column)
-
-
 def build_index(
-    config: IndexConfig, encoder: Path, corpus: Path, questions: Path | None, artefact: Artefact
+    config: IndexConfig,
+    encoder: Path,
+    corpus: Path,
+    questions: Path | None,
+    artefact: Artefact,
+    earlier: Path | None = None,
 ) -> None:
     """Embeds all passages, fills Milvus and the index of words, and measures on the questions of
     split dev.
@@ -105,6 +90,8 @@ def build_index(
     Args:
         encoder: an encoder artefact, or any directory with a Hugging Face model under `model/`.
         questions: directory of RetrievalQuestion shards; None skips the figures.
+        earlier: an index that the same encoder made; passages that stand in it as they are now keep
+            their vectors.
     Raises:
         DataError: if there is no passage, or passage ids repeat.
         ServiceError: if no Milvus answers at `config.uri`.
@@ -120,7 +107,9 @@ def build_index(
     disconnect(connect(uri), uri)  # a wrong URI shows before the long work
     if not target.is_dir():
         started = time.monotonic()
-        embed_passages(config, encoder, corpus / "passages", target)
+        known = None if earlier is None else known_vectors(earlier, config.max_tokens)
+        kept = embed_passages(config, encoder, corpus / "passages", target, known)
+        artefact.metrics["vectors_kept"] = kept
         artefact.metrics["time/embed_s"] = round(time.monotonic() - started, 2)
     client = connect(uri)
     try:
@@ -134,6 +123,7 @@ def build_index(
             "collection": name,
             "alias": ALIAS,
             "passages": rows_out,
+            MAX_TOKENS: config.max_tokens,
             "config": config.collection.model_dump(mode="json"),
             "lexical": config.lexical.model_dump(mode="json"),
             "hybrid": config.hybrid.model_dump(mode="json"),
@@ -226,36 +216,3 @@ def measure_index(
         )
     info["hybrid"] = searcher.hybrid.model_dump(mode="json")
     artefact.metrics.update(index_figures(searcher, asked, table))
-
-
-def embed_passages(config: IndexConfig, encoder: Path, passages: Path, target: Path) -> None:
-    """Embeds passages on Ray Data actors into Parquet shards, whole or not at all."""
-    import ray.data
-
-    temporary = target.with_name(f".{target.name}.tmp")
-    remove(temporary)
-    context = ray.data.DataContext.get_current().copy()
-    context.execution_options.preserve_order = True  # the same files, whichever actor is faster
-    context.max_consecutive_actor_init_deaths = ACTOR_STARTS  # Ray's own: one lost start ends all
-    with ray.data.DataContext.current(context):
-        paths = [str(path) for path in sorted(passages.glob("*.parquet"))]
-        # A small corpus is one file: cut, so that every actor has a share.
-        ray.data.read_parquet(
-            paths, override_num_blocks=max(len(paths), config.num_actors)
-        ).map_batches(
-            EmbedPassages,  # pyright: ignore[reportArgumentType]
-            fn_constructor_kwargs={
-                "encoder": str(encoder),
-                "batch_size": config.batch_size,
-                "max_tokens": config.max_tokens,
-                "device": "cuda" if config.use_gpu else "cpu",
-            },
-            batch_format="pyarrow",
-            batch_size=4 * config.batch_size,
-            compute=ray.data.ActorPoolStrategy(size=config.num_actors),
-            num_gpus=1 if config.use_gpu else None,
-        ).write_parquet(str(temporary), min_rows_per_file=10_000)
-    # Ray names shards with a random id in front and their number behind.
-    for number, path in enumerate(sorted(temporary.glob("*.parquet"), key=lambda p: p.name[-30:])):
-        path.rename(temporary / f"part-{number:05d}.parquet")
-    os.replace(temporary, target)

@@ -3,17 +3,19 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from medray.common.errors import DataError, ServiceError
 from medray.common.manifest import Artefact
 from medray.common.records import Passage
-from medray.common.rows import write_rows
+from medray.common.rows import read_rows, write_rows
 from medray.common.storage import Storage, StorageConfig
 from medray.retrieval.collection import vectors_of
 from medray.retrieval.embed import Embedder, passage_text
 from medray.retrieval.index import IndexConfig, build_index
+from medray.retrieval.passage_vectors import known_vectors
 from medray.retrieval.search import open_index
 
 
@@ -61,6 +63,45 @@ def test_build_publish_search_and_rebuild(
     assert hits[0].passage.passage_id == ids[3]
     assert hits[0].cosine == pytest.approx(1, abs=1e-5)
     assert hits[0].score == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.cluster
+def test_a_corpus_that_changed_keeps_the_vectors_of_the_rest(
+    ray_cluster, encoder_dir: Path, corpus: Path, tmp_path: Path
+) -> None:
+    first = open_artefact(tmp_path / "first")
+    build_index(IndexConfig(), encoder_dir.parent, corpus, None, first)
+    assert first.metrics["vectors_kept"] == 0
+    earlier = first.publish()
+    # Vectors that no encoder gives show where they come from.
+    shard = next((earlier / "passages").glob("*.parquet"))
+    table = pq.read_table(shard)
+    marked_ND = np.arange(table.num_rows, dtype=np.float32)[:, None] + vectors_of(table)
+    column = pa.FixedSizeListArray.from_arrays(marked_ND.ravel(), marked_ND.shape[1])
+    place = table.column_names.index("vector")
+    pq.write_table(table.set_column(place, "vector", column), shard)
+
+    rows = list(read_rows(corpus / "passages", Passage))
+    edited = rows[1].model_copy(update={"text": rows[1].text + "复查。"})
+    added = rows[2].model_copy(update={"passage_id": "new", "text": "新的一段。"})
+    renamed = rows[3].model_copy(update={"passage_id": "renamed"})
+    now = [rows[0], edited, added, renamed, *rows[5:]]  # 2 and 4 are gone
+    write_rows(tmp_path / "corpus" / "passages", Passage, now)
+    second = open_artefact(tmp_path / "second")
+    build_index(
+        IndexConfig(), encoder_dir.parent, tmp_path / "corpus", None, second, earlier=earlier
+    )
+    assert second.metrics["vectors_kept"] == 7
+    made = pq.read_table(sorted((second.dir / "passages").glob("*.parquet"))[0])
+    assert made["passage_id"].to_pylist() == [row.passage_id for row in now]
+    vectors_ND = vectors_of(made)
+    np.testing.assert_array_equal(
+        vectors_ND[[0, 3, *range(4, 9)]], marked_ND[[0, 3, *range(5, 10)]]
+    )
+    texts = [passage_text(row.title, row.text) for row in (edited, added)]
+    np.testing.assert_allclose(vectors_ND[1:3], Embedder(encoder_dir).embed(texts), atol=1e-5)
+    # Cut at another length, a passage has another vector.
+    assert known_vectors(earlier, 128) is None
 
 
 def test_no_passage_and_no_milvus_are_said_before_the_work(

@@ -304,7 +304,7 @@ def build_encoder(target: Path) -> Path:
 def build_index(target: Path, encoder: Path) -> dict[str, tuple[str, list[Numbered]]]:
     """Writes the index; returns the grounded prompt and its passages for each question."""
     from medray.retrieval.embed import Embedder
-    from medray.retrieval.index import EmbedPassages
+    from medray.retrieval.passage_vectors import EmbedPassages
     from medray.retrieval.search import open_index
 
     (target / "passages").mkdir(parents=True)
