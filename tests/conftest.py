@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 from forked_workers import forking
 
+from medray.serving.proxy import ENVIRONMENT
+
 # Before torch, ray or tokenizers are imported anywhere: two workers share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -16,6 +18,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # As the jobs have them on one machine.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+os.environ |= ENVIRONMENT
 
 
 # What workers of training and replicas of serving import first.

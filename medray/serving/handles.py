@@ -109,13 +109,14 @@ class Deployments:
         """`handles` by name: policy, embedding, retrieval and consultations; budget where requests
         carry keys; reranking where a reranker looks again at the `rerank_candidates` best of each
         search; `model-NAME` of each other model."""
-        self._handles = handles
+        # By gRPC and not as Ray's objects, which cost twice as much a message.
+        self._handles = {name: h.options(_by_reference=False) for name, h in handles.items()}
         self._rerank_candidates = rerank_candidates
         self._call = Calls(metrics)
-        self.policy = PolicyHandle(handles["policy"], self._call)
+        self.policy = PolicyHandle(self._handles["policy"], self._call)
         self.others = {
             name.removeprefix(OTHER): PolicyHandle(handle, self._call)
-            for name, handle in handles.items()
+            for name, handle in self._handles.items()
             if name.startswith(OTHER)
         }
         """Other models, by the names that requests use."""
@@ -123,7 +124,7 @@ class Deployments:
         """What answers chats."""
         if canary is not None and canary.model:
             # What kills a replica of the new model counts as its failure.
-            new = PolicyHandle(handles[OTHER + canary.model], self._call, retries=0)
+            new = PolicyHandle(self._handles[OTHER + canary.model], self._call, retries=0)
             self.chats = Canary(canary, self.policy, new, metrics)
 
     async def embed(self, texts: list[str]) -> Embedded:

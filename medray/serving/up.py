@@ -26,7 +26,7 @@ from medray.common.config import apply_overrides, explain, read_yaml
 from medray.common.errors import ConfigError, ServiceError
 from medray.serving import client
 from medray.serving.app import ServingConfig, build_app
-from medray.serving.proxy import CALLBACK, CALLBACK_VARIABLE
+from medray.serving.proxy import ENVIRONMENT
 
 logger = logging.getLogger(__name__)
 APP_PATH = "medray.serving.app:build_app"
@@ -210,7 +210,8 @@ def run_until_interrupt(running: Running) -> None:
 def _connect(address: str | None, num_cpus: int | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if address is None:
-        os.environ.setdefault(CALLBACK_VARIABLE, CALLBACK)  # Ray's processes inherit it
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)  # Ray's processes inherit it
         options |= {
             "address": "local",  # never joins a cluster that happens to run here
             "num_cpus": max(2, num_cpus or os.cpu_count() or 2),

@@ -50,7 +50,7 @@ def url(ray_cluster, hospital, reranker: Path, tmp_path_factory) -> Iterator[str
 
     port = free_port()
     second = tmp_path_factory.mktemp("models") / "second"
-    shutil.copytree(newest(hospital.root, ("ppo", "sft"), part="model").fetch(), second)
+    shutil.copytree(newest(str(hospital.root), ("ppo", "sft"), part="model").fetch(), second)
     overrides = [
         f"storage_root={hospital.root}", f"gateway.max_in_flight={MAX_IN_FLIGHT}",
         "gateway.answer.top_k=3", "gateway.answer.min_cosine=-1", f"reranker_dir={reranker}",
