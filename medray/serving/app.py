@@ -19,6 +19,7 @@ from medray.serving.budget import Budget
 from medray.serving.consult.sessions import Consultations
 from medray.serving.embedding import Embedding
 from medray.serving.gateway import Gateway
+from medray.serving.jwks import is_url
 from medray.serving.policy import Policy
 from medray.serving.reranking import Reranking
 from medray.serving.retrieval import Retrieval
@@ -120,11 +121,15 @@ def build_app(args: ServingConfig) -> serve.Application:
     index = IndexAlias(index_file, newest_index).named().index
     warn_of_erasures((model, encoder, index))
     logger.info("serving policy %s, index %s", model.version, index.version)
-    paths = {
+    paths: dict[str, Any] = {
         name: str(Path(path).expanduser().resolve())
         for name in ("keys_file", "audit_dir", "stop_file")
         if (path := getattr(args.gateway, name))
     }  # relative ones begin where the server was started, not where a replica runs
+    oidc = args.gateway.oidc
+    if oidc is not None and oidc.jwks and not is_url(oidc.jwks):
+        key_set = str(Path(oidc.jwks).expanduser().resolve())
+        paths["oidc"] = oidc.model_copy(update={"jwks": key_set})
     gateway_config = args.gateway.model_copy(update=paths)
     # Queues are bounded by the gateway alone; the others must never refuse what it let in,
     # nor a health check.
@@ -157,7 +162,7 @@ def build_app(args: ServingConfig) -> serve.Application:
         "retrieval": retrieval.bind(newest_index, index_file),
         "consultations": consultations.bind(args.gateway.consult),
     }
-    if args.gateway.keys_file:
+    if args.gateway.keys_file or oidc is not None:
         handles["budget"] = budget.bind()
     if args.reranker_dir:
         handles["reranking"] = reranking.bind(directory(args.reranker_dir))

@@ -11,7 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from medray.generation.sampling import Sampling
 from medray.retrieval.filters import PassageFilter
-from medray.serving.keys import ApiKey
+from medray.serving.keys import Caller
 from medray.serving.messages import Embedded, Encoded, Finish, Fit, Found, Piece, Prompt, Spelled
 from medray.serving.metrics import Metrics
 
@@ -149,14 +149,16 @@ class Deployments:
         """Ends a turn of a consultation that failed, if it has not ended. Nobody waits for it."""
         self._handles["consultations"].abandon.remote(identifier, request)
 
-    async def take(self, key: ApiKey) -> float:
-        """Counts a request of a key; seconds to wait where a limit is reached."""
-        take = self._handles["budget"].take
-        return await self._call("budget", take, key.id, key.requests_per_minute, key.tokens_per_day)
+    async def take(self, caller: Caller) -> float:
+        """Counts a request; seconds to wait where a limit of the caller's is reached."""
+        take, limits = self._handles["budget"].take, caller.limits
+        return await self._call(
+            "budget", take, caller.id, limits.requests_per_minute, limits.tokens_per_day
+        )
 
-    def spend(self, key: ApiKey, num_tokens: int) -> None:
+    def spend(self, caller: Caller, num_tokens: int) -> None:
         """Counts the tokens of an answer. Nobody waits for it."""
-        self._handles["budget"].spend.remote(key.id, num_tokens)
+        self._handles["budget"].spend.remote(caller.id, num_tokens)
 
     async def states(self, timeout_s: float) -> dict[str, dict[str, Any]]:
         """What each says of itself; `ready` is false if it says nothing in time."""

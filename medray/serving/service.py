@@ -22,6 +22,7 @@ from medray.serving.handles import Deployments
 from medray.serving.keys import KeyFile
 from medray.serving.limits import InFlight, Slot
 from medray.serving.metrics import Metrics
+from medray.serving.oidc import OidcConfig, Tokens
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.switch import Switch
 
@@ -50,8 +51,10 @@ class GatewayConfig(Config):
     """A body that has not arrived by then is refused."""
     health_timeout_s: float = 5.0
     keys_file: str = ""
-    """API keys, see `medray keys`; a path that every gateway replica reaches. Empty: no key is
-    asked for, which `medray serve` allows on this machine's own address alone."""
+    """API keys, see `medray keys`; a path that every gateway replica reaches. Empty, and without
+    `oidc`: no key is asked for, which `medray serve` allows on this machine's own address alone."""
+    oidc: OidcConfig | None = None
+    """The hospital's identity provider, whose tokens are accepted as keys are."""
     stop_file: str = ""
     """While this file exists the model does not answer, see `medray serve stop-model`; a path that
     every gateway replica reaches."""
@@ -68,7 +71,8 @@ class Service:
         """Opens the key file and begins the audit log.
 
         Raises:
-            ConfigError: if the key file is missing or damaged, or the audit log's key is none.
+            ConfigError: if the key file or a file of the identity provider's keys is missing or
+                damaged, or the audit log's key is none.
         """
         self.config, self.deployed = config, deployed
         self.metrics, self.switch = metrics, Switch(config.stop_file)
@@ -77,9 +81,9 @@ class Service:
         self.keys = KeyFile(config.keys_file) if config.keys_file else None
         if self.keys is not None:
             self.keys.keys()
-        self._audit = (
-            AuditLog(config.audit_dir, key_from_environment()) if config.audit_dir else None
-        )
+        audit_key = key_from_environment() if config.audit_dir or config.oidc else None
+        self.tokens = Tokens(config.oidc, audit_key) if config.oidc else None
+        self._audit = AuditLog(config.audit_dir, audit_key) if config.audit_dir else None
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -116,12 +120,12 @@ class Service:
         """
         if endpoint in MODEL_ENDPOINTS:
             self.switch.check()
-        key = caller.key
-        if key is not None and not urgent and (key.requests_per_minute or key.tokens_per_day):
-            wait_s = await self.deployed.take(key)
+        limits = caller.limits
+        if not urgent and (limits.requests_per_minute or limits.tokens_per_day):
+            wait_s = await self.deployed.take(caller)
             if wait_s > 0:
                 raise ApiError(
-                    429, "this key's limit is reached; try again later",
+                    429, "the limit of this key or account is reached; try again later",
                     code="rate_limit_exceeded", retry_after_s=math.ceil(wait_s),
                 )  # fmt: skip
         slot = Slot(None) if urgent else self.in_flight.take()
@@ -196,9 +200,8 @@ class Turn:
             self._service.metrics.tokens(usage.prompt_tokens, usage.completion_tokens)
         counts = {} if usage is None else usage.model_dump()
         self.log("answered", texts, **counts, **fields)
-        key = self._caller.key
-        if usage is not None and key is not None and key.tokens_per_day:
-            self._service.deployed.spend(key, usage.total_tokens)
+        if usage is not None and self._caller.limits.tokens_per_day:
+            self._service.deployed.spend(self._caller, usage.total_tokens)
         logger.info("%s %s", self.id, " ".join(f"{k}={v}" for k, v in counts.items()))
 
     def free(self) -> None:

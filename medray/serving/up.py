@@ -154,15 +154,15 @@ def update(config_path: Path, overrides: list[str] | None = None, timeout_s: flo
 
 
 def check_access(host: str, config: ServingConfig) -> None:
-    """Raises ConfigError if other machines could ask without a key."""
-    if config.gateway.keys_file or host == "localhost":
+    """Raises ConfigError if other machines could ask without a key or token."""
+    if config.gateway.keys_file or config.gateway.oidc or host == "localhost":
         return
     with contextlib.suppress(ValueError):
         if ipaddress.ip_address(host).is_loopback:
             return
     raise ConfigError(
         f"{host} lets other machines in, and no key is asked for; set gateway.keys_file (see "
-        "medray keys --help), or listen on 127.0.0.1"
+        "medray keys --help) or gateway.oidc, or listen on 127.0.0.1"
     )
 
 
