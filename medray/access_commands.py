@@ -80,7 +80,9 @@ def name_caller(args: argparse.Namespace) -> int:
     from medray.serving.audit_log import key_from_environment
     from medray.serving.oidc import pseudonym
 
-    sys.stdout.write(pseudonym(args.issuer, args.subject, key_from_environment()) + "\n")
+    # A shell keeps its command lines; a pipe leaves nothing behind.
+    subject = sys.stdin.readline().strip() if args.subject == "-" else args.subject
+    sys.stdout.write(pseudonym(args.issuer, subject, key_from_environment()) + "\n")
     return 0
 
 
@@ -133,5 +135,5 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     show.set_defaults(command=show_audit)
     who = of_audit.add_parser("caller", help="what the holder of a token is called in the log")
     who.add_argument("issuer", help="the gateway's oidc.issuer")
-    who.add_argument("subject", help="as tokens have it in `sub`")
+    who.add_argument("subject", help="as tokens have it in `sub`; - reads one line")
     who.set_defaults(command=name_caller)
