@@ -24,6 +24,7 @@ from medray.serving.policy import Policy
 from medray.serving.reranking import Reranking
 from medray.serving.retrieval import Retrieval
 from medray.serving.service import GatewayConfig
+from medray.serving.traces import TracesConfig
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,8 @@ class ServingConfig(Config):
     gateway: GatewayConfig = GatewayConfig()
     batching: BatchingConfig = BatchingConfig()
     """How much one policy replica generates at a time."""
+    traces: TracesConfig | None = None
+    """Spans of requests, for those who look where the time goes. None: none are made."""
     gateway_replicas: Replicas = Replicas()
     policy_replicas: Replicas = Replicas()
     embedding_replicas: Replicas = Replicas()
@@ -131,6 +134,10 @@ def build_app(args: ServingConfig) -> serve.Application:
         key_set = str(Path(oidc.jwks).expanduser().resolve())
         paths["oidc"] = oidc.model_copy(update={"jwks": key_set})
     gateway_config = args.gateway.model_copy(update=paths)
+    traces = args.traces
+    if traces is not None and traces.directory:
+        directory_of = str(Path(traces.directory).expanduser().resolve())
+        traces = traces.model_copy(update={"directory": directory_of})
     # Queues are bounded by the gateway alone; the others must never refuse what it let in,
     # nor a health check.
     ongoing = args.gateway.max_in_flight * args.gateway_replicas.max + 16
@@ -157,7 +164,7 @@ def build_app(args: ServingConfig) -> serve.Application:
         **args.gateway_replicas.options(args.gateway.max_in_flight * 4 + 64)
     )
     handles = {
-        "policy": policy.bind(model, args.batching),
+        "policy": policy.bind(model, args.batching, traces),
         "embedding": embedding.bind(encoder),
         "retrieval": retrieval.bind(newest_index, index_file),
         "consultations": consultations.bind(args.gateway.consult),
@@ -166,4 +173,4 @@ def build_app(args: ServingConfig) -> serve.Application:
         handles["budget"] = budget.bind()
     if args.reranker_dir:
         handles["reranking"] = reranking.bind(directory(args.reranker_dir))
-    return gateway.bind(gateway_config, handles)
+    return gateway.bind(gateway_config, handles, traces)

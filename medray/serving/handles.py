@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
+from contextlib import nullcontext
 from typing import Any
 
 from ray.exceptions import RayActorError, RayError
@@ -14,8 +15,10 @@ from medray.retrieval.filters import PassageFilter
 from medray.serving.keys import Caller
 from medray.serving.messages import Embedded, Encoded, Finish, Fit, Found, Piece, Prompt, Spelled
 from medray.serving.metrics import Metrics
+from medray.serving.traces import Traces
 
 logger = logging.getLogger(__name__)
+NOT_TRACED = nullcontext()
 RETRIES = 3
 """How often a call is given to another replica when one dies under it. Calls only read, or
 change what dies with the replica, so that nothing is done twice."""
@@ -24,12 +27,13 @@ change what dies with the replica, so that nothing is done twice."""
 class Calls:
     """Calls to deployments, timed; again on another replica if one dies."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: Metrics, traces: Traces | None = None) -> None:
+        self._metrics, self._traces = metrics, traces
 
     async def __call__(self, stage: str, method: Any, *arguments: Any) -> Any:
         """Calls a deployment's method."""
-        with self._metrics.stage(stage):
+        traced = self._traces.span(stage) if self._traces is not None else NOT_TRACED
+        with self._metrics.stage(stage), traced:
             for _ in range(RETRIES):
                 try:
                     return await method.remote(*arguments)
@@ -42,8 +46,8 @@ class Calls:
 class PolicyHandle:
     """The policy deployment."""
 
-    def __init__(self, handle: DeploymentHandle, call: Calls) -> None:
-        self._handle, self._call = handle, call
+    def __init__(self, handle: DeploymentHandle, call: Calls, traces: Traces | None = None) -> None:
+        self._handle, self._call, self._traces = handle, call, traces
 
     async def encode(self, prompts: list[str] | list[list[int]]) -> Encoded:
         """Plain prompts as tokens."""
@@ -64,10 +68,13 @@ class PolicyHandle:
         done: list[int] = []
         num_sent = num_deaths = 0
         fits = False
+        parent = self._traces.parent() if self._traces is not None else ""
         while True:
-            response = self._handle.options(stream=True).stream.remote(
-                prompt, sampling, done, num_sent
-            )
+            handle = self._handle.options(stream=True)
+            response = (
+                handle.traced_stream.remote(prompt, sampling, done, num_sent, parent)
+                if parent else handle.stream.remote(prompt, sampling, done, num_sent)
+            )  # fmt: skip
             ended = False
             try:
                 async for item in response:  # type: ignore[attr-defined]
@@ -97,15 +104,16 @@ class Deployments:
     """All of them."""
 
     def __init__(
-        self, handles: dict[str, DeploymentHandle], metrics: Metrics, rerank_candidates: int = 0
-    ) -> None:
+        self, handles: dict[str, DeploymentHandle], metrics: Metrics, rerank_candidates: int = 0,
+        traces: Traces | None = None,
+    ) -> None:  # fmt: skip
         """`handles` by name: policy, embedding, retrieval and consultations; budget where requests
         carry keys; reranking where a reranker looks again at the `rerank_candidates` best of each
         search."""
         self._handles = handles
         self._rerank_candidates = rerank_candidates
-        self._call = Calls(metrics)
-        self.policy = PolicyHandle(handles["policy"], self._call)
+        self._call = Calls(metrics, traces)
+        self.policy = PolicyHandle(handles["policy"], self._call, traces)
 
     async def embed(self, texts: list[str]) -> Embedded:
         """Vectors of texts as they are."""

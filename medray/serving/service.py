@@ -9,6 +9,7 @@ import logging
 import math
 import time
 import uuid
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -18,13 +19,14 @@ from medray.serving.access import Caller
 from medray.serving.answer import AnswerConfig
 from medray.serving.audit_log import AuditLog, key_from_environment
 from medray.serving.consult.sessions import ConsultConfig
-from medray.serving.handles import Deployments
+from medray.serving.handles import NOT_TRACED, Deployments
 from medray.serving.keys import KeyFile
 from medray.serving.limits import InFlight, Slot
 from medray.serving.metrics import Metrics
 from medray.serving.oidc import OidcConfig, Tokens
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.switch import Switch
+from medray.serving.traces import Traces
 
 logger = logging.getLogger(__name__)
 MODEL_ENDPOINTS = ("chatcmpl", "cmpl")
@@ -67,7 +69,10 @@ class GatewayConfig(Config):
 class Service:
     """One gateway replica."""
 
-    def __init__(self, config: GatewayConfig, deployed: Deployments, metrics: Metrics) -> None:
+    def __init__(
+        self, config: GatewayConfig, deployed: Deployments, metrics: Metrics,
+        traces: Traces | None = None,
+    ) -> None:  # fmt: skip
         """Opens the key file and begins the audit log.
 
         Raises:
@@ -75,7 +80,7 @@ class Service:
                 damaged, or the audit log's key is none.
         """
         self.config, self.deployed = config, deployed
-        self.metrics, self.switch = metrics, Switch(config.stop_file)
+        self.metrics, self.switch, self.traces = metrics, Switch(config.stop_file), traces
         self.in_flight = InFlight(config.max_in_flight, config.retry_after_s)
         self.created = int(time.time())
         self.keys = KeyFile(config.keys_file) if config.keys_file else None
@@ -97,9 +102,15 @@ class Service:
         return self._audit is not None and self._audit.keeps_texts
 
     def close(self) -> None:
-        """Ends the audit log's chain."""
+        """Ends the audit log's chain, and writes the traces that are left."""
         if self._audit is not None:
             self._audit.close()
+        if self.traces is not None:
+            self.traces.close()
+
+    def span(self, name: str) -> AbstractContextManager[Any]:
+        """A part of a request, for its trace."""
+        return NOT_TRACED if self.traces is None else self.traces.span(name)
 
     async def admit(
         self,
@@ -200,6 +211,9 @@ class Turn:
             self._service.metrics.tokens(usage.prompt_tokens, usage.completion_tokens)
         counts = {} if usage is None else usage.model_dump()
         self.log("answered", texts, **counts, **fields)
+        if (traces := self._service.traces) is not None:
+            versions = {n: fields[n] for n in ("model_version", "index_version") if n in fields}
+            traces.note(passages=len(fields.get("passages", ())), **counts, **versions)
         if usage is not None and self._caller.limits.tokens_per_day:
             self._service.deployed.spend(self._caller, usage.total_tokens)
         logger.info("%s %s", self.id, " ".join(f"{k}={v}" for k, v in counts.items()))

@@ -124,8 +124,8 @@ def site(hospital, provider) -> Iterator[Site]:
         secret = KeyFile(root / "keys.json").add("ward", "clinician").secret
         good, late = provider.token(**TOKEN), provider.token(**TOKEN, exp=time.time() - 3600)
         tokens = [good, late, provider.token(**TOKEN, realm_access={"roles": []})]
-        oidc = f"gateway.oidc={json.dumps(provider.settings())}"
-        with serving(root, hospital.root, oidc) as (url, process):
+        more = f"gateway.oidc={json.dumps(provider.settings())}", "traces.directory=traces"
+        with serving(root, hospital.root, *more) as (url, process):
             api = Api(url, secret)
             ask_all(api)
             refuse_all(api)
@@ -196,6 +196,13 @@ def ask_all(api: Api) -> None:
     record = {"sections": [{"heading": patient(20), "text": patient(21)}], "patient_id": "患者1"}
     api.send(20, "/v1/chat/completions", chat("肺炎如何治疗？", record=record))
     headers = {"X-Request-ID": quote(patient(18)), "User-Agent": quote(patient(19))}
+    # A number fits into a trace's; texts into what travels with it.
+    number = f"{NEEDLES['number']}18174"
+    headers |= {
+        "traceparent": f"00-{number:0>32}-{number[:16]}-01",
+        "baggage": headers["User-Agent"],
+    }
+    headers |= {"tracestate": f"a={number}"}
     api.send(18, "/v1/chat/completions", chat("肺炎如何治疗？"), headers=headers)
 
 
@@ -287,6 +294,10 @@ def test_what_must_be_found_is_found(site) -> None:
     assert {name for name, _ in found} == {*ids, "serve", "metric"}
     files = {file for name, file in found if name == "serve"}
     assert any(re.search(r"logs/serve/replica_medray_gateway", file) for file in files)
+    spans = [json.loads(line) for line in (site.root / "traces" / "spans.jsonl").open()]
+    assert {"POST /v1/chat/completions", "plan", "search", "generate", "decode"} <= {
+        span["name"] for span in spans
+    }
     assert verify(site.root / "audit").faults == []
     for place in (0, 1, 2, 10, 60, 61, 62):
         (asked, *_) = read_entries(site.root / "audit", site.answered[place], AUDIT_KEY)
