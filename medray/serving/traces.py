@@ -31,8 +31,10 @@ from medray.serving.messages import Finish, Fit, Piece
 FILE = "spans.jsonl"
 DELAY_MS = 1000
 ROOT = contexts.create_key("medray-request")
-PARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-(0[01])")
-"""Source: W3C Trace Context, section 3.2, of flags the one that version 00 knows."""
+PARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+"""Source: W3C Trace Context, section 3.2."""
+FLAGS = 0b11
+"""Sampled, and (level 2) random; others are to be ignored."""
 METHODS = ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS")
 
 
@@ -264,7 +266,7 @@ def told_parent(header: str) -> SpanContext | None:
     if found is None:
         return None
     trace_id, span_id, flags = (int(part, 16) for part in found.groups())
-    return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
+    return SpanContext(trace_id, span_id, True, TraceFlags(flags & FLAGS))
 
 
 def traceparent(span: Span) -> str:

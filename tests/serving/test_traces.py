@@ -1,8 +1,12 @@
 """Spans: whose they are, how many are kept, and what they do not say."""
 
 import asyncio
+import gzip
+import http.server
+import importlib.util
 import json
 import multiprocessing
+import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,7 +45,7 @@ def settings(place: Path, **more: Any) -> TracesConfig:
 
 @pytest.mark.parametrize(
     "header",
-    ["", HEADER.upper(), HEADER[:-1], HEADER + "0", "01" + HEADER[2:], HEADER[:-2] + "ff",
+    ["", HEADER.upper(), HEADER[:-1], HEADER + "0", "01" + HEADER[2:], HEADER[:-2] + "0g",
      f"00-{'0' * 32}-b7ad6b7169203331-01", f"00-{THEIRS}-{'0' * 16}-01", HEADER.replace("-", "_"),
      f"00-患者{THEIRS[2:]}-b7ad6b7169203331-01", HEADER + "\n"],
 )  # fmt: skip
@@ -58,6 +62,9 @@ def test_a_parent_is_accepted_where_that_is_set(tmp_path: Path) -> None:
         with traces.request(HEADER[:-2] + sampled) as root:
             assert (traceparent(root).split("-")[1] == THEIRS) is accept
             assert traces.parent() == (traceparent(root) if sampled == "01" else "")
+            handed = told_parent(traceparent(root))  # as the policy reads it
+            assert handed is not None and handed.span_id == root.get_span_context().span_id
+            assert handed.trace_flags.sampled is (sampled == "01")
         assert traces.parent() == ""
         traces.close()
         parents = [span["parent_id"] for span in read(place)]
@@ -159,6 +166,44 @@ def test_off_nothing_is_made() -> None:
     assert Traced not in [entry.cls for entry in build_api(service).user_middleware]
     assert service.span("plan") is service.span("answer")
     assert Calls(Metrics())._traces is None
+
+
+def test_a_collector_gets_them_by_otlp() -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="medray[traces]")
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    got = ExportTraceServiceRequest()
+
+    class Collector(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            packed = self.headers.get("Content-Encoding") == "gzip"
+            got.MergeFromString(gzip.decompress(body) if packed else body)
+            self.send_response(200)
+            self.end_headers()
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        traces = Traces(TracesConfig(endpoint=f"http://127.0.0.1:{server.server_port}/v1/traces"))
+        with traces.request("") as root, traces.span("plan"):
+            traces.note(passages=3, index_version="i1")
+            named = traceparent(root)
+        traces.close()
+        server.shutdown()
+    spans = {span.name: span for scope in got.resource_spans[0].scope_spans for span in scope.spans}
+    whole, plan = spans["request"], spans["plan"]
+    assert named.startswith(f"00-{whole.trace_id.hex()}-{whole.span_id.hex()}-")
+    assert plan.parent_span_id == whole.span_id and plan.trace_id == whole.trace_id
+    said = {a.key: a.value.int_value or a.value.string_value for a in whole.attributes}
+    assert said == {"medray.passages": 3, "medray.index_version": "i1"}
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("opentelemetry.exporter.otlp") is not None, reason="it is installed"
+)
+def test_a_collector_without_the_exporter_is_told_how() -> None:
+    with pytest.raises(ConfigError, match=r"pip install 'medray\[traces\]'"):
+        Traces(TracesConfig(endpoint="http://127.0.0.1:4318/v1/traces"))
 
 
 def test_settings_that_lead_nowhere() -> None:
