@@ -75,6 +75,17 @@ def show_audit(args: argparse.Namespace) -> int:
     return 0
 
 
+def name_caller(args: argparse.Namespace) -> int:
+    """Prints the name that a subject of the identity provider has in the audit log."""
+    from medray.serving.audit_log import key_from_environment
+    from medray.serving.oidc import pseudonym
+
+    # A shell keeps its command lines; a pipe leaves nothing behind.
+    subject = sys.stdin.readline().strip() if args.subject == "-" else args.subject
+    sys.stdout.write(pseudonym(args.issuer, subject, key_from_environment()) + "\n")
+    return 0
+
+
 def export_feedback(args: argparse.Namespace) -> int:
     """Writes what readers said of answers as task files."""
     from medray.feedback import export_feedback as export
@@ -112,7 +123,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     feedback.add_argument("--out", type=Path, required=True, help="a directory for two task files")
     feedback.set_defaults(command=export_feedback)
 
-    audit = commands.add_parser("audit", help="the service's audit log: verify, show")
+    audit = commands.add_parser("audit", help="the service's audit log: verify, show, caller")
     of_audit = audit.add_subparsers(metavar="COMMAND", required=True)
     check = of_audit.add_parser("verify", help="was anything edited, cut or removed?")
     check.add_argument("directory", type=Path, help="the gateway's audit_dir")
@@ -122,3 +133,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     show.add_argument("--request", default="", help="of one request only")
     show.add_argument("--texts", action="store_true", help="decrypt; the key is in the environment")
     show.set_defaults(command=show_audit)
+    who = of_audit.add_parser("caller", help="what the holder of a token is called in the log")
+    who.add_argument("issuer", help="the gateway's oidc.issuer")
+    who.add_argument("subject", help="as tokens have it in `sub`; - reads one line")
+    who.set_defaults(command=name_caller)

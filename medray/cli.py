@@ -91,6 +91,10 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--config", default="laptop", help="a name or a YAML file (laptop)")
     serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
     serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument(
+        "--certificate", type=Path, metavar="PEM", help="serve HTTPS: the server's certificate"
+    )
+    serve.add_argument("--key", type=Path, metavar="PEM", help="and its private key")
     serve.add_argument("--address", help="a Ray cluster; default: Ray on this machine")
     serve.usage = with_overrides(serve)
     serve.set_defaults(command=do.serve_models)

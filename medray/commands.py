@@ -54,8 +54,8 @@ def serve_models(args: argparse.Namespace) -> int:
         return _switch(args, action)
     running = up.start(
         find_serve_config(args.config), args.overrides,
-        host=args.host, port=args.port, address=args.address,
-        tell=lambda line: _say(f"{line}\n"),
+        host=args.host, port=args.port, certificate=args.certificate, key=args.key,
+        address=args.address, tell=lambda line: _say(f"{line}\n"),
     )  # fmt: skip
     _say("stop with Ctrl-C\n")
     up.run_until_interrupt(running)

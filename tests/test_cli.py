@@ -1,5 +1,8 @@
 """The `medray` command, as a user starts it: output, exit codes, no tracebacks."""
 
+import base64
+import hashlib
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +12,7 @@ import pytest
 from medray import __version__, cli, commands
 from medray.common.errors import ConfigError, ServiceError
 from medray.project import find_job, find_profile, job_names
+from medray.serving.oidc import pseudonym
 from medray.submit import check_storage, connect
 
 ROOT = Path(__file__).parent.parent
@@ -119,6 +123,20 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     listing.stdout.close()
     assert listing.stderr.read() == b""
     assert listing.wait() == 141
+
+
+def test_who_a_pseudonym_of_the_audit_log_is(monkeypatch, capsys) -> None:
+    issuer = "https://sso.hospital.example"
+    monkeypatch.delenv("MEDRAY_AUDIT_KEY", raising=False)
+    assert cli.main(["audit", "caller", issuer, "4711"]) == 0
+    plain = capsys.readouterr().out
+    told = hashlib.sha256(f"28:{issuer}4711".encode()).hexdigest()
+    assert plain == f"oidc-{told[:32]}\n"
+    monkeypatch.setenv("MEDRAY_AUDIT_KEY", base64.b64encode(bytes(32)).decode())
+    monkeypatch.setattr("sys.stdin", io.StringIO("4711\n"))
+    assert cli.main(["audit", "caller", issuer, "-"]) == 0
+    keyed = capsys.readouterr().out
+    assert keyed == pseudonym(issuer, "4711", bytes(32)) + "\n" != plain
 
 
 def test_the_switch_of_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

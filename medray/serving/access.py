@@ -1,15 +1,17 @@
-"""Who may do what. In: a request's key. Out: its caller, or a refusal in OpenAI's shape.
+"""Who may do what. In: a request's key or token. Out: its caller, or a refusal in OpenAI's shape.
 
-Without a key file everyone is `anyone`, in the clinician's role: `medray serve` allows that on this
-machine's own address alone.
+With neither a key file nor an identity provider everyone is `anyone`, in the clinician's role:
+`medray serve` allows that on this machine's own address alone.
 """
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from medray.serving.keys import ApiKey, KeyFile, Role
+from medray.serving.keys import Caller, KeyFile, Role
+from medray.serving.oidc import Tokens, looks_like_token
 from medray.serving.schema.base import ApiError
 
 Right = str
@@ -26,36 +28,32 @@ alone, `consult` a consultation of one's own, `attend` everybody's: to read it a
 Patients ask questions that are answered from passages."""
 
 
-class Caller(NamedTuple):
-    """Who asks."""
-
-    id: str
-    role: Role
-    key: ApiKey | None = None
-
-
 ANYONE = Caller("anyone", "clinician")
+BEARER = HTTPBearer(auto_error=False, description="An API key, see `medray keys`, or a token.")
 
 
-BEARER = HTTPBearer(auto_error=False, description="An API key, see `medray keys`.")
-
-
-def caller(
+async def caller(
     request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
 ) -> Caller:
     """The caller of a request.
 
     Raises:
-        ApiError: 401 without a key that holds.
+        ApiError: 401 without a key or token that holds, 403 for a token without a role of ours.
     """
     keys: KeyFile | None = request.app.state.service.keys
-    if keys is None:
+    tokens: Tokens | None = request.app.state.service.tokens
+    if keys is None and tokens is None:
         return ANYONE
-    key = keys.find(given.credentials.strip()) if given is not None else None
+    secret = given.credentials.strip() if given is not None else ""
+    if tokens is not None and looks_like_token(secret):
+        return await tokens.caller(secret)
+    key = await run_in_threadpool(keys.find, secret) if keys is not None and secret else None
     if key is None:
+        what = "token" if keys is None else "API key" if tokens is None else "API key or token"
+        shape = "TOKEN" if keys is None else "medray-…"
         raise ApiError(
-            401, "no API key that holds; send it as `Authorization: Bearer medray-…`",
-            code="invalid_api_key",
+            401, f"no {what} that holds; send it as `Authorization: Bearer {shape}`",
+            code="invalid_api_key", challenge='Bearer realm="medray"',
         )  # fmt: skip
     return Caller(key.id, key.role, key)
 
@@ -66,7 +64,7 @@ def may(right: Right) -> Any:
     def check(asking: Annotated[Caller, Depends(caller)]) -> Caller:
         if right not in RIGHTS[asking.role]:
             raise ApiError(
-                403, f"a key of role {asking.role} may not do this; ask for another role",
+                403, f"the role {asking.role} may not do this; ask for another one",
                 code="insufficient_permissions",
             )  # fmt: skip
         return asking

@@ -20,10 +20,12 @@ from medray.serving.consult.sessions import Consultations
 from medray.serving.embedding import Embedding
 from medray.serving.gateway import Gateway
 from medray.serving.handles import OTHER
+from medray.serving.jwks import is_url
 from medray.serving.policy import Policy
 from medray.serving.reranking import Reranking
 from medray.serving.retrieval import Retrieval
 from medray.serving.service import GatewayConfig
+from medray.serving.traces import TracesConfig
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +93,8 @@ class ServingConfig(Config):
     gateway: GatewayConfig = GatewayConfig()
     batching: BatchingConfig = BatchingConfig()
     """How much one policy replica generates at a time."""
+    traces: TracesConfig | None = None
+    """Spans of requests, for those who look where the time goes. None: none are made."""
     gateway_replicas: Replicas = Replicas()
     policy_replicas: Replicas = Replicas()
     embedding_replicas: Replicas = Replicas()
@@ -135,16 +139,24 @@ def build_app(args: ServingConfig) -> serve.Application:
     index = IndexAlias(index_file, newest_index).named().index
     warn_of_erasures((model, encoder, index))
     logger.info("serving policy %s, index %s", model.version, index.version)
-    paths = {
+    paths: dict[str, Any] = {
         name: str(Path(path).expanduser().resolve())
         for name in ("keys_file", "audit_dir", "stop_file")
         if (path := getattr(args.gateway, name))
     }  # relative ones begin where the server was started, not where a replica runs
+    oidc = args.gateway.oidc
+    if oidc is not None and oidc.jwks and not is_url(oidc.jwks):
+        key_set = str(Path(oidc.jwks).expanduser().resolve())
+        paths["oidc"] = oidc.model_copy(update={"jwks": key_set})
     gateway_config = args.gateway.model_copy(update=paths)
     if stop_file := gateway_config.canary.stop_file:
         stops = {"stop_file": str(Path(stop_file).expanduser().resolve())}
         canary = gateway_config.canary.model_copy(update=stops)
         gateway_config = gateway_config.model_copy(update={"canary": canary})
+    traces = args.traces
+    if traces is not None and traces.directory:
+        directory_of = str(Path(traces.directory).expanduser().resolve())
+        traces = traces.model_copy(update={"directory": directory_of})
     # Queues are bounded by the gateway alone; the others must never refuse what it let in,
     # nor a health check.
     ongoing = args.gateway.max_in_flight * args.gateway_replicas.max + 16
@@ -171,17 +183,17 @@ def build_app(args: ServingConfig) -> serve.Application:
         **args.gateway_replicas.options(args.gateway.max_in_flight * 4 + 64)
     )
     handles = {
-        "policy": policy.bind(model, args.batching),
+        "policy": policy.bind(model, args.batching, traces),
         "embedding": embedding.bind(encoder),
         "retrieval": retrieval.bind(newest_index, index_file),
         "consultations": consultations.bind(args.gateway.consult),
     }
     for name, path in args.models.items():
         handles[OTHER + name] = policy.options(name=f"{OTHER}{name}").bind(
-            directory(path), args.batching
+            directory(path), args.batching, traces
         )
-    if args.gateway.keys_file:
+    if args.gateway.keys_file or oidc is not None:
         handles["budget"] = budget.bind()
     if args.reranker_dir:
         handles["reranking"] = reranking.bind(directory(args.reranker_dir))
-    return gateway.bind(gateway_config, handles)
+    return gateway.bind(gateway_config, handles, traces)

@@ -23,6 +23,9 @@ HEADERS = (
     ),
 )
 """Of every answer: the page loads its own files only, and stands in nobody else's."""
+HSTS = (b"strict-transport-security", b"max-age=31536000")
+"""Of answers over TLS, Serve's or a proxy's before it: for a year browsers ask this host in no
+other way. On plain HTTP it means nothing (RFC 6797, section 7.2)."""
 
 
 class BoundedBody:
@@ -37,10 +40,12 @@ class BoundedBody:
             await self._app(scope, receive, send)
             return
 
+        headers = (*HEADERS, HSTS) if scope.get("scheme") == "https" else HEADERS
+
         async def send_safely(message: Any) -> None:
             if message["type"] == "http.response.start":
                 given = {name for name, _ in message["headers"]}
-                extra = [pair for pair in HEADERS if pair[0] not in given]
+                extra = [pair for pair in headers if pair[0] not in given]
                 message["headers"] = [*message["headers"], *extra]
             await send(message)
 

@@ -19,6 +19,7 @@ from medray.serving.metrics import Metrics
 from medray.serving.refusals import add_error_handlers
 from medray.serving.routes import attend, chat, completions, consult, feedback, state, vectors
 from medray.serving.service import GatewayConfig, Service
+from medray.serving.traces import Traced, Traces, TracesConfig
 
 
 @asynccontextmanager
@@ -37,6 +38,8 @@ def build_api(service: Service) -> FastAPI:
     app.add_middleware(
         BoundedBody, max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s
     )
+    if service.traces is not None:
+        app.add_middleware(Traced, traces=service.traces)
     for routes in (chat, completions, vectors, feedback, consult, attend, state):
         app.include_router(routes.router)
     return app
@@ -46,10 +49,15 @@ def build_api(service: Service) -> FastAPI:
 class Gateway:
     """A gateway replica."""
 
-    def __init__(self, config: GatewayConfig, handles: dict[str, DeploymentHandle]) -> None:
-        metrics = Metrics()
-        deployed = Deployments(handles, metrics, config.rerank_candidates, config.canary)
-        self._service = Service(config, deployed, metrics)
+    def __init__(
+        self,
+        config: GatewayConfig,
+        handles: dict[str, DeploymentHandle],
+        traces: TracesConfig | None = None,
+    ) -> None:
+        metrics, traced = Metrics(), Traces(traces) if traces else None
+        deployed = Deployments(handles, metrics, config.rerank_candidates, config.canary, traced)
+        self._service = Service(config, deployed, metrics, traced)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve calls this after the constructor."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
+from contextlib import nullcontext
 from typing import Any
 
 from ray.exceptions import RayActorError, RayError
@@ -12,11 +13,13 @@ from ray.serve.handle import DeploymentHandle
 from medray.generation.sampling import Sampling
 from medray.retrieval.filters import PassageFilter
 from medray.serving.canary import Canary, CanaryConfig
-from medray.serving.keys import ApiKey
+from medray.serving.keys import Caller
 from medray.serving.messages import Embedded, Encoded, Finish, Fit, Found, Piece, Prompt, Spelled
 from medray.serving.metrics import Metrics
+from medray.serving.traces import Traces
 
 logger = logging.getLogger(__name__)
+NOT_TRACED = nullcontext()
 RETRIES = 3
 """How often a call is given to another replica when one dies under it. Calls only read, or
 change what dies with the replica, so that nothing is done twice."""
@@ -27,12 +30,13 @@ OTHER = "model-"
 class Calls:
     """Calls to deployments, timed; again on another replica if one dies."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: Metrics, traces: Traces | None = None) -> None:
+        self._metrics, self._traces = metrics, traces
 
     async def __call__(self, stage: str, method: Any, *arguments: Any) -> Any:
         """Calls a deployment's method."""
-        with self._metrics.stage(stage):
+        traced = self._traces.span(stage) if self._traces is not None else NOT_TRACED
+        with self._metrics.stage(stage), traced:
             for _ in range(RETRIES):
                 try:
                     return await method.remote(*arguments)
@@ -45,8 +49,15 @@ class Calls:
 class PolicyHandle:
     """The policy deployment."""
 
-    def __init__(self, handle: DeploymentHandle, call: Calls, retries: int = RETRIES) -> None:
-        self._handle, self._call, self._retries = handle, call, retries
+    def __init__(
+        self,
+        handle: DeploymentHandle,
+        call: Calls,
+        traces: Traces | None = None,
+        retries: int = RETRIES,
+    ) -> None:
+        self._handle, self._call = handle, call
+        self._traces, self._retries = traces, retries
 
     async def encode(self, prompts: list[str] | list[list[int]]) -> Encoded:
         """Plain prompts as tokens."""
@@ -67,10 +78,13 @@ class PolicyHandle:
         done: list[int] = []
         num_sent = num_deaths = 0
         fits = False
+        parent = self._traces.parent() if self._traces is not None else ""
         while True:
-            response = self._handle.options(stream=True).stream.remote(
-                prompt, sampling, done, num_sent
-            )
+            handle = self._handle.options(stream=True)
+            response = (
+                handle.traced_stream.remote(prompt, sampling, done, num_sent, parent)
+                if parent else handle.stream.remote(prompt, sampling, done, num_sent)
+            )  # fmt: skip
             ended = False
             try:
                 async for item in response:  # type: ignore[attr-defined]
@@ -105,6 +119,7 @@ class Deployments:
         metrics: Metrics,
         rerank_candidates: int = 0,
         canary: CanaryConfig | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """`handles` by name: policy, embedding, retrieval and consultations; budget where requests
         carry keys; reranking where a reranker looks again at the `rerank_candidates` best of each
@@ -112,10 +127,10 @@ class Deployments:
         # By gRPC and not as Ray's objects, which cost twice as much a message.
         self._handles = {name: h.options(_by_reference=False) for name, h in handles.items()}
         self._rerank_candidates = rerank_candidates
-        self._call = Calls(metrics)
-        self.policy = PolicyHandle(self._handles["policy"], self._call)
+        call = self._call = Calls(metrics, traces)
+        self.policy = PolicyHandle(self._handles["policy"], call, traces)
         self.others = {
-            name.removeprefix(OTHER): PolicyHandle(handle, self._call)
+            name.removeprefix(OTHER): PolicyHandle(handle, call, traces)
             for name, handle in self._handles.items()
             if name.startswith(OTHER)
         }
@@ -124,7 +139,7 @@ class Deployments:
         """What answers chats."""
         if canary is not None and canary.model:
             # What kills a replica of the new model counts as its failure.
-            new = PolicyHandle(self._handles[OTHER + canary.model], self._call, retries=0)
+            new = PolicyHandle(self._handles[OTHER + canary.model], call, traces, retries=0)
             self.chats = Canary(canary, self.policy, new, metrics)
 
     async def embed(self, texts: list[str]) -> Embedded:
@@ -169,14 +184,16 @@ class Deployments:
         """Ends a turn of a consultation that failed, if it has not ended. Nobody waits for it."""
         self._handles["consultations"].abandon.remote(identifier, request)
 
-    async def take(self, key: ApiKey) -> float:
-        """Counts a request of a key; seconds to wait where a limit is reached."""
-        take = self._handles["budget"].take
-        return await self._call("budget", take, key.id, key.requests_per_minute, key.tokens_per_day)
+    async def take(self, caller: Caller) -> float:
+        """Counts a request; seconds to wait where a limit of the caller's is reached."""
+        take, limits = self._handles["budget"].take, caller.limits
+        return await self._call(
+            "budget", take, caller.id, limits.requests_per_minute, limits.tokens_per_day
+        )
 
-    def spend(self, key: ApiKey, num_tokens: int) -> None:
+    def spend(self, caller: Caller, num_tokens: int) -> None:
         """Counts the tokens of an answer. Nobody waits for it."""
-        self._handles["budget"].spend.remote(key.id, num_tokens)
+        self._handles["budget"].spend.remote(caller.id, num_tokens)
 
     async def states(self, timeout_s: float) -> dict[str, dict[str, Any]]:
         """What each says of itself; `ready` is false if it says nothing in time."""

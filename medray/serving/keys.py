@@ -24,10 +24,27 @@ Role = Literal["patient", "clinician", "quality", "admin"]
 PREFIX = "medray"
 
 
-class ApiKey(BaseModel):
-    """One key, without its secret."""
+class Limits(BaseModel):
+    """How much one caller may ask."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_day: int | None = Field(None, ge=1)
+    """Of prompts and answers together."""
+
+
+class Caller(NamedTuple):
+    """Who asks."""
+
+    id: str
+    """Of the key, or the pseudonym of a token's subject."""
+    role: Role
+    limits: Limits = Limits()
+
+
+class ApiKey(Limits):
+    """One key, without its secret."""
 
     id: str
     name: str
@@ -37,9 +54,6 @@ class ApiKey(BaseModel):
     created: str
     revoked: str = ""
     """When; empty while it holds."""
-    requests_per_minute: int | None = Field(None, ge=1)
-    tokens_per_day: int | None = Field(None, ge=1)
-    """Of prompts and answers together."""
 
 
 class Made(NamedTuple):

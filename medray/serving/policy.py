@@ -21,6 +21,7 @@ from medray.generation.plain import PlainStreams
 from medray.generation.sampling import Chat, Sampling, Token, TokenStreams
 from medray.serving.artefacts import Location
 from medray.serving.messages import Choices, Encoded, Finish, Fit, Piece, Prompt, Spelled
+from medray.serving.traces import Traces, TracesConfig
 
 logger = logging.getLogger(__name__)
 FLUSH_S = 0.03
@@ -30,8 +31,11 @@ FLUSH_S = 0.03
 class Policy:
     """Answers with the engine."""
 
-    def __init__(self, model: Location, batching: BatchingConfig) -> None:
+    def __init__(
+        self, model: Location, batching: BatchingConfig, traces: TracesConfig | None = None
+    ) -> None:
         """Loads the model."""
+        self._traces = Traces(traces) if traces else None
         self._engine = HFEngine(model.fetch())
         self._version = model.version
         self._streams = open_streams(self._engine, batching)
@@ -59,6 +63,8 @@ class Policy:
         """Serve calls this when the replica is told to stop."""
         if streams := getattr(self, "_streams", None):
             streams.close()
+        if traces := getattr(self, "_traces", None):
+            traces.close()
 
     def fit(self, choices: Choices, max_new_tokens: int) -> Fit:
         """The first conversation that leaves room for `max_new_tokens` in the context."""
@@ -133,6 +139,17 @@ class Policy:
             yield Finish(text.finish_reason or "length", text.num_tokens, self._version)
         finally:
             self._num_active -= 1
+
+    async def traced_stream(
+        self, prompt: Prompt, sampling: Sampling, done: Sequence[int], num_sent: int, parent: str
+    ) -> AsyncGenerator[Fit | Piece | Finish, None]:
+        """`stream` with spans below `parent`, a `traceparent`."""
+        assert self._traces is not None, "the gateway and the policy are configured together"
+        first = "fit" if isinstance(prompt, Choices) else "first_token"
+        stream = self.stream(prompt, sampling, done, num_sent)
+        async with aclosing(self._traces.generation(stream, parent, first)) as items:
+            async for item in items:
+                yield item
 
     def _harmless(self, messages: Chat) -> Chat:
         """Special tokens are the template's alone: written by a user or standing in a passage they

@@ -29,7 +29,9 @@ async def on_api_error(request: Request, error: Exception) -> Response:
     """Our own refusals."""
     assert isinstance(error, ApiError)
     request.app.state.service.metrics.refused(error.status, error.code or "")
-    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
+    if error.challenge:
+        headers["WWW-Authenticate"] = error.challenge
     return JSONResponse(error.body(), status_code=error.status, headers=headers)
 
 

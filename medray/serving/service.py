@@ -9,6 +9,7 @@ import logging
 import math
 import time
 import uuid
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -19,12 +20,14 @@ from medray.serving.answer import AnswerConfig
 from medray.serving.audit_log import AuditLog, key_from_environment
 from medray.serving.canary import CanaryConfig
 from medray.serving.consult.sessions import ConsultConfig
-from medray.serving.handles import Deployments
+from medray.serving.handles import NOT_TRACED, Deployments
 from medray.serving.keys import KeyFile
 from medray.serving.limits import InFlight, Slot
 from medray.serving.metrics import Metrics
+from medray.serving.oidc import OidcConfig, Tokens
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.switch import Switch
+from medray.serving.traces import Traces
 
 logger = logging.getLogger(__name__)
 MODEL_ENDPOINTS = ("chatcmpl", "cmpl")
@@ -51,8 +54,10 @@ class GatewayConfig(Config):
     """A body that has not arrived by then is refused."""
     health_timeout_s: float = 5.0
     keys_file: str = ""
-    """API keys, see `medray keys`; a path that every gateway replica reaches. Empty: no key is
-    asked for, which `medray serve` allows on this machine's own address alone."""
+    """API keys, see `medray keys`; a path that every gateway replica reaches. Empty, and without
+    `oidc`: no key is asked for, which `medray serve` allows on this machine's own address alone."""
+    oidc: OidcConfig | None = None
+    """The hospital's identity provider, whose tokens are accepted as keys are."""
     stop_file: str = ""
     """While this file exists the model does not answer, see `medray serve stop-model`; a path that
     every gateway replica reaches."""
@@ -66,22 +71,26 @@ class GatewayConfig(Config):
 class Service:
     """One gateway replica."""
 
-    def __init__(self, config: GatewayConfig, deployed: Deployments, metrics: Metrics) -> None:
+    def __init__(
+        self, config: GatewayConfig, deployed: Deployments, metrics: Metrics,
+        traces: Traces | None = None,
+    ) -> None:  # fmt: skip
         """Opens the key file and begins the audit log.
 
         Raises:
-            ConfigError: if the key file is missing or damaged, or the audit log's key is none.
+            ConfigError: if the key file or a file of the identity provider's keys is missing or
+                damaged, or the audit log's key is none.
         """
         self.config, self.deployed = config, deployed
-        self.metrics, self.switch = metrics, Switch(config.stop_file)
+        self.metrics, self.switch, self.traces = metrics, Switch(config.stop_file), traces
         self.in_flight = InFlight(config.max_in_flight, config.retry_after_s)
         self.created = int(time.time())
         self.keys = KeyFile(config.keys_file) if config.keys_file else None
         if self.keys is not None:
             self.keys.keys()
-        self._audit = (
-            AuditLog(config.audit_dir, key_from_environment()) if config.audit_dir else None
-        )
+        audit_key = key_from_environment() if config.audit_dir or config.oidc else None
+        self.tokens = Tokens(config.oidc, audit_key) if config.oidc else None
+        self._audit = AuditLog(config.audit_dir, audit_key) if config.audit_dir else None
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -100,9 +109,15 @@ class Service:
         return self._audit is not None and self._audit.keeps_texts
 
     def close(self) -> None:
-        """Ends the audit log's chain."""
+        """Ends the audit log's chain, and writes the traces that are left."""
         if self._audit is not None:
             self._audit.close()
+        if self.traces is not None:
+            self.traces.close()
+
+    def span(self, name: str) -> AbstractContextManager[Any]:
+        """A part of a request, for its trace."""
+        return NOT_TRACED if self.traces is None else self.traces.span(name)
 
     async def admit(
         self,
@@ -123,12 +138,12 @@ class Service:
         """
         if endpoint in MODEL_ENDPOINTS:
             self.switch.check()
-        key = caller.key
-        if key is not None and not urgent and (key.requests_per_minute or key.tokens_per_day):
-            wait_s = await self.deployed.take(key)
+        limits = caller.limits
+        if not urgent and (limits.requests_per_minute or limits.tokens_per_day):
+            wait_s = await self.deployed.take(caller)
             if wait_s > 0:
                 raise ApiError(
-                    429, "this key's limit is reached; try again later",
+                    429, "the limit of this key or account is reached; try again later",
                     code="rate_limit_exceeded", retry_after_s=math.ceil(wait_s),
                 )  # fmt: skip
         slot = Slot(None) if urgent else self.in_flight.take()
@@ -203,9 +218,11 @@ class Turn:
             self._service.metrics.tokens(usage.prompt_tokens, usage.completion_tokens)
         counts = {} if usage is None else usage.model_dump()
         self.log("answered", texts, **counts, **fields)
-        key = self._caller.key
-        if usage is not None and key is not None and key.tokens_per_day:
-            self._service.deployed.spend(key, usage.total_tokens)
+        if (traces := self._service.traces) is not None:
+            versions = {n: fields[n] for n in ("model_version", "index_version") if n in fields}
+            traces.note(passages=len(fields.get("passages", ())), **counts, **versions)
+        if usage is not None and self._caller.limits.tokens_per_day:
+            self._service.deployed.spend(self._caller, usage.total_tokens)
         logger.info("%s %s", self.id, " ".join(f"{k}={v}" for k, v in counts.items()))
 
     def free(self) -> None:

@@ -27,6 +27,7 @@ from medray.common.errors import ConfigError, ServiceError
 from medray.serving import client
 from medray.serving.app import ServingConfig, build_app
 from medray.serving.proxy import ENVIRONMENT
+from medray.serving.tls import Tls, ends_soon
 
 logger = logging.getLogger(__name__)
 APP_PATH = "medray.serving.app:build_app"
@@ -84,6 +85,8 @@ def start(
     *,
     host: str | None = None,
     port: int | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
     address: str | None = None,
     num_cpus: int | None = None,
     timeout_s: float = 180.0,
@@ -94,18 +97,23 @@ def start(
     Args:
         overrides: dotted settings of the application, such as `gateway.max_in_flight=8`.
         host, port: where to listen; None takes the config's.
+        certificate, key: PEM files to serve HTTPS with; None takes the config's, if it has any.
         address: a running Ray cluster (`auto`, `ray://…`, `host:port`); None starts a local one.
         num_cpus: size of the local Ray; at least 2, whatever the machine has.
         tell: is handed a line a step for the user.
     Raises:
-        ConfigError: if the config is invalid or nothing has been trained yet.
+        ConfigError: if the config is invalid, nothing has been trained yet, or HTTPS cannot be
+            served with certificate and key.
         ServiceError: if the port is taken, no cluster is at the address, or a deployment fails.
     """
     schema, config = read_config(config_path, overrides)
     host = host or schema.http_options.host
     port = port or schema.http_options.port
+    tls = Tls.of(schema.http_options, certificate, key)
     if address is None:
         check_port(host, port)
+    if tls is not None and (line := ends_soon(tls.check())):
+        tell(line)
     check_access(host, config)
     application = build_app(config)  # a missing artefact is told before Ray starts
     owns_ray = not ray.is_initialized()
@@ -115,9 +123,10 @@ def start(
         _connect(address, num_cpus)
     name = schema.applications[0].name
     reached_at = "127.0.0.1" if host == "0.0.0.0" else host
-    running = Running(f"http://{reached_at}:{port}", owns_ray, name)
+    running = Running(f"http{'s' if tls else ''}://{reached_at}:{port}", owns_ray, name)
     try:
-        serve.start(http_options={"host": host, "port": port})
+        secured = tls.options() if tls is not None else {}
+        serve.start(http_options={"host": host, "port": port, **secured})
         tell("starting the deployments: gateway, policy, embedding, retrieval")
         target = serve.RunTarget(application, name, schema.applications[0].route_prefix)
         # Not waited for here: Serve itself would wait for ever, without a word why.
@@ -127,7 +136,7 @@ def start(
             wait_for_applications_running=False,
         )
         _wait_until_running(name, timeout_s)
-        _wait_until_answering(running.url)
+        _wait_until_answering(running.url, tls)
     except BaseException:
         running.stop()
         raise
@@ -154,15 +163,15 @@ def update(config_path: Path, overrides: list[str] | None = None, timeout_s: flo
 
 
 def check_access(host: str, config: ServingConfig) -> None:
-    """Raises ConfigError if other machines could ask without a key."""
-    if config.gateway.keys_file or host == "localhost":
+    """Raises ConfigError if other machines could ask without a key or token."""
+    if config.gateway.keys_file or config.gateway.oidc or host == "localhost":
         return
     with contextlib.suppress(ValueError):
         if ipaddress.ip_address(host).is_loopback:
             return
     raise ConfigError(
         f"{host} lets other machines in, and no key is asked for; set gateway.keys_file (see "
-        "medray keys --help), or listen on 127.0.0.1"
+        "medray keys --help) or gateway.oidc, or listen on 127.0.0.1"
     )
 
 
@@ -254,12 +263,13 @@ def _wait_until_running(name: str, timeout_s: float) -> None:
         time.sleep(POLL_S)
 
 
-def _wait_until_answering(url: str, timeout_s: float = 20.0) -> None:
+def _wait_until_answering(url: str, tls: Tls | None, timeout_s: float = 20.0) -> None:
     """The HTTP proxy learns of a new application a moment after it runs."""
     deadline = time.monotonic() + timeout_s
+    context = tls.context() if tls is not None else None
     while True:
         try:
-            with urllib.request.urlopen(f"{url}/healthz", timeout=10):
+            with urllib.request.urlopen(f"{url}/healthz", timeout=10, context=context):
                 return
         except OSError as error:
             if time.monotonic() > deadline:

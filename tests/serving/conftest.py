@@ -2,12 +2,16 @@
 heart, a tiny encoder with random weights, and an index of 20 passages; the HTTP API over them."""
 
 import asyncio
+import http.server
+import ipaddress
 import itertools
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,11 +172,12 @@ class InProcess:
         ]
         return Found(hits, self._searcher.min_cosine, "i1")
 
-    async def take(self, key: Any) -> float:
-        return self._budget.take(key.id, key.requests_per_minute, key.tokens_per_day)
+    async def take(self, caller: Any) -> float:
+        limits = caller.limits
+        return self._budget.take(caller.id, limits.requests_per_minute, limits.tokens_per_day)
 
-    def spend(self, key: Any, num_tokens: int) -> None:
-        self._budget.spend(key.id, num_tokens)
+    def spend(self, caller: Any, num_tokens: int) -> None:
+        self._budget.spend(caller.id, num_tokens)
 
     async def consult(self, method: str, *arguments: Any) -> Any:
         return await getattr(self.consultations, method)(*arguments)
@@ -218,7 +223,13 @@ def secrets(place: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def client(deployed: Any, place: Path, secrets, listening) -> Iterator["Client"]:
+def provider(providing) -> Iterator["Provider"]:
+    with providing() as provider:
+        yield provider
+
+
+@pytest.fixture(scope="module")
+def client(deployed: Any, place: Path, secrets, provider, listening) -> Iterator["Client"]:
     from medray.serving.metrics import Metrics
     from medray.serving.service import GatewayConfig, Service
 
@@ -226,12 +237,113 @@ def client(deployed: Any, place: Path, secrets, listening) -> Iterator["Client"]
         patch.setenv("MEDRAY_AUDIT_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
         config = GatewayConfig.parse(
             {"keys_file": str(place / "keys.json"), "audit_dir": str(place / "audit"),
-             "stop_file": str(place / "stopped"), "max_body_bytes": 20_000, "body_timeout_s": 2,
+             "oidc": provider.settings(), "stop_file": str(place / "stopped"),
+             "max_body_bytes": 20_000, "body_timeout_s": 2,
              "answer": {"top_k": 3, "min_cosine": -1}}, "test",
         )  # fmt: skip
         service = Service(config, deployed, Metrics())
     with listening(service) as client:
         yield client
+
+
+class Provider:
+    """An identity provider of this machine: what it publishes, and the tokens that it signs."""
+
+    def __init__(self) -> None:
+        self.signers: dict[str, tuple[Any, str]] = {}
+        """Key id → private key and algorithm."""
+        self.asked: list[str] = []
+        self.published: dict[str, Any] = {}
+        """What takes the place of a document, by its path: an int is a status."""
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.issuer = ""
+
+    def rotate(self, kid: str, algorithm: str = "RS256") -> None:
+        """Another key."""
+        from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+        fresh = (
+            ec.generate_private_key(ec.SECP256R1()) if algorithm == "ES256"
+            else rsa.generate_private_key(65537, 2048)
+        )  # fmt: skip
+        self.signers[kid] = (fresh, algorithm)
+
+    def key_set(self) -> dict[str, Any]:
+        """The public keys."""
+        from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+        entries = []
+        for kid, (private, algorithm) in self.signers.items():
+            kind = ECAlgorithm if algorithm == "ES256" else RSAAlgorithm
+            public = kind.to_jwk(private.public_key(), as_dict=True)
+            entries.append({**public, "kid": kid, "alg": algorithm, "use": "sig"})
+        return {"keys": entries}
+
+    def documents(self) -> dict[str, Any]:
+        """Path → what stands there."""
+        found = {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/keys"}
+        standard = {"/.well-known/openid-configuration": found, "/keys": self.key_set()}
+        return {**standard, **self.published}
+
+    def token(self, kid: str = "k1", **claims: Any) -> str:
+        """A token that holds, but for `claims`; None leaves one out."""
+        import jwt
+
+        now = int(time.time())
+        whole = {
+            "iss": self.issuer, "aud": "medray", "sub": "staff-4711", "iat": now, "exp": now + 600,
+            "realm_access": {"roles": ["offline_access", "physicians"]},
+            "email": "zhang.wei@hospital.example", "name": "张伟", **claims,
+        }  # fmt: skip
+        private, algorithm = self.signers[kid]
+        told = {name: value for name, value in whole.items() if value is not None}
+        return jwt.encode(told, private, algorithm=algorithm, headers={"kid": kid})
+
+    def settings(self, **changes: Any) -> dict[str, Any]:
+        """`gateway.oidc` for it."""
+        roles = [
+            {"value": "it-admins", "role": "admin"}, {"value": "physicians", "role": "clinician"},
+            {"value": "portal", "role": "patient"},
+        ]  # fmt: skip
+        return {
+            "issuer": self.issuer, "audience": "medray", "roles_claim": "realm_access.roles",
+            "roles": roles, "limits": {"patient": {"requests_per_minute": 2}}, **changes,
+        }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def providing() -> Callable[[], AbstractContextManager[Provider]]:
+    """→ an identity provider, over real HTTP."""
+    return _providing
+
+
+@contextmanager
+def _providing() -> Iterator[Provider]:
+    provider = Provider()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            provider.asked.append(self.path)
+            provider.may_answer.wait(20)
+            document = provider.documents().get(self.path, 404)
+            body = b"" if isinstance(document, int) else json.dumps(document).encode()
+            self.send_response(document if isinstance(document, int) else 200)
+            self.send_header("Location", "/keys")  # heeded where the status is 302
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Says nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        provider.issuer = f"http://127.0.0.1:{server.server_port}"
+        provider.rotate("k1")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield provider
+        provider.may_answer.set()
+        server.shutdown()
 
 
 class Client(requests.Session):
@@ -253,6 +365,41 @@ class Client(requests.Session):
         ) as response:
             lines = response.iter_lines(chunk_size=1)
             yield (line.decode()[6:] for line in lines if line)
+
+
+@pytest.fixture(scope="session")
+def certify() -> Callable[..., tuple[Path, Path]]:
+    """→ files of a certificate of this machine, signed by itself, and of its key."""
+    return _certify
+
+
+def _certify(directory: Path, first_day: int = -1, last_day: int = 30) -> tuple[Path, Path]:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now + timedelta(days=first_day))
+        .not_valid_after(now + timedelta(days=last_day))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    directory.mkdir(exist_ok=True)
+    files = directory / "certificate.pem", directory / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return files
 
 
 @pytest.fixture(scope="session")

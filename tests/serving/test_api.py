@@ -14,6 +14,7 @@ from medray.generation.prompts import NO_ANSWER
 from medray.generation.sampling import Sampling
 from medray.serving.audit_log import read_entries, verify
 from medray.serving.metrics import Metrics
+from medray.serving.oidc import pseudonym
 from medray.serving.service import GatewayConfig, Service
 from medray.serving.switch import Switch
 
@@ -103,6 +104,30 @@ def test_limits_of_a_key(client, hospital, secrets) -> None:
     answers = [post(client, "chat/completions", plain, secrets["thrifty"]) for _ in range(2)]
     assert [a.status_code for a in answers] == [200, 429]
     assert int(answers[1].headers["Retry-After"]) > 80_000
+
+
+def test_holders_of_tokens_have_roles_limits_and_names_of_their_own(
+    client, provider, hospital, secrets, place: Path
+) -> None:
+    def ask(token: str) -> Any:
+        return post(client, "chat/completions", chat(hospital.questions["none"]), token)
+
+    portal = {"realm_access": {"roles": ["portal"]}}
+    mine, theirs = (provider.token(sub=sub, **portal) for sub in ("patient-1", "patient-2"))
+    # Two a minute for each patient, whichever of their tokens it is.
+    answers = [ask(mine), ask(provider.token(sub="patient-1", jti="another", **portal)), ask(mine)]
+    assert [a.status_code for a in answers] == [200, 200, 429]
+    other = ask(theirs)
+    assert other.status_code == 200
+    assert post(client, "retrieve", {"query": "肺炎"}, theirs).status_code == 403
+    assert post(client, "retrieve", {"query": "肺炎"}, provider.token()).status_code == 200
+    logged = [entries(place, answer.json()["id"])[0] for answer in (*answers[:2], other)]
+    names = [pseudonym(provider.issuer, sub, KEY) for sub in ("patient-1", "patient-2")]
+    assert [e["caller"] for e in logged] == [names[0], names[0], names[1]]
+    assert {e["role"] for e in logged} == {"patient"}
+    kept = "".join(path.read_text(encoding="utf-8") for path in (place / "audit").iterdir())
+    for secret in ("patient-1", "zhang.wei", "张伟", mine, mine.rpartition(".")[2]):
+        assert secret not in kept
 
 
 def test_completions_score_what_they_are_given(client, deployed, secrets) -> None:

@@ -60,7 +60,9 @@ def text(page: Any, selector: str) -> str:
     return page.locator(selector).inner_text()
 
 
-def test_a_wrong_key_is_told_and_a_good_one_signs_in(browser, client, visit, secrets) -> None:
+def test_a_wrong_key_is_told_and_a_good_one_signs_in(
+    browser, client, visit, secrets, provider
+) -> None:
     page = browser.new_page(locale="en-GB")
     page.goto(f"http://127.0.0.1:{client.port}/")
     page.fill("#key", "wrong")
@@ -70,6 +72,8 @@ def test_a_wrong_key_is_told_and_a_good_one_signs_in(browser, client, visit, sec
     page.close()
     page = visit(secrets["patient"])
     assert page.evaluate("document.documentElement.lang") == "zh"
+    page = visit(provider.token())
+    assert page.is_visible("#view-attend")  # a physician's
     page.click("#sign-out")
     assert page.is_visible("#sign-in") and page.is_hidden("#chat")
 

@@ -45,6 +45,10 @@ def patient(place: int) -> str:
     )
 
 
+TOKEN = {"sub": "gonghao-20471", "name": "司徒岚", "email": "situ.lan@hospital.example"}
+"""What a token says of its holder; told nowhere either."""
+
+
 def written(text: str) -> set[bytes]:
     """The ways in which a text may stand in a file, lower case."""
     utf8, gbk = text.encode(), text.encode("gb18030")
@@ -81,6 +85,8 @@ class Site(NamedTuple):
     """Serve's own id of a request."""
     refusals: dict[int, str]
     """Place → body of a refusal."""
+    tokens: list[str]
+    """Of an identity provider: one that holds, one that has expired, one without a role."""
 
 
 class Api:
@@ -111,23 +117,30 @@ def chat(text: str, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def site(hospital) -> Iterator[Site]:
-    """`medray serve` with keys and an encrypted audit log; asked, watched, and stopped."""
+def site(hospital, provider) -> Iterator[Site]:
+    """`medray serve` with keys, tokens and an encrypted audit log; asked, watched, and stopped."""
     with tempfile.TemporaryDirectory(prefix="phi-") as name:  # short: Ray's sockets lie below it
         root = Path(name)
         secret = KeyFile(root / "keys.json").add("ward", "clinician").secret
-        with serving(root, hospital.root) as (url, process):
+        good, late = provider.token(**TOKEN), provider.token(**TOKEN, exp=time.time() - 3600)
+        tokens = [good, late, provider.token(**TOKEN, realm_access={"roles": []})]
+        more = f"gateway.oidc={json.dumps(provider.settings())}", "traces.directory=traces"
+        with serving(root, hospital.root, *more) as (url, process):
             api = Api(url, secret)
             ask_all(api)
             refuse_all(api)
+            for place, status, token in zip((50, 51, 52), (200, 401, 403), tokens, strict=True):
+                headers = {"Authorization": f"Bearer {token}"}
+                asked = chat(patient(place))
+                api.send(place, "/v1/chat/completions", asked, status, headers=headers)
             break_all(api, process)
             serve_id = api.send(0, "/v1/chat/completions", chat(patient(0))).headers["X-Request-ID"]
             (root / "metrics").write_text(scrape(root), encoding="utf-8")
-        yield Site(root, api.answered, serve_id, api.refusals)
+        yield Site(root, api.answered, serve_id, api.refusals, tokens)
 
 
 @contextlib.contextmanager
-def serving(root: Path, storage: Path) -> Iterator[tuple[str, psutil.Process]]:
+def serving(root: Path, storage: Path, *settings: str) -> Iterator[tuple[str, psutil.Process]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -137,7 +150,7 @@ def serving(root: Path, storage: Path) -> Iterator[tuple[str, psutil.Process]]:
     command = [
         sys.executable, "-m", "medray.cli", "serve", "--port", str(port),
         f"storage_root={storage}", "gateway.keys_file=keys.json", "gateway.audit_dir=audit",
-        "gateway.max_body_bytes=20000", "gateway.answer.min_cosine=-1",
+        "gateway.max_body_bytes=20000", "gateway.answer.min_cosine=-1", *settings,
     ]  # fmt: skip
     with open(root / "stdout", "wb") as out, open(root / "stderr", "wb") as err:
         served = subprocess.Popen(
@@ -183,6 +196,13 @@ def ask_all(api: Api) -> None:
     record = {"sections": [{"heading": patient(20), "text": patient(21)}], "patient_id": "患者1"}
     api.send(20, "/v1/chat/completions", chat("肺炎如何治疗？", record=record))
     headers = {"X-Request-ID": quote(patient(18)), "User-Agent": quote(patient(19))}
+    # A number fits into a trace's; texts into what travels with it.
+    number = f"{NEEDLES['number']}18174"
+    headers |= {
+        "traceparent": f"00-{number:0>32}-{number[:16]}-01",
+        "baggage": headers["User-Agent"],
+    }
+    headers |= {"tracestate": f"a={number}"}
     api.send(18, "/v1/chat/completions", chat("肺炎如何治疗？"), headers=headers)
 
 
@@ -255,10 +275,16 @@ def test_no_patient_stands_in_any_file(site) -> None:
     assert where(NEEDLES, site.root) == set()
 
 
+def test_no_holder_of_a_token_stands_in_any_file(site) -> None:
+    parts = {f"{place}{k}": part for place, token in enumerate(site.tokens)
+             for k, part in enumerate(token.split(".")[1:])}  # fmt: skip
+    assert where(TOKEN | parts, site.root) == set()
+
+
 def test_a_refusal_repeats_nothing(site, tmp_path) -> None:
     for place, body in site.refusals.items():
         (tmp_path / str(place)).write_text(body, encoding="utf-8")
-    assert where(NEEDLES, tmp_path) == set()
+    assert where(NEEDLES | TOKEN, tmp_path) == set()
 
 
 def test_what_must_be_found_is_found(site) -> None:
@@ -268,6 +294,10 @@ def test_what_must_be_found_is_found(site) -> None:
     assert {name for name, _ in found} == {*ids, "serve", "metric"}
     files = {file for name, file in found if name == "serve"}
     assert any(re.search(r"logs/serve/replica_medray_gateway", file) for file in files)
+    spans = [json.loads(line) for line in (site.root / "traces" / "spans.jsonl").open()]
+    assert {"POST /v1/chat/completions", "plan", "search", "generate", "decode"} <= {
+        span["name"] for span in spans
+    }
     assert verify(site.root / "audit").faults == []
     for place in (0, 1, 2, 10, 60, 61, 62):
         (asked, *_) = read_entries(site.root / "audit", site.answered[place], AUDIT_KEY)

@@ -55,6 +55,18 @@ def test_replicas_scale_only_between_two_bounds():
         Replicas(min=2, max=1)
 
 
+def test_other_machines_are_let_in_with_keys_or_tokens_alone():
+    oidc = {"issuer": "https://sso.hospital.example", "audience": "medray",
+            "roles": [{"value": "physicians", "role": "clinician"}]}  # fmt: skip
+    for gateway in ({"keys_file": "keys.json"}, {"oidc": oidc}):
+        config = ServingConfig.parse({"storage_root": "x", "gateway": gateway}, "test")
+        up.check_access("0.0.0.0", config)
+    open_to_all = ServingConfig(storage_root="x")
+    up.check_access("127.0.0.1", open_to_all)
+    with pytest.raises(ConfigError, match=r"gateway\.keys_file .* or gateway\.oidc"):
+        up.check_access("0.0.0.0", open_to_all)
+
+
 def test_missing_pipeline_says_what_to_run(tmp_path):
     with pytest.raises(ConfigError, match="run the pipeline first"):
         up.start(CONFIGS[-1], [f"storage_root={tmp_path}"], port=free_port())

@@ -30,11 +30,12 @@ async def chat(
     asked = {"messages": json.dumps(messages, ensure_ascii=False)}
     with ExitStack() as stack:
         turn = stack.enter_context(await service.admit(caller, "chatcmpl", asked))
-        plan = await plan_answer(
-            request, service.config.answer, deployed.embed_question, deployed.search,
-            deployed.others.get(request.model, deployed.chats), caller.role,
-            embed_texts=deployed.embed,
-        )  # fmt: skip
+        with service.span("plan"):
+            plan = await plan_answer(
+                request, service.config.answer, deployed.embed_question, deployed.search,
+                deployed.others.get(request.model, deployed.chats), caller.role,
+                embed_texts=deployed.embed,
+            )  # fmt: skip
         if request.stream:
             options = request.stream_options
             counted = options is not None and options.include_usage

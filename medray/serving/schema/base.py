@@ -10,11 +10,12 @@ class ApiError(Exception):
 
     def __init__(
         self, status: int, message: str, *, code: str | None = None, param: str | None = None,
-        retry_after_s: int | None = None,
+        retry_after_s: int | None = None, challenge: str | None = None,
     ) -> None:  # fmt: skip
+        """`challenge` is the header WWW-Authenticate, which every 401 has."""
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.challenge = retry_after_s, challenge
 
     def body(self) -> dict[str, Any]:
         """The error body."""
