@@ -143,7 +143,9 @@ class InProcess:
         from medray.serving.consult.sessions import Consultations, ConsultConfig
 
         self._policy, self._embedder, self._searcher = policy, embedder, searcher
-        self.policy, self._budget = self, Budget()
+        self.policy = self.chats = self
+        self.others: dict[str, Any] = {}
+        self._budget = Budget()
         self.consultations = Consultations(ConsultConfig())
         self._tasks: set[Any] = set()
         self.stream = policy.stream

@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jwt
 import pytest
@@ -332,6 +332,7 @@ def test_settings_that_would_let_anybody_in(changes: dict[str, Any], told: str) 
 class Nothing:
     """No deployment is asked here."""
 
+    others: ClassVar[dict[str, Any]] = {}
     reranks = False
 
 
