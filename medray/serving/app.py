@@ -20,6 +20,7 @@ from medray.serving.consult.sessions import Consultations
 from medray.serving.embedding import Embedding
 from medray.serving.gateway import Gateway
 from medray.serving.policy import Policy
+from medray.serving.ratings import read_tasks
 from medray.serving.reranking import Reranking
 from medray.serving.retrieval import Retrieval
 from medray.serving.service import GatewayConfig
@@ -112,6 +113,7 @@ def build_app(args: ServingConfig) -> serve.Application:
 
     Raises:
         ConfigError: if the storage root holds no finished pipeline.
+        DataError: if there is no `responses.jsonl` to rate where there should be one.
     """
     model = args.locate(args.model_dir, "ppo", "sft", part="model")
     encoder = args.locate(args.encoder_dir, "encoder", part="model")
@@ -122,9 +124,11 @@ def build_app(args: ServingConfig) -> serve.Application:
     logger.info("serving policy %s, index %s", model.version, index.version)
     paths = {
         name: str(Path(path).expanduser().resolve())
-        for name in ("keys_file", "audit_dir", "stop_file")
+        for name in ("keys_file", "audit_dir", "stop_file", "ratings_dir")
         if (path := getattr(args.gateway, name))
     }  # relative ones begin where the server was started, not where a replica runs
+    if "ratings_dir" in paths:
+        read_tasks(Path(paths["ratings_dir"]))  # what is wrong is told before anything starts
     gateway_config = args.gateway.model_copy(update=paths)
     # Queues are bounded by the gateway alone; the others must never refuse what it let in,
     # nor a health check.

@@ -17,7 +17,17 @@ from medray.serving.body import BoundedBody
 from medray.serving.handles import Deployments
 from medray.serving.metrics import Metrics
 from medray.serving.refusals import add_error_handlers
-from medray.serving.routes import attend, chat, completions, consult, feedback, state, vectors
+from medray.serving.routes import (
+    attend,
+    chat,
+    completions,
+    consult,
+    feedback,
+    ratings,
+    record,
+    state,
+    vectors,
+)
 from medray.serving.service import GatewayConfig, Service
 
 
@@ -37,7 +47,7 @@ def build_api(service: Service) -> FastAPI:
     app.add_middleware(
         BoundedBody, max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s
     )
-    for routes in (chat, completions, vectors, feedback, consult, attend, state):
+    for routes in (chat, completions, vectors, record, feedback, ratings, consult, attend, state):
         app.include_router(routes.router)
     return app
 

@@ -22,6 +22,7 @@ from medray.serving.handles import Deployments
 from medray.serving.keys import KeyFile
 from medray.serving.limits import InFlight, Slot
 from medray.serving.metrics import Metrics
+from medray.serving.ratings import RatingRound
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.switch import Switch
 
@@ -57,6 +58,9 @@ class GatewayConfig(Config):
     every gateway replica reaches."""
     audit_dir: str = ""
     """Where the audit log is written, see `medray audit`. Empty: none is."""
+    ratings_dir: str = ""
+    """Where physicians' ratings are kept, a directory with the `responses.jsonl` of
+    `sample_responses`; a path that every gateway replica reaches. Empty: nothing is rated."""
     answer: AnswerConfig = AnswerConfig()
     consult: ConsultConfig = ConsultConfig()
 
@@ -65,10 +69,11 @@ class Service:
     """One gateway replica."""
 
     def __init__(self, config: GatewayConfig, deployed: Deployments, metrics: Metrics) -> None:
-        """Opens the key file and begins the audit log.
+        """Opens the key file and the answers to rate, and begins the audit log.
 
         Raises:
             ConfigError: if the key file is missing or damaged, or the audit log's key is none.
+            DataError: if `ratings_dir` holds no answers to rate, or ratings of others.
         """
         self.config, self.deployed = config, deployed
         self.metrics, self.switch = metrics, Switch(config.stop_file)
@@ -77,6 +82,7 @@ class Service:
         self.keys = KeyFile(config.keys_file) if config.keys_file else None
         if self.keys is not None:
             self.keys.keys()
+        self.ratings = RatingRound(config.ratings_dir) if config.ratings_dir else None
         self._audit = (
             AuditLog(config.audit_dir, key_from_environment()) if config.audit_dir else None
         )
