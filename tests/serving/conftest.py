@@ -227,11 +227,26 @@ def client(deployed: Any, place: Path, secrets, listening) -> Iterator["Client"]
         config = GatewayConfig.parse(
             {"keys_file": str(place / "keys.json"), "audit_dir": str(place / "audit"),
              "stop_file": str(place / "stopped"), "max_body_bytes": 20_000, "body_timeout_s": 2,
+             "ratings_dir": str(rating_round(place / "round")),
              "answer": {"top_k": 3, "min_cosine": -1}}, "test",
         )  # fmt: skip
         service = Service(config, deployed, Metrics())
     with listening(service) as client:
         yield client
+
+
+def rating_round(directory: Path) -> Path:
+    """Two scenarios for physicians to judge."""
+    tasks = [
+        {"scenario_id": s, "scenario": f"情景{s}", "responses": [
+            {"response_id": f"{s}-{n}", "text": f"{s}的第{n}个回答"} for n in range(3)
+        ]}
+        for s in "AB"
+    ]  # fmt: skip
+    directory.mkdir()
+    lines = "".join(json.dumps(task, ensure_ascii=False) + "\n" for task in tasks)
+    (directory / "responses.jsonl").write_text(lines, encoding="utf-8")
+    return directory
 
 
 class Client(requests.Session):
