@@ -205,11 +205,13 @@ def _rows(task: RatingTask, rater: str, judgement: Judgement) -> list[Rating]:
             raise OtherNumber(f"there are {len(shown)} answers, and {len(given)} are judged")
     if judgement.ranks and max(judgement.ranks) > len(shown):
         raise OtherNumber(f"ranks go from 1 to {len(shown)}")
-    scores, ranks, comments = (given or [None] * len(shown) for given in judgement)
+    nothing = [None] * len(shown)
+    scores, ranks = judgement.scores or nothing, judgement.ranks or nothing
+    comments = judgement.comments or [""] * len(shown)
     return [
         Rating(
             scenario_id=task.scenario_id, response_id=response.response_id, rater=rater,
-            score=score, rank=rank, comment=comment or "",
+            score=score, rank=rank, comment=comment,
         )
         for response, score, rank, comment in zip(shown, scores, ranks, comments, strict=True)
     ]  # fmt: skip
