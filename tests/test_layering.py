@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "ray", "deepspeed", "transformers", "trl", "pymilvus", "FlagEmbedding"}
 LIGHT_PACKAGES = ("common", "privacy", "quality", "evaluation", "sample")
 PROMPTS, DIRECTORY = "medray.generation.prompts", "medray.generation.directory"
+HEADINGS = "medray.corpus.readers.headings"
 
 # Package → what it may import besides itself. A longer name admits that one module only.
 # Top-level modules (cli, doctor, launch, ...) import everything, and no package imports them.
@@ -32,6 +33,7 @@ ARROWS: dict[str, set[str]] = {
         "medray.generation",
         "medray.retrieval",
         "medray.quality",
+        HEADINGS,
     },
 }
 

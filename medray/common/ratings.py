@@ -12,12 +12,16 @@ both:
 Source: scenario–response pairs with expert scores [EMR-LLM 1.4], ranked answers [ClinicalGPT 2.3].
 """
 
-from typing import Self
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from medray.common.errors import DataError
 from medray.common.records import Row
 
+RowType = TypeVar("RowType", bound=Row)
 MAX_SCORE = 10.0
 
 
@@ -51,3 +55,28 @@ class Rating(Row):
         if self.score is None and self.rank is None:
             raise ValueError("a rating needs a score or a rank")
         return self
+
+
+def read_lines(path: Path, model: type[RowType]) -> Iterator[tuple[int, RowType]]:
+    """(line number, row) of either file.
+
+    Raises:
+        DataError: no file, or a line that is none; the message names fields, never their text.
+    """
+    if not path.is_file():
+        raise DataError(f"no file at {path}")
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, read_line(line, model, f"{path}, line {number}")
+
+
+def read_line(line: bytes, model: type[RowType], where: str) -> RowType:
+    """One row; `where` begins the message of the DataError for a line that is none."""
+    try:
+        return model.model_validate_json(line)
+    except ValidationError as error:
+        fields = ", ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'line'}: {e['msg']}" for e in error.errors()
+        )
+        raise DataError(f"{where}: {fields}") from None

@@ -13,16 +13,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import ValidationError
 
 from medray.common.errors import DataError
-from medray.common.ratings import Rating, RatingTask
-from medray.common.records import Row
+from medray.common.ratings import Rating, RatingTask, read_lines
 
-RowType = TypeVar("RowType", bound=Row)
 Judged = Mapping[str, Mapping[str, Rating]]
 """Response → rater → rating, of one scenario."""
 
@@ -42,7 +39,7 @@ def import_ratings(responses: Path, ratings: Path, out: Path) -> Imported:
         DataError: a line that is none, a rating of an answer that is not there, or two ratings of
             one answer by one rater; the message names the file and the line.
     """
-    tasks = {task.scenario_id: task for _, task in _read(responses, RatingTask)}
+    tasks = {task.scenario_id: task for _, task in read_lines(responses, RatingTask)}
     judged = _by_scenario(ratings, tasks)
     result = Imported(
         [row for s, task in tasks.items() for row in _scores(task, judged[s])],
@@ -138,7 +135,7 @@ def _preferences(task: RatingTask, judged: Judged) -> Iterator[dict[str, Any]]:
 def _by_scenario(path: Path, tasks: Mapping[str, RatingTask]) -> dict[str, Judged]:
     judged: dict[str, dict[str, dict[str, Rating]]] = {s: defaultdict(dict) for s in tasks}
     known = {s: {r.response_id for r in task.responses} for s, task in tasks.items()}
-    for number, rating in _read(path, Rating):
+    for number, rating in read_lines(path, Rating):
         if rating.response_id not in known.get(rating.scenario_id, ()):
             raise DataError(
                 f"{path}, line {number}: no answer {rating.response_id!r} to scenario "
@@ -152,23 +149,6 @@ def _by_scenario(path: Path, tasks: Mapping[str, RatingTask]) -> dict[str, Judge
             )
         row[rating.rater] = rating
     return {s: dict(rows) for s, rows in judged.items()}
-
-
-def _read(path: Path, model: type[RowType]) -> Iterator[tuple[int, RowType]]:
-    """(line number, row); the error of a bad line names fields, never their text."""
-    if not path.is_file():
-        raise DataError(f"no file at {path}")
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield number, model.model_validate_json(line)
-            except ValidationError as error:
-                fields = ", ".join(
-                    f"{'.'.join(map(str, e['loc'])) or 'line'}: {e['msg']}" for e in error.errors()
-                )
-                raise DataError(f"{path}, line {number}: {fields}") from None
 
 
 def _write(path: Path, text: str) -> None:

@@ -22,6 +22,7 @@ from medray.serving.gateway import Gateway
 from medray.serving.handles import OTHER
 from medray.serving.jwks import is_url
 from medray.serving.policy import Policy
+from medray.serving.ratings import read_tasks
 from medray.serving.reranking import Reranking
 from medray.serving.retrieval import Retrieval
 from medray.serving.service import GatewayConfig
@@ -131,6 +132,7 @@ def build_app(args: ServingConfig) -> serve.Application:
 
     Raises:
         ConfigError: if the storage root holds no finished pipeline.
+        DataError: if there is no `responses.jsonl` to rate where there should be one.
     """
     model = args.locate(args.model_dir, "ppo", "sft", part="model")
     encoder = args.locate(args.encoder_dir, "encoder", part="model")
@@ -141,13 +143,15 @@ def build_app(args: ServingConfig) -> serve.Application:
     logger.info("serving policy %s, index %s", model.version, index.version)
     paths: dict[str, Any] = {
         name: str(Path(path).expanduser().resolve())
-        for name in ("keys_file", "audit_dir", "stop_file")
+        for name in ("keys_file", "audit_dir", "stop_file", "ratings_dir")
         if (path := getattr(args.gateway, name))
     }  # relative ones begin where the server was started, not where a replica runs
     oidc = args.gateway.oidc
     if oidc is not None and oidc.jwks and not is_url(oidc.jwks):
         key_set = str(Path(oidc.jwks).expanduser().resolve())
         paths["oidc"] = oidc.model_copy(update={"jwks": key_set})
+    if "ratings_dir" in paths:
+        read_tasks(Path(paths["ratings_dir"]))  # what is wrong is told before anything starts
     gateway_config = args.gateway.model_copy(update=paths)
     if stop_file := gateway_config.canary.stop_file:
         stops = {"stop_file": str(Path(stop_file).expanduser().resolve())}

@@ -17,7 +17,17 @@ from medray.serving.body import BoundedBody
 from medray.serving.handles import Deployments
 from medray.serving.metrics import Metrics
 from medray.serving.refusals import add_error_handlers
-from medray.serving.routes import attend, chat, completions, consult, feedback, state, vectors
+from medray.serving.routes import (
+    attend,
+    chat,
+    completions,
+    consult,
+    feedback,
+    ratings,
+    record,
+    state,
+    vectors,
+)
 from medray.serving.service import GatewayConfig, Service
 from medray.serving.traces import Traced, Traces, TracesConfig
 
@@ -40,7 +50,7 @@ def build_api(service: Service) -> FastAPI:
     )
     if service.traces is not None:
         app.add_middleware(Traced, traces=service.traces)
-    for routes in (chat, completions, vectors, feedback, consult, attend, state):
+    for routes in (chat, completions, vectors, record, feedback, ratings, consult, attend, state):
         app.include_router(routes.router)
     return app
 

@@ -25,6 +25,7 @@ from medray.serving.keys import KeyFile
 from medray.serving.limits import InFlight, Slot
 from medray.serving.metrics import Metrics
 from medray.serving.oidc import OidcConfig, Tokens
+from medray.serving.ratings import RatingRound
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.switch import Switch
 from medray.serving.traces import Traces
@@ -63,6 +64,9 @@ class GatewayConfig(Config):
     every gateway replica reaches."""
     audit_dir: str = ""
     """Where the audit log is written, see `medray audit`. Empty: none is."""
+    ratings_dir: str = ""
+    """Where physicians' ratings are kept, a directory with the `responses.jsonl` of
+    `sample_responses`; a path that every gateway replica reaches. Empty: nothing is rated."""
     answer: AnswerConfig = AnswerConfig()
     consult: ConsultConfig = ConsultConfig()
     canary: CanaryConfig = CanaryConfig()
@@ -75,11 +79,12 @@ class Service:
         self, config: GatewayConfig, deployed: Deployments, metrics: Metrics,
         traces: Traces | None = None,
     ) -> None:  # fmt: skip
-        """Opens the key file and begins the audit log.
+        """Opens the key file and the answers to rate, and begins the audit log.
 
         Raises:
             ConfigError: if the key file or a file of the identity provider's keys is missing or
                 damaged, or the audit log's key is none.
+            DataError: if `ratings_dir` holds no answers to rate, or ratings of others.
         """
         self.config, self.deployed = config, deployed
         self.metrics, self.switch, self.traces = metrics, Switch(config.stop_file), traces
@@ -90,6 +95,7 @@ class Service:
             self.keys.keys()
         audit_key = key_from_environment() if config.audit_dir or config.oidc else None
         self.tokens = Tokens(config.oidc, audit_key) if config.oidc else None
+        self.ratings = RatingRound(config.ratings_dir) if config.ratings_dir else None
         self._audit = AuditLog(config.audit_dir, audit_key) if config.audit_dir else None
 
     @property

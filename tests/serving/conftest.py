@@ -240,6 +240,7 @@ def client(deployed: Any, place: Path, secrets, provider, listening) -> Iterator
         config = GatewayConfig.parse(
             {"keys_file": str(place / "keys.json"), "audit_dir": str(place / "audit"),
              "oidc": provider.settings(), "stop_file": str(place / "stopped"),
+             "ratings_dir": str(rating_round(place / "round")),
              "max_body_bytes": 20_000, "body_timeout_s": 2,
              "answer": {"top_k": 3, "min_cosine": -1}}, "test",
         )  # fmt: skip
@@ -346,6 +347,20 @@ def _providing() -> Iterator[Provider]:
         yield provider
         provider.may_answer.set()
         server.shutdown()
+
+
+def rating_round(directory: Path) -> Path:
+    """Two scenarios for physicians to judge."""
+    tasks = [
+        {"scenario_id": s, "scenario": f"情景{s}", "responses": [
+            {"response_id": f"{s}-{n}", "text": f"{s}的第{n}个回答"} for n in range(3)
+        ]}
+        for s in "AB"
+    ]  # fmt: skip
+    directory.mkdir()
+    lines = "".join(json.dumps(task, ensure_ascii=False) + "\n" for task in tasks)
+    (directory / "responses.jsonl").write_text(lines, encoding="utf-8")
+    return directory
 
 
 class Client(requests.Session):

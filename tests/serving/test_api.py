@@ -348,6 +348,23 @@ RECORD = {
 }
 
 
+def test_a_file_becomes_a_chats_record(client, hospital, secrets) -> None:
+    raw = "主诉：咳嗽三天\n化验结果：白细胞 12.3 ×10^9/L (3.5-9.5)".encode("gbk")
+    read = client.post("/v1/record", data=raw, headers=bearer(secrets["patient"]))
+    assert read.status_code == 200
+    body = read.json()
+    # 2 + 4, and 4 + 26: the heading under its common name, 辅助检查
+    assert (body["encoding"], body["num_chars"], body["max_chars"]) == ("gbk", 36, 30_000)
+    assert body["abnormal"] == [{"section": 1, "start": 4, "end": 8, "direction": "high"}]
+    request = chat("肺炎患者咳嗽几天？", record=body["record"], max_tokens=4)
+    answer = post(client, "chat/completions", request, secrets["patient"])
+    shown = {p["title"] for p in answer.json()["medray"]["passages"] if p["kind"] == "record"}
+    assert "患者病历 主诉" in shown
+    refused = client.post("/v1/record", data=b"\0", headers=bearer(secrets["patient"]))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "no_text")
+    assert client.post("/v1/record", data=raw).status_code == 401
+
+
 def test_a_record_is_shown_beside_the_index_through_openai(client, secrets, place: Path) -> None:
     with openai.OpenAI(
         base_url=f"http://127.0.0.1:{client.port}/v1", api_key=secrets["clinician"]

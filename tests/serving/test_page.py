@@ -1,8 +1,10 @@
-"""The page in a real browser over the real API: signing in, asking, consulting, taking over.
+"""The page in a real browser over the real API: signing in, asking, consulting, taking over,
+bringing a record, rating.
 
 Needs playwright (pip) and a chromium, on the path or playwright's own; skipped without either.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -39,7 +41,10 @@ def visit(browser, client) -> Iterator[Any]:
     contexts, faults = [], []
 
     def visit(secret: str, locale: str = "zh-CN") -> Any:
-        context = browser.new_context(locale=locale, viewport={"width": 1000, "height": 900})
+        context = browser.new_context(
+            locale=locale, viewport={"width": 1000, "height": 900},
+            permissions=["clipboard-read", "clipboard-write"],
+        )  # fmt: skip
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60_000)
@@ -58,6 +63,15 @@ def visit(browser, client) -> Iterator[Any]:
 
 def text(page: Any, selector: str) -> str:
     return page.locator(selector).inner_text()
+
+
+RECORD = (
+    "主诉：咳嗽三天\n辅助检查：𠮷白细胞 12.3 ×10^9/L (3.5-9.5)，血红蛋白 140 g/L\n过敏史：青霉素"
+)
+
+
+def record(name: str, content: bytes) -> Any:
+    return {"name": name, "mimeType": "text/plain", "buffer": content}
 
 
 def test_a_wrong_key_is_told_and_a_good_one_signs_in(
@@ -89,6 +103,12 @@ def test_an_answer_its_source_and_a_rating(visit, hospital, secrets) -> None:
     assert text(page, "#source-title") == hospital.cited.title
     assert text(page, "#source-text mark") == hospital.cited.text.split("，")[0]
     page.keyboard.press("Escape")
+    page.click(".tools button >> nth=0")
+    page.wait_for_selector("#status:has-text('已复制')")
+    plain, heading, source, end = page.evaluate("navigator.clipboard.readText()").split("\n")
+    assert plain == f"“{hospital.cited.text.split('，')[0]}”[1]" + hospital.answers["true"][-1]
+    assert (heading, source[:4]) == ("来源：", "[1] ") and hospital.cited.title in source
+    assert end.startswith("（模型生成，须经医生核对；编号 chatcmpl-")
     page.click(".tools button >> nth=1")
     page.fill(".turn form input[type=number]", "8")
     page.click(".turn form button")
@@ -155,11 +175,103 @@ def test_an_emergency_is_plain_and_a_clinician_takes_over(visit, secrets) -> Non
     assert doctor.is_hidden("#reply")
 
 
+def test_a_record_is_marked_shortened_and_sent(visit, hospital, secrets) -> None:
+    page = visit(secrets["clinician"])
+    page.set_input_files("#record-file", record("record.txt", RECORD.encode("utf-16")))
+    page.wait_for_selector("#status.bad:has-text('既不是 UTF-8 也不是 GBK')")
+    assert page.is_hidden("#record-shown")
+    # Dropped, in GBK; a rare character stands before the value, two units of JavaScript's text.
+    raw = list(RECORD.encode("gb18030"))
+    page.evaluate(
+        """raw => {
+          const files = new DataTransfer();
+          files.items.add(new File([new Uint8Array(raw)], "record.txt"));
+          const drop = type => new DragEvent(type, { dataTransfer: files, bubbles: true });
+          document.getElementById("chat").dispatchEvent(drop("dragover"));
+          document.getElementById("question").dispatchEvent(drop("drop"));
+        }""", raw,
+    )  # fmt: skip
+    page.wait_for_selector("#record-summary:has-text('1 项异常')")
+    assert text(page, "#record-sections mark") == "12.3 偏高"
+    assert page.locator("#record-sections li").count() == 3
+    assert page.locator("#record-sections details[open]").count() == 1
+    assert page.is_disabled("#retrieval")
+    page.click("#record-sections summary >> nth=0")
+    page.click("#record-sections li:nth-child(1) button")
+    assert page.locator("#record-sections li").count() == 2
+    assert text(page, "#record-sections mark") == "12.3 偏高"
+    with page.expect_request("**/v1/chat/completions") as asked:
+        page.fill("#question", hospital.questions["none"])
+        page.click("#send")
+    sent = asked.value.post_data_json["record"]
+    assert [s["heading"] for s in sent["sections"]] == ["辅助检查", "过敏史"]
+    page.wait_for_selector(".turn.assistant .tools")
+    assert page.is_visible("#record-summary") and page.is_hidden("#record-sections")  # folded
+    page.click("#record-away")
+    assert page.is_hidden("#record-shown") and page.is_enabled("#retrieval")
+    page.set_input_files("#record-file", record("big.txt", b"a" * 15_000 + b"\n" + b"b" * 4_000))
+    page.wait_for_selector("#record-summary:has-text('19,001 / 30,000')")
+
+
+def test_answers_are_rated_blind_by_keyboard(visit, place, secrets) -> None:
+    page = visit(secrets["colleague"])
+    page.click("#view-ratings")
+    page.wait_for_selector("#to-judge li")
+    assert text(page, "#rated-so-far-words") == "已评 0 · 跳过 0 · 共 2"
+    assert page.evaluate("document.activeElement.id") == "scenario-title"
+    shown = page.locator("#to-judge li > p").all_inner_texts()
+    assert sorted(shown) == [f"A的第{n}个回答" for n in range(3)]
+    assert "A-" not in page.content()  # no answer's id
+    page.click("#send-judgement")
+    page.wait_for_selector("#status.bad:has-text('请给每个回答评分')")
+    assert page.evaluate("document.activeElement.dataset.index") == "0"
+    page.keyboard.press("7")
+    page.keyboard.press("Enter")
+    page.keyboard.type("10")
+    page.keyboard.press("Enter")
+    page.keyboard.press("4")
+    page.keyboard.press("Backspace")
+    page.keyboard.press("0")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")  # the third stands first now
+    assert page.evaluate("document.activeElement.ariaLabel") == "回答 C，0 分，第 1 位"
+    page.fill("#comment-on-1", "剂量有误 7")
+    page.press("#comment-on-1", "Control+Enter")
+    page.wait_for_selector("#rated-so-far-words:has-text('已评 1')")
+    rows = [json.loads(line) for line in (place / "round" / "ratings.jsonl").open()]
+    given = {row["response_id"]: (row["score"], row["rank"], row.get("comment")) for row in rows}
+    assert [given[f"A-{answer[3]}"] for answer in shown] == [
+        (7, 2, None), (10, 3, "剂量有误 7"), (0, 1, None),
+    ]  # fmt: skip
+    # By pointer, in English; then skipped, and loaded again it is still done.
+    page.click("#language")
+    page.wait_for_selector("#to-judge h3:has-text('Answer A')")
+    page.click("#to-judge li:nth-child(1) .scores label >> nth=3")
+    page.keyboard.press("ArrowDown")  # moves the answer, and leaves its score
+    assert page.locator("#to-judge li h3").all_inner_texts() == ["Answer B", "Answer A", "Answer C"]
+    assert page.get_by_role("radio", name="3").nth(1).is_checked()
+    page.get_by_role("button", name="Move answer A down").click()
+    assert page.locator("#to-judge li h3").all_inner_texts() == ["Answer B", "Answer C", "Answer A"]
+    page.click("#skip-task")
+    page.wait_for_selector("#status:has-text('Nothing is left')")
+    page.reload()
+    page.wait_for_selector("#view-ratings:not([hidden])")
+    page.click("#view-ratings")
+    page.wait_for_selector("#status:has-text('Nothing is left')")
+    assert text(page, "#rated-so-far-words") == "1 rated · 1 skipped · of 2"
+    # Patients rate nothing.
+    assert visit(secrets["patient"]).is_hidden("#view-ratings")
+
+
 def test_the_page_speaks_two_languages_and_fits_a_phone(visit, secrets) -> None:
     page = visit(secrets["clinician"])
     page.set_viewport_size({"width": 360, "height": 740})
-    for view in ("chat", "consult", "attend", "search"):
+    page.set_input_files("#record-file", record("record.txt", RECORD.encode()))
+    page.wait_for_selector("#record-shown[open]")
+    for view in ("chat", "consult", "attend", "search", "ratings"):
         page.click(f"#view-{view}")
+        if view == "ratings":
+            page.wait_for_selector("#to-judge li")
         seen = {}
         for _ in range(2):
             page.click("#language")

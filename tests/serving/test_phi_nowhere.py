@@ -195,6 +195,8 @@ def ask_all(api: Api) -> None:
     api.send(17, f"/v1/chat/completions?name={quote(patient(17))}", chat("肺炎如何治疗？"))
     record = {"sections": [{"heading": patient(20), "text": patient(21)}], "patient_id": "患者1"}
     api.send(20, "/v1/chat/completions", chat("肺炎如何治疗？", record=record))
+    file = f"主诉：{patient(22)}\n过敏史：{patient(23)}".encode("gbk")
+    assert len(api.send(22, "/v1/record", file).json()["record"]["sections"]) == 2
     headers = {"X-Request-ID": quote(patient(18)), "User-Agent": quote(patient(19))}
     # A number fits into a trace's; texts into what travels with it.
     number = f"{NEEDLES['number']}18174"
@@ -226,6 +228,8 @@ def refuse_all(api: Api) -> None:
     api.send(43, path, chat("肺炎", tools=[{"name": patient(43)}]), 400)
     record = {"sections": [{"text": patient(46), patient(46): 1}], "patient_id": patient(46) * 9}
     api.send(46, path, chat("肺炎", record=record), 400)
+    api.send(47, "/v1/record", f'{{"sections": "{patient(47)}'.encode(), 400)
+    api.send(48, "/v1/record", json.dumps({patient(48): patient(48)}).encode(), 400)
     named = f"{api.url}/v1/models/{quote(patient(44))}"
     response = requests.get(named, headers=api.headers, timeout=60)
     assert response.status_code == 404

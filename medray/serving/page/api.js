@@ -7,12 +7,13 @@ class Refused extends Error {
 }
 
 async function call(path, body, signal, method = body === undefined ? "GET" : "POST") {
-  const headers = { "Content-Type": "application/json" };
+  const file = body instanceof Blob;
+  const headers = { "Content-Type": file ? "application/octet-stream" : "application/json" };
   const key = sessionStorage.getItem(KEY);
   if (key) headers.Authorization = `Bearer ${key}`;
   const response = await fetch(path, {
     method, headers, signal,
-    body: body === undefined ? undefined : JSON.stringify(body),
+    body: body === undefined || file ? body : JSON.stringify(body),
   });
   if (response.ok) return response;
   const told = await response.json().catch(() => null);

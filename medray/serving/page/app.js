@@ -8,7 +8,7 @@ let language = localStorage.getItem("medray-language") ?? (navigator.language.st
 let words = WORDS[language];
 let messages = [];
 let running = null;
-const VIEWS = ["chat", "consult", "attend", "search"];
+const VIEWS = ["chat", "consult", "attend", "search", "ratings"];
 
 function speak() {
   words = WORDS[language];
@@ -18,6 +18,8 @@ function speak() {
   if (running) at("send").textContent = words.stop;
   speakConsult();
   speakAttend();
+  speakRecord();
+  describeAll();
 }
 
 function say(text, bad = false) {
@@ -49,6 +51,7 @@ function enter() {
   show("chat");
   at("question").focus();
   enterConsult();
+  enterRatings();
 }
 
 function signOut() {
@@ -61,6 +64,8 @@ function signOut() {
   for (const name of VIEWS) at(name).hidden = true;
   leaveConsult();
   leaveAttend();
+  leaveRatings();
+  takeAway();
   at("key").focus();
 }
 
@@ -72,6 +77,7 @@ function show(view) {
   }
   say("");
   if (view === "attend") showOpen();
+  if (view === "ratings") showTask();
 }
 
 // Asking: a question, then an answer that grows, then its citations and tools.
@@ -82,17 +88,17 @@ async function ask(question) {
   running = new AbortController();
   at("send").textContent = words.stop;
   say(words.working);
-  let text = "", id = "";
+  let text = "", id = "", grounding = null;
   try {
-    const body = { model: MODEL, messages, retrieval: at("retrieval").checked };
+    const body = { model: MODEL, messages, retrieval: at("retrieval").checked, ...withRecord() };
     for await (const chunk of chunks("v1/chat/completions", body, running.signal)) {
       id = chunk.id;
       text += chunk.choices[0]?.delta.content ?? "";
       turn.body.textContent = text;
-      if (chunk.medray) ground(turn, text, chunk.medray);
+      if (chunk.medray) ground(turn, text, grounding = chunk.medray);
     }
     messages.push({ role: "assistant", content: text });
-    addTools(turn, text, id);
+    addTools(turn, text, id, grounding);
     say(words.done);
   } catch (error) {
     messages.pop();
@@ -162,12 +168,12 @@ function marked(passage, citation) {
 
 const where = p => [p.source, p.section, p.date, `${p.doc_id} [${p.start}:${p.end}]`].filter(Boolean).join(" · ");
 
-function addTools(turn, text, id) {
+function addTools(turn, text, id, grounding) {
   const tools = make("div", "tools");
   const copy = make("button", "quiet", words.copy), rate = make("button", "quiet", words.rate);
   copy.type = rate.type = "button";
   copy.addEventListener("click", () =>
-    navigator.clipboard.writeText(`${text}\n${words.generated}`).then(() => say(words.copied), fail));
+    copyText(forRecord(text, id, grounding)).then(() => say(words.copied), fail));
   rate.addEventListener("click", () => { rate.disabled = true; turn.item.append(ratingForm(id)); });
   tools.append(copy, rate);
   turn.item.append(tools);
@@ -243,6 +249,6 @@ at("send").addEventListener("click", event => {
 at("question").addEventListener("keydown", event => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("ask").requestSubmit();
 });
-at("anew").addEventListener("click", () => { running?.abort(); messages = []; at("turns").replaceChildren(); say(""); });
+at("anew").addEventListener("click", () => { running?.abort(); messages = []; at("turns").replaceChildren(); takeAway(); say(""); });
 at("find").addEventListener("submit", event => { event.preventDefault(); find(at("query").value.trim()); });
 document.addEventListener("DOMContentLoaded", () => { speak(); start(); });  // when all scripts are read

@@ -38,7 +38,7 @@ function addMessage(message, list, patient) {
   const turn = addTurn(message.kind === "urgent" ? "service urgent" : role, label, list);
   turn.body.textContent = message.content;
   if (message.medray) ground(turn, message.content, message.medray);
-  if (message.kind === "judgement") addTools(turn, message.content, message.request);
+  if (message.kind === "judgement") addTools(turn, message.content, message.request, message.medray);
 }
 
 // What is told of a turn begins with that turn: what came before it unseen is fetched first.

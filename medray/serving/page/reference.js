@@ -24,7 +24,7 @@ function fields(schema) {
 function card(path, method, operation, schemas) {
   const item = make("section", "turn");
   item.append(make("h2", "", `${method.toUpperCase()} ${path}`), make("p", "", operation.description ?? ""));
-  const body = operation.requestBody?.content["application/json"].schema;
+  const body = operation.requestBody?.content["application/json"]?.schema;
   const schema = body?.$ref ? schemas[body.$ref.split("/").pop()] : body;
   if (!schema) return item;
   item.append(fields(schema));

@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from medray.serving.access import caller
 from medray.serving.handles import OTHER
 from medray.serving.schema.base import ApiError
+from medray.serving.schema.record import MOST_RECORD_CHARS
 from medray.serving.service import Served, Service
 
 router = APIRouter()
@@ -21,6 +22,9 @@ STATIC = {
     "app.js": "text/javascript",
     "consult.js": "text/javascript",
     "attend.js": "text/javascript",
+    "copy.js": "text/javascript",
+    "record.js": "text/javascript",
+    "ratings.js": "text/javascript",
     "reference.js": "text/javascript",
 }
 """What the page loads; nothing else is served by name."""
@@ -60,7 +64,14 @@ async def health(service: Served) -> Response:
 async def page(service: Served) -> str:
     """A page to ask questions on."""
     text = (PAGE / "index.html").read_text(encoding="utf-8")
-    return text.replace("MODEL_NAME", html.escape(service.config.model_name))
+    values = {
+        "MODEL_NAME": html.escape(service.config.model_name),
+        "RATINGS": "on" if service.ratings is not None else "",
+        "RECORD_CHARS": str(MOST_RECORD_CHARS),
+    }
+    for name, value in values.items():
+        text = text.replace(f'"{name}"', f'"{value}"')
+    return text
 
 
 @router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
