@@ -49,7 +49,7 @@ class OidcConfig(Config):
     """Where a token has its roles or groups: a claim, or a path such as `realm_access.roles`."""
     roles: list[RoleRule] = Field(default=..., min_length=1)
     """The provider's roles → ours. The first rule whose value a token has decides."""
-    leeway_s: float = Field(60.0, ge=0, le=300)
+    leeway_s: float = Field(default=60.0, ge=0, le=300)
     """How far the provider's clock may be from ours."""
     limits: dict[Role, Limits] = Field(default={})
     """Role → what each person may ask; a role that is not here has no limits."""

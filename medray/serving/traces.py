@@ -46,9 +46,9 @@ class TracesConfig(Config):
     endpoint: str = ""
     """A collector's address for OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`; needs
     `pip install medray[traces]`."""
-    sample_fraction: float = Field(1.0, ge=0, le=1)
+    sample_fraction: float = Field(default=1.0, ge=0, le=1)
     """Of requests that are traced."""
-    max_bytes: int = Field(50_000_000, ge=10_000)
+    max_bytes: int = Field(default=50_000_000, ge=10_000)
     """Of the file; one more of that size, the older spans, is kept beside it."""
     accept_parents: bool = False
     """Whether a request's `traceparent` names the trace. The number in it is the client's, and
