@@ -11,7 +11,6 @@ off in what is timed. Source: DESIGN.md 4, row 7.
 
 import argparse
 import asyncio
-import json
 import logging
 import statistics
 import tempfile
@@ -20,17 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import requests
-import torch
 from fastapi import FastAPI
 from frame import print_result
 from ray import serve
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from served_tokens import build_model, direct, over_http, question, speed
 
 from medray.generation.continuous import BatchingConfig, ContinuousEngine
 from medray.generation.engine import HFEngine
-from medray.generation.sampling import Sampling
 from medray.serving import up
 from medray.serving.artefacts import newest
 from medray.serving.up import check_port
@@ -39,6 +35,11 @@ STREAMS = 32
 PORT = 8123
 CONFIG = Path(__file__).parents[1] / "serve_configs" / "laptop.yaml"
 BATCHING = BatchingConfig(max_requests=STREAMS)
+SHAPE = {
+    "hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4,
+    "head_dim": 64, "intermediate_size": 1536,
+}  # fmt: skip
+"""28 M parameters."""
 null_app = FastAPI()
 
 
@@ -50,66 +51,6 @@ class Null:
     async def answer(self) -> dict[str, bool]:
         """At once."""
         return {"ok": True}
-
-
-def build_model(target: Path, tokenizer_dir: Path) -> None:
-    """A Qwen3 of 28 M parameters that never ends an answer."""
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer), hidden_size=512, num_hidden_layers=8, num_attention_heads=8,
-        num_key_value_heads=4, head_dim=64, intermediate_size=1536, max_position_embeddings=2048,
-        eos_token_id=None, bos_token_id=None, pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=True,
-    )  # fmt: skip
-    model = Qwen3ForCausalLM(config)
-    with torch.no_grad():  # the end of a turn is never the likeliest
-        model.model.embed_tokens.weight[tokenizer.eos_token_id] = 0
-        model.model.embed_tokens.weight[tokenizer.pad_token_id] = 0
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
-
-
-def question(k: int) -> str:
-    """Of about the length of a clinician's, all different."""
-    return f"患者{k}，男性，{40 + k}岁，咳嗽、发热{k % 7 + 1}天，右下肺闻及湿啰音，应做哪些检查？"
-
-
-async def direct(streams: ContinuousEngine, engine: HFEngine, num: int, length: int) -> int:
-    """Tokens of `num` streams of the engine."""
-    sampling = Sampling(max_new_tokens=length)
-
-    async def one(k: int) -> int:
-        prompt = engine.encode(engine.prompt([{"role": "user", "content": question(k)}]))
-        return sum([len(tokens) async for tokens in streams.tokens(prompt, sampling, {})])
-
-    return sum(await asyncio.gather(*map(one, range(num))))
-
-
-async def over_http(url: str, num: int, length: int) -> int:
-    """Tokens of `num` streamed chats."""
-
-    async def one(client: aiohttp.ClientSession, k: int) -> int:
-        body = {
-            "model": "medray", "stream": True, "retrieval": False, "max_tokens": length,
-            "messages": [{"role": "user", "content": question(k)}],
-            "stream_options": {"include_usage": True},
-        }  # fmt: skip
-        usage = 0
-        async with client.post(f"{url}/v1/chat/completions", json=body) as response:
-            async for line in response.content:
-                if b'"usage"' in line:
-                    usage = json.loads(line[6:])["usage"]["completion_tokens"]
-        return usage
-
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(600)) as client:
-        return sum(await asyncio.gather(*(one(client, k) for k in range(num))))
-
-
-def speed(run: Callable[[], Any]) -> float:
-    """Tokens a second."""
-    began = time.perf_counter()
-    return asyncio.run(run()) / (time.perf_counter() - began)
 
 
 def median_ms(run: Callable[[], Any], repeats: int) -> float:
@@ -134,7 +75,7 @@ def main() -> None:
     check_port("127.0.0.1", PORT)
     model = newest(arguments.root, ("ppo", "sft"), part="model")
     with tempfile.TemporaryDirectory() as scratch:
-        build_model(Path(scratch), Path(model.fetch()))
+        build_model(Path(scratch), Path(model.fetch()), SHAPE)
         overrides = [
             f"storage_root={arguments.root}", f"model_dir={scratch}",
             f"batching.max_requests={STREAMS}", f"gateway.max_in_flight={STREAMS}",
