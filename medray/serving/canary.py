@@ -87,18 +87,22 @@ class Canary:
             try:
                 async with aclosing(self._new.stream(prompt, sampling)) as items:
                     first = await asyncio.wait_for(anext(items), self._config.first_item_s)
+                    # Too long for its context is no failure; the other one's may be longer.
+                    fits = not isinstance(first, Fit) or first.index is not None
                     if isinstance(first, Fit) and first.index is not None:
                         # Which passages the reader sees is settled by this, whoever answers.
                         assert isinstance(prompt, Choices)
                         prompt = prompt.conversations[first.index]
                         room = {"max_new_tokens": first.max_new_tokens}
                         sampling = sampling.model_copy(update=room)
-                    yield first
-                    async for item in items:
-                        said = True
-                        yield item
-                self._count(failed=False)
-                return
+                    if fits:
+                        yield first
+                        async for item in items:
+                            said = True
+                            yield item
+                if fits:
+                    self._count(failed=False)
+                    return
             except (RayError, RayServeException, TimeoutError) as error:
                 self._count(failed=True)
                 if said:

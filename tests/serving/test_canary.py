@@ -94,6 +94,13 @@ def test_a_model_that_says_nothing_has_failed() -> None:
     assert failed == [True]
 
 
+def test_what_is_too_long_for_it_is_answered_by_the_other() -> None:
+    trusted = Scripted(FIT, *TRUSTED)
+    both, failed = canary(Scripted(Fit(None, 99, 0, 64)), trusted)
+    assert answer(both) == [FIT, *TRUSTED]
+    assert (trusted.asked, failed) == ([(ASKED, 9)], [])
+
+
 def test_what_fails_in_the_middle_fails() -> None:
     trusted = Scripted(*TRUSTED)
     both, failed = canary(Scripted(FIT, Piece("新"), RayActorError()), trusted)
