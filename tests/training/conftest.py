@@ -223,13 +223,13 @@ def one_worker_killed() -> Callable[[Path], AbstractContextManager[None]]:
     return kill_one_worker
 
 
-def kill_a_worker(train: Path, killed: list[bool], over: threading.Event) -> None:
+def kill_a_worker(train: Path, before: set[int], killed: list[bool], over: threading.Event) -> None:
     """Waits for the first whole checkpoint, then kills one worker as a lost machine would; notes
     whether the run was still under way, since only the last checkpoint holds a model."""
     workers: list[int] = []
     while not over.wait(0.01):
         if not workers:
-            workers = find_workers()
+            workers = [pid for pid in find_workers() if pid not in before]
         elif any(train.glob("*/checkpoint_manager_snapshot.json")):
             os.kill(workers[0], signal.SIGKILL)
             killed.append(not list(train.rglob("model.safetensors")))
@@ -238,10 +238,12 @@ def kill_a_worker(train: Path, killed: list[bool], over: threading.Event) -> Non
 
 @contextmanager
 def kill_one_worker(train: Path) -> Iterator[None]:
-    """Kills a worker of the run that the block does."""
+    """Kills a worker of the run in the block; those of an earlier one may still be ending."""
     killed: list[bool] = []
     over = threading.Event()
-    killer = threading.Thread(target=kill_a_worker, args=(train, killed, over), daemon=True)
+    killer = threading.Thread(
+        target=kill_a_worker, args=(train, set(find_workers()), killed, over), daemon=True
+    )
     killer.start()
     try:
         yield
