@@ -62,7 +62,7 @@ async def caller(
 def may(right: Right) -> Any:
     """A dependency: the caller, if its role has the right."""
 
-    def check(asking: Annotated[Caller, Depends(caller)]) -> Caller:
+    async def check(asking: Annotated[Caller, Depends(caller)]) -> Caller:
         if right not in RIGHTS[asking.role]:
             raise ApiError(
                 403, f"the role {asking.role} may not do this; ask for another one",

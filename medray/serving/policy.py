@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 from medray.common.errors import GenerationError
 from medray.generation import detokenise
@@ -66,18 +66,19 @@ class Policy:
         if traces := getattr(self, "_traces", None):
             traces.close()
 
-    def fit(self, choices: Choices, max_new_tokens: int) -> Fit:
-        """The first conversation that leaves room for `max_new_tokens` in the context."""
+    def fit(self, choices: Choices, max_new_tokens: int) -> tuple[Fit, list[int]]:
+        """The first conversation that leaves room for `max_new_tokens` in the context, and its
+        tokens."""
         context = self._engine.max_tokens
-        num_tokens = 0
+        ids: list[int] = []
         for index, messages in enumerate(choices.conversations):
-            num_tokens = self._engine.count_tokens(self._engine.prompt(self._harmless(messages)))
-            if num_tokens + max_new_tokens <= context:
-                return Fit(index, num_tokens, max_new_tokens, context)
-        room = context - num_tokens
+            ids = self._encode(self._harmless(messages))
+            if len(ids) + max_new_tokens <= context:
+                return Fit(index, len(ids), max_new_tokens, context), ids
+        room = context - len(ids)
         if not choices.exact and room > 0:
-            return Fit(len(choices.conversations) - 1, num_tokens, room, context)
-        return Fit(None, num_tokens, max(room, 0), context)
+            return Fit(len(choices.conversations) - 1, len(ids), room, context), ids
+        return Fit(None, len(ids), max(room, 0), context), ids
 
     def encode(self, prompts: list[str] | list[list[int]]) -> Encoded:
         """Plain prompts as the model reads a text's beginning; tokens stay as they are."""
@@ -105,17 +106,19 @@ class Policy:
             done: tokens that another replica generated before it died.
             num_sent: characters of their text that it had sent.
         """
+        ids: Any = prompt
+        chat: Chat = []
         if isinstance(prompt, Choices):
-            fit = await asyncio.to_thread(self.fit, prompt, sampling.max_new_tokens)
+            fit, ids = await asyncio.to_thread(self.fit, prompt, sampling.max_new_tokens)
             yield fit
             if fit.index is None:
                 return
             sampling = sampling.model_copy(update={"max_new_tokens": fit.max_new_tokens})
-            prompt = prompt.conversations[fit.index]
-        chat = bool(prompt) and isinstance(prompt[0], dict)
-        harmless: Any = self._harmless(prompt) if chat else []  # type: ignore[arg-type]
-        ids: Any = self._engine.encode(self._engine.prompt(harmless)) if chat else prompt
-        texts = quotable(harmless, sampling) if chat else {}
+            chat = self._harmless(prompt.conversations[fit.index])
+        elif prompt and isinstance(prompt[0], dict):
+            chat = self._harmless(cast(Chat, prompt))
+            ids = await asyncio.to_thread(self._encode, chat)
+        texts = quotable(chat, sampling) if chat else {}
         tokenizer = self._engine.tokenizer
         text = Detokeniser(tokenizer, self._engine.eos_ids, sampling.stop)
         spell = None if sampling.num_logprobs is None else Speller(tokenizer)
@@ -150,6 +153,9 @@ class Policy:
         async with aclosing(self._traces.generation(stream, parent, first)) as items:
             async for item in items:
                 yield item
+
+    def _encode(self, messages: Chat) -> list[int]:
+        return self._engine.encode(self._engine.prompt(messages))
 
     def _harmless(self, messages: Chat) -> Chat:
         """Special tokens are the template's alone: written by a user or standing in a passage they

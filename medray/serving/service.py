@@ -248,7 +248,7 @@ class Turn:
             self.log("failed", {}, reason=outcome)
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # a plain function is run in a thread
     return request.app.state.service
 
 

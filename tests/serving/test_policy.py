@@ -72,10 +72,11 @@ def test_leaving_frees_the_place(policy: Policy, hospital) -> None:
 
 def test_a_context_with_room_for_some(policy: Policy) -> None:
     long, short = chat("患" * 9000), chat("患")
-    fit = policy.fit(Choices([long, short], exact=True), 16)
+    fit, ids = policy.fit(Choices([long, short], exact=True), 16)
     assert (fit.index, fit.max_new_tokens, fit.context_tokens) == (1, 16, 4096)
-    assert policy.fit(Choices([long], exact=True), 16).index is None
-    room = policy.fit(Choices([short], exact=False), 5000)
+    assert fit.num_prompt_tokens == len(ids) > 1
+    assert policy.fit(Choices([long], exact=True), 16)[0].index is None
+    room, _ = policy.fit(Choices([short], exact=False), 5000)
     assert (room.index, room.max_new_tokens) == (0, 4096 - room.num_prompt_tokens)
 
 
