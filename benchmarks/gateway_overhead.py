@@ -1,7 +1,8 @@
 """What the served graph costs over its parts: latency of one token, tokens a second of 32 streams.
 
 Latency: a chat of one token through the gateway, less the same token from the engine called
-directly, less a Serve ingress that answers at once; medians. Throughput: 32 chats at a time over
+directly, less a Serve ingress that reads the same request and answers at once; the three in turn,
+and the median of the differences. Throughput: 32 chats at a time over
 HTTP against 32 streams of the same engine in this process, in turns. The model has random weights
 and 28 M parameters; answers have no end token, so that both sides write as many tokens.
 
@@ -19,11 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import requests
 from fastapi import FastAPI
 from frame import print_result
 from ray import serve
-from served_tokens import build_model, direct, over_http, question, speed
+from served_tokens import SHAPE, build_model, direct, over_http, question, speed
 
 from medray.generation.continuous import BatchingConfig, ContinuousEngine
 from medray.generation.engine import HFEngine
@@ -35,11 +37,6 @@ STREAMS = 32
 PORT = 8123
 CONFIG = Path(__file__).parents[1] / "serve_configs" / "laptop.yaml"
 BATCHING = BatchingConfig(max_requests=STREAMS)
-SHAPE = {
-    "hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4,
-    "head_dim": 64, "intermediate_size": 1536,
-}  # fmt: skip
-"""28 M parameters."""
 null_app = FastAPI()
 
 
@@ -48,20 +45,22 @@ class Null:
     """An ingress that does nothing."""
 
     @null_app.post("/")
-    async def answer(self) -> dict[str, bool]:
+    async def answer(self, body: dict[str, Any]) -> dict[str, bool]:
         """At once."""
         return {"ok": True}
 
 
-def median_ms(run: Callable[[], Any], repeats: int) -> float:
-    """Of one call, after a few to warm up."""
+def times_ms(runs: list[Callable[[], Any]], repeats: int) -> np.ndarray:
+    """Of each call, one after the other: [repeats, runs]. A few before are not counted."""
     times = []
-    for k in range(repeats + 5):
-        began = time.perf_counter()
-        run()
-        if k >= 5:
-            times.append((time.perf_counter() - began) * 1000)
-    return statistics.median(times)
+    for _ in range(repeats + 5):
+        row = []
+        for run in runs:
+            began = time.perf_counter()
+            run()
+            row.append((time.perf_counter() - began) * 1000)
+        times.append(row)
+    return np.array(times[5:])
 
 
 def main() -> None:
@@ -93,11 +92,16 @@ def main() -> None:
                     "model": "medray", "retrieval": False, "max_tokens": 1,
                     "messages": [{"role": "user", "content": question(0)}],
                 }  # fmt: skip
-                chat_ms = median_ms(
-                    lambda: client.post(f"{running.url}/v1/chat/completions", json=body), repeats
+                times_RC = times_ms(
+                    [
+                        lambda: client.post(f"{running.url}/v1/chat/completions", json=body),
+                        lambda: client.post(f"{running.url}/null/", json=body),
+                        lambda: asyncio.run(direct(streams, engine, 1, 1)),
+                    ],
+                    repeats,
                 )
-                null_ms = median_ms(lambda: client.post(f"{running.url}/null/"), repeats)
-            token_ms = median_ms(lambda: asyncio.run(direct(streams, engine, 1, 1)), repeats)
+            chat_ms, null_ms, token_ms = np.median(times_RC, axis=0)
+            added_ms = np.median(times_RC @ [1, -1, -1])
         streams.close()
     print_result(
         "gateway_overhead",
@@ -106,13 +110,13 @@ def main() -> None:
         goal="0.9, and 10 ms added at the median",
         ours={
             "tokens_per_s": round(statistics.median(ours), 1),
-            "chat_of_one_token_ms": round(chat_ms, 1),
-            "added_ms": round(chat_ms - null_ms - token_ms, 1),
+            "chat_of_one_token_ms": round(float(chat_ms), 1),
+            "added_ms": round(float(added_ms), 1),
         },
         other={
             "tokens_per_s": round(statistics.median(other), 1),
-            "null_ingress_ms": round(null_ms, 1),
-            "engine_one_token_ms": round(token_ms, 1),
+            "null_ingress_ms": round(float(null_ms), 1),
+            "engine_one_token_ms": round(float(token_ms), 1),
         },
         n=rounds,
     )

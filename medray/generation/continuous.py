@@ -27,6 +27,7 @@ from medray.common.config import Config
 from medray.common.errors import GenerationError
 from medray.generation.choice import TokenChoice
 from medray.generation.engine import HFEngine
+from medray.generation.packed_attention import use_packed_attention
 from medray.generation.prompts import Numbered
 from medray.generation.sampling import Sampling, Token
 
@@ -90,6 +91,7 @@ class ContinuousEngine:
         processors.logits_processor.append(self._choices)
         processors.tensors_required += 1
         processors.do_processing = True
+        use_packed_attention(twin)  # before the manager's thread asks whether a mask is needed
         self._manager.start()
         try:
             _probe(self)
