@@ -1,6 +1,7 @@
 """Requests that are lost while replicas die and are replaced, under load.
 
-Questions arrive by themselves; meanwhile a policy, an embedding and the retrieval replica are
+Questions arrive by themselves, more than are answered where --rate is 12; meanwhile a policy
+replica, an embedding replica, the process of a policy replica's engine and a retrieval replica are
 killed by kill -9, in turns, then the whole graph is updated to other settings while it answers. An
 answer that was begun on a replica that dies goes on on another. A request counts as lost if it was
 let in and not answered to its end, or answered otherwise than the same question was before.
@@ -25,7 +26,8 @@ from medray.serving import up
 
 PORT = 8125
 CONFIG = Path(__file__).parents[1] / "serve_configs" / "laptop.yaml"
-VICTIMS = ("policy", "embedding", "retrieval")
+DEPLOYMENTS = ("policy", "embedding", "retrieval")
+VICTIMS = ("policy", "embedding", "engine", "retrieval")
 QUESTIONS = [
     f"{disease}{asked}"
     for disease in ("肺炎", "哮喘", "胃炎", "心力衰竭", "心房颤动")
@@ -33,12 +35,14 @@ QUESTIONS = [
 ]
 
 
-def replicas(deployment: str) -> list[psutil.Process]:
-    """The processes of a deployment's replicas, of this process's own Ray."""
+def processes(victim: str) -> list[psutil.Process]:
+    """Those of a deployment's replicas, or of their engines, of this process's own Ray."""
+    if victim == "engine":
+        return [child for process in processes("policy") for child in process.children()]
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if f"ServeReplica:medray:{deployment}" in "".join(process.cmdline()[:1]):
+            if f"ServeReplica:medray:{victim}" in "".join(process.cmdline()[:1]):
                 found.append(process)
         except psutil.Error:
             continue
@@ -61,10 +65,10 @@ def trouble(kills: int, overrides: list[str], ended: threading.Event, done: list
         victim = VICTIMS[k % len(VICTIMS)]
         if ended.wait(draw.uniform(2, 5)):
             return
-        process = draw.choice(replicas(victim))
+        process = draw.choice(processes(victim))
         process.kill()
         done.append(f"{time.monotonic() - zero:.0f} s: killed {victim}")
-        until_healthy(victim, 2, ended)
+        until_healthy("policy" if victim == "engine" else victim, 2, ended)
     done.append(f"{time.monotonic() - zero:.0f} s: update")
     up.update(CONFIG, [*overrides, "gateway.answer.max_tokens=65"])
     done.append(f"{time.monotonic() - zero:.0f} s: updated")
@@ -90,14 +94,14 @@ def main() -> int:
     """Prints the result line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", required=True, help="a finished pipeline")
-    parser.add_argument("--kills", type=int, default=9)
+    parser.add_argument("--kills", type=int, default=8)
     parser.add_argument("--rate", type=float, default=4.0, help="questions a second (4)")
-    parser.add_argument("--quick", action="store_true", help="3 kills")
+    parser.add_argument("--quick", action="store_true", help="4 kills")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     overrides = [
         f"storage_root={arguments.root}", "gateway.max_in_flight=64",
-        *(f"{name}_replicas={{min: 2, max: 2, drain_timeout_s: 60}}" for name in VICTIMS),
+        *(f"{name}_replicas={{min: 2, max: 2, drain_timeout_s: 60}}" for name in DEPLOYMENTS),
         "gateway_replicas.drain_timeout_s=60",
     ]  # fmt: skip
     ended, done = threading.Event(), []
@@ -106,7 +110,7 @@ def main() -> int:
             open_loop(running.url, QUESTIONS, rate_per_s=1, seconds=40, max_tokens=48)
         )
         before = {reply.question: reply.text for reply in first if not lost(reply)}
-        kills = 3 if arguments.quick else arguments.kills
+        kills = 4 if arguments.quick else arguments.kills
         thread = threading.Thread(target=trouble, args=(kills, overrides, ended, done))
         thread.start()
         try:

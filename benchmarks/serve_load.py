@@ -10,6 +10,7 @@ import asyncio
 import logging
 import statistics
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,17 @@ QUESTIONS = [
 
 
 def served_memory_gb() -> float:
-    """Of the replicas, proxies and controller of this process's own Ray."""
-    total = 0
+    """Of the replicas with the processes of their engines, of proxies and controller of this
+    process's own Ray."""
+    counted: set[psutil.Process] = set()
     for process in psutil.Process().children(recursive=True):
-        try:
+        with suppress(psutil.Error):
             if "Serve" in "".join(process.cmdline()[:1]):
-                total += process.memory_info().rss
-        except psutil.Error:
-            continue
+                counted.update([process, *process.children()])
+    total = 0
+    for process in counted:
+        with suppress(psutil.Error):
+            total += process.memory_info().rss
     return total / 1e9
 
 

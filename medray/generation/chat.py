@@ -7,6 +7,8 @@ gets a plain one, which needs no token but the end of text.
 import logging
 from typing import Any
 
+from medray.generation.sampling import Chat
+
 logger = logging.getLogger(__name__)
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -34,3 +36,13 @@ def with_chat_template(tokenizer: Any) -> Any:
         )
         tokenizer.chat_template = PLAIN_TEMPLATE
     return tokenizer
+
+
+def chat_prompt(tokenizer: Any, messages: Chat) -> str:
+    """The text that a model continues with the assistant's next turn."""
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Tokens of a prompt; special tokens written in it are parsed."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]

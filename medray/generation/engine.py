@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from medray.generation.chat import with_chat_template
+from medray.generation.chat import chat_prompt, encode, with_chat_template
 from medray.generation.directory import check_servable, load_options, quantisation
 from medray.generation.drawing import drawing
 from medray.generation.prompts import Numbered, citable_texts
@@ -81,9 +81,7 @@ class HFEngine:
 
     def prompt(self, messages: Chat) -> str:
         """The text that the model continues with the assistant's next turn."""
-        return str(
-            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        )
+        return chat_prompt(self.tokenizer, messages)
 
     def count_tokens(self, text: str) -> int:
         """How many tokens `text` is, special tokens in it parsed."""
@@ -172,7 +170,7 @@ class HFEngine:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a prompt; special tokens written in it are parsed."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return encode(self.tokenizer, text)
 
     def _processors(
         self, sampling: Sampling, citable: Sequence[dict[int, Numbered]], num_prompt_tokens: int

@@ -7,18 +7,18 @@ be batched that way.
 
 import asyncio
 import logging
+import os
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
-from medray.common.errors import GenerationError
 from medray.generation import detokenise
-from medray.generation.continuous import BatchingConfig, ContinuousEngine
+from medray.generation.continuous import BatchingConfig
 from medray.generation.detokenise import Detokeniser
-from medray.generation.engine import HFEngine, quotable
-from medray.generation.plain import PlainStreams
-from medray.generation.sampling import Chat, Sampling, Token, TokenStreams
+from medray.generation.engine import quotable
+from medray.generation.engine_process import EngineProcess
+from medray.generation.sampling import Chat, Sampling, Token
 from medray.serving.artefacts import Location
 from medray.serving.messages import Choices, Encoded, Finish, Fit, Piece, Prompt, Spelled
 from medray.serving.traces import Traces, TracesConfig
@@ -36,9 +36,8 @@ class Policy:
     ) -> None:
         """Loads the model."""
         self._traces = Traces(traces) if traces else None
-        self._engine = HFEngine(model.fetch())
+        self._engine = EngineProcess(model.fetch(), batching, on_end=_end_replica)
         self._version = model.version
-        self._streams = open_streams(self._engine, batching)
         self._num_slots = batching.max_requests
         self._num_active = 0
         tokenizer: Any = self._engine.tokenizer
@@ -57,12 +56,12 @@ class Policy:
 
     def check_health(self) -> None:
         """Serve calls this; a replica that raises is started anew."""
-        self._streams.check()
+        self._engine.check()
 
     def __del__(self) -> None:
         """Serve calls this when the replica is told to stop."""
-        if streams := getattr(self, "_streams", None):
-            streams.close()
+        if engine := getattr(self, "_engine", None):
+            engine.close()
         if traces := getattr(self, "_traces", None):
             traces.close()
 
@@ -83,7 +82,7 @@ class Policy:
     def encode(self, prompts: list[str] | list[list[int]]) -> Encoded:
         """Plain prompts as the model reads a text's beginning; tokens stay as they are."""
         tokenizer: Any = self._engine.tokenizer
-        known = int(self._engine.model.get_input_embeddings().num_embeddings)
+        known = self._engine.num_embeddings
         encoded = [tokenizer(p)["input_ids"] if isinstance(p, str) else p for p in prompts]
         texts = [
             p if isinstance(p, str) else tokenizer.decode([k for k in p if 0 <= k < known])
@@ -93,7 +92,7 @@ class Policy:
 
     async def score(self, texts: list[list[int]], num_top: int) -> list[list[Spelled]]:
         """Every token of each text with its log-probability."""
-        scored = await asyncio.to_thread(self._engine.score_texts, texts, num_top)
+        scored = await self._engine.score_texts(texts, num_top)
         return [list(map(Speller(self._engine.tokenizer), row)) for row in scored]
 
     async def stream(
@@ -128,7 +127,7 @@ class Policy:
         self._num_active += 1
         try:
             if text.finish_reason is None and len(done) < sampling.max_new_tokens:
-                async with aclosing(self._streams.tokens(ids, sampling, texts, done)) as batches:
+                async with aclosing(self._engine.tokens(ids, sampling, texts, done)) as batches:
                     async for tokens in batches:
                         pending = _join(pending, text.feed(tokens), spell, tokens)
                         if text.finish_reason is not None:
@@ -180,21 +179,19 @@ class Speller:
         return Spelled(text, token.logprob, top)
 
 
-def open_streams(engine: HFEngine, batching: BatchingConfig) -> TokenStreams:
-    """Continuous batches if the model can be batched so, else a stream a thread."""
-    try:
-        return ContinuousEngine(engine, batching)
-    except (GenerationError, ValueError, NotImplementedError) as error:
-        logger.warning("%s; its answers are generated one by one", error)
-        return PlainStreams(engine, batching.max_requests)
-
-
 def _join(
     piece: Piece, more: detokenise.Piece, spell: Speller | None, new: Sequence[Token] = ()
 ) -> Piece:
     told = tuple(map(spell, more.tokens)) if spell else ()
     ids = tuple(token.id for token in new)
     return Piece(piece.text + more.text, piece.tokens + told, piece.ids + ids)
+
+
+def _end_replica() -> None:
+    """The engine's process and its replica end together, so that what was under way goes on on
+    another replica."""
+    logger.error("the engine's process has ended, and this replica with it")
+    os._exit(1)
 
 
 def _broken(match: re.Match[str]) -> str:

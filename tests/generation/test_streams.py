@@ -12,6 +12,7 @@ import torch
 from medray.common.errors import GenerationError
 from medray.generation.continuous import BatchingConfig, ContinuousEngine
 from medray.generation.engine import HFEngine
+from medray.generation.engine_process import EngineProcess
 from medray.generation.plain import PlainStreams
 from medray.generation.prompts import RECORD, Numbered
 from medray.generation.sampling import Sampling, Token, TokenStreams
@@ -20,10 +21,16 @@ PROMPTS = ["咳嗽", "肺炎三天。", "哮喘", "胃痛是否肺炎？", "A", 
 SMALL = BatchingConfig(max_requests=4, cache_tokens=256, page_tokens=16, batch_tokens=16)
 
 
-@pytest.fixture(scope="module", params=["continuous", "plain"])
-def streams(request, engine: HFEngine) -> Iterator[TokenStreams]:
-    continuous = request.param == "continuous"
-    made = ContinuousEngine(engine, SMALL) if continuous else PlainStreams(engine, 4)
+@pytest.fixture(scope="module", params=["continuous", "plain", "process"])
+def streams(request, engine: HFEngine, model_dir: Path) -> Iterator[TokenStreams]:
+    made: TokenStreams
+    match request.param:
+        case "continuous":
+            made = ContinuousEngine(engine, SMALL)
+        case "plain":
+            made = PlainStreams(engine, 4)
+        case _:
+            made = EngineProcess(model_dir, SMALL)
     yield made
     made.close()
 

@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from medray.common.errors import ConfigError
+from medray.generation.engine import HFEngine
 from medray.generation.prompts import NO_ANSWER
 from medray.generation.sampling import Sampling
 from medray.serving.audit_log import read_entries, verify
@@ -20,6 +21,12 @@ from medray.serving.switch import Switch
 
 pytestmark = pytest.mark.xdist_group("hospital")  # one worker makes the models
 KEY = bytes(range(32))
+
+
+@pytest.fixture(scope="module")
+def engine(hospital) -> HFEngine:
+    """The model that is served, for what is to be expected."""
+    return HFEngine(hospital.root / "sft" / "s1" / "model")
 
 
 def bearer(secret: str) -> dict[str, str]:
@@ -130,12 +137,11 @@ def test_holders_of_tokens_have_roles_limits_and_names_of_their_own(
         assert secret not in kept
 
 
-def test_completions_score_what_they_are_given(client, deployed, secrets) -> None:
+def test_completions_score_what_they_are_given(client, engine, secrets) -> None:
     text = "一二三四五六七八九十一二"
     body = {"model": "medray", "prompt": text, "echo": True, "max_tokens": 1, "logprobs": 2}
     answer = post(client, "completions", body, secrets["clinician"]).json()
     choice, told = answer["choices"][0], answer["choices"][0]["logprobs"]
-    engine = deployed._policy._engine
     ids = engine.tokenizer(text)["input_ids"]
     expected = engine.score_texts([ids], 2)[0]
     assert told["token_logprobs"][0] is None and told["top_logprobs"][0] is None
@@ -154,8 +160,8 @@ def test_completions_score_what_they_are_given(client, deployed, secrets) -> Non
     )
 
 
-def test_completions_continue_stream_and_stop(client, deployed, secrets) -> None:
-    start, engine = "一二三四五六七八九十一二三", deployed._policy._engine
+def test_completions_continue_stream_and_stop(client, engine, secrets) -> None:
+    start = "一二三四五六七八九十一二三"
     whole = engine.generate([start], Sampling(max_new_tokens=20))[0].text
     fields = {"model": "medray", "max_tokens": 20, "stop": [whole[len(whole) // 2], "没有"]}
     answer = post(
