@@ -255,7 +255,7 @@ def _open_streams(engine: HFEngine, batching: BatchingConfig) -> TokenStreams:
 
 def main(file_descriptor: int) -> None:
     """The process, with its end of the connection."""
-    logging.basicConfig(level=logging.INFO)
+    logging.basicConfig()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # its caller ends it
     connection = Connection(file_descriptor)
     model_dir, batching = connection.recv()
