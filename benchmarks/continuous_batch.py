@@ -22,7 +22,8 @@ from served_tokens import SHAPE, build_model, question
 
 from medray.corpus.tokenizer import TokenizerConfig, train_tokenizer
 from medray.generation import continuous
-from medray.generation.continuous import BatchingConfig, ContinuousEngine
+from medray.generation.batching import BatchingConfig
+from medray.generation.continuous import ContinuousEngine
 from medray.generation.engine import HFEngine
 from medray.generation.sampling import Sampling
 

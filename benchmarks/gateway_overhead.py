@@ -27,7 +27,8 @@ from frame import print_result
 from ray import serve
 from served_tokens import SHAPE, build_model, direct, over_http, question, speed
 
-from medray.generation.continuous import BatchingConfig, ContinuousEngine
+from medray.generation.batching import BatchingConfig
+from medray.generation.continuous import ContinuousEngine
 from medray.generation.engine import HFEngine
 from medray.serving import up
 from medray.serving.artefacts import newest

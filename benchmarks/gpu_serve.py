@@ -22,7 +22,8 @@ import torch
 from frame import print_result
 from served_tokens import build_model, direct, over_http, speed
 
-from medray.generation.continuous import BatchingConfig, ContinuousEngine
+from medray.generation.batching import BatchingConfig
+from medray.generation.continuous import ContinuousEngine
 from medray.generation.engine import HFEngine
 from medray.serving import up
 from medray.serving.artefacts import newest

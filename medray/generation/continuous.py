@@ -16,15 +16,14 @@ from itertools import chain
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching.cb_logits_processors import (
     ContinuousBatchingLogitsProcessor,
 )
 
-from medray.common.config import Config
 from medray.common.errors import GenerationError
+from medray.generation.batching import BatchingConfig
 from medray.generation.choice import TokenChoice
 from medray.generation.engine import HFEngine
 from medray.generation.packed_attention import use_packed_attention
@@ -38,20 +37,6 @@ PROBE_TIMEOUT_S = 120
 NEAR_TIE = {torch.float32: 1e-3}
 NEAR_TIE_HALF = 0.25
 """Logits this close may come in either order: two kernels round differently."""
-
-
-class BatchingConfig(Config):
-    """How much is generated at a time."""
-
-    max_requests: int = Field(default=16, ge=1)
-    """Answers that are generated together; more wait for their turn."""
-    cache_tokens: int = Field(default=32_768, ge=1)
-    """Tokens of all answers and their prompts whose keys and values are kept. Past it the newest
-    answers wait, and are computed again. At least one context."""
-    page_tokens: int = Field(default=32, ge=4)
-    """Prompts share what is cached in pages of so many tokens."""
-    batch_tokens: int = Field(default=1024, ge=16)
-    """Tokens of a step: a longer prompt is read in stretches, so that others go on meanwhile."""
 
 
 class ContinuousEngine:

@@ -20,9 +20,9 @@ from transformers import (
 from medray.generation.chat import chat_prompt, encode, with_chat_template
 from medray.generation.directory import check_servable, load_options, quantisation
 from medray.generation.drawing import drawing
-from medray.generation.prompts import Numbered, citable_texts
+from medray.generation.prompts import Numbered
 from medray.generation.quoting import GuidedQuotes
-from medray.generation.sampling import Chat, Generation, Sampling, Token
+from medray.generation.sampling import Chat, Generation, Sampling, Token, quotable
 from medray.generation.scoring import option_scores, text_scores
 
 SCORE_TOKENS = 4096
@@ -201,10 +201,6 @@ class HFEngine:
         text = str(self.tokenizer.decode(answer, skip_special_tokens=True))
         reason = "stop" if ended else "length"
         return Generation(text, reason, num_prompt_tokens, len(answer) - ended)
-
-
-def quotable(messages: Chat, sampling: Sampling) -> dict[int, Numbered]:
-    return citable_texts(messages[-1]["content"]) if sampling.guided_quotes else {}
 
 
 def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:

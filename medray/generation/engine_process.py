@@ -1,16 +1,14 @@
 """An engine in a process of its own, so that what its caller does beside (HTTP, gRPC, JSON) does
 not hold up the model: in one process they take turns with Python's lock, after every operation.
 
-The caller's half, `EngineProcess`, has the tokenizer; the other has the weights, and sends the
-tokens of all answers of a step in one message. It ends with its caller, however that ends: the
-connection between them is closed then.
+The caller's half, here, has the tokenizer and loads no framework; the other, `engine_answers`, has
+the weights, and sends the tokens of all answers of a step in one message. It ends with its caller,
+however that ends: the connection between them is closed then.
 """
 
 import asyncio
 import itertools
-import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -21,16 +19,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medray.common.errors import GenerationError, MedrayError
+from medray.common.errors import GenerationError
+from medray.generation.batching import BatchingConfig
 from medray.generation.chat import chat_prompt, encode
-from medray.generation.continuous import BatchingConfig, ContinuousEngine
-from medray.generation.engine import HFEngine
-from medray.generation.plain import PlainStreams
 from medray.generation.prompts import Numbered
-from medray.generation.sampling import Chat, Sampling, Token, TokenStreams
+from medray.generation.sampling import Chat, Sampling, Token
 
-logger = logging.getLogger(__name__)
-CHECK_S = 5.0
+OTHER_HALF = "medray.generation.engine_answers"
 ENDED = "the engine's process has ended"
 
 
@@ -65,7 +60,7 @@ class EngineProcess:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"from {__name__} import main; main({theirs.fileno()})"],
+                [sys.executable, "-c", f"from {OTHER_HALF} import main; main({theirs.fileno()})"],
                 pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         self._connection = Connection(ours.detach())
@@ -177,99 +172,3 @@ class EngineProcess:
 def _put(pairs: list[tuple[asyncio.Queue[Any], Any]]) -> None:
     for queue, item in pairs:
         queue.put_nowait(item)
-
-
-class _Answers:
-    """The process's half: answers what comes over the connection."""
-
-    def __init__(self, engine: HFEngine, streams: TokenStreams, connection: Connection) -> None:
-        self._engine, self._streams, self._connection = engine, streams, connection
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._outbox: list[tuple[int, Any]] = []
-
-    async def run(self) -> None:
-        """Until the caller closes the connection, or nothing can be answered any more."""
-        self._loop, ended = asyncio.get_running_loop(), asyncio.Event()
-
-        def receive() -> None:
-            with suppress(EOFError, OSError):
-                while True:
-                    self._loop.call_soon_threadsafe(self._take, self._connection.recv())
-            self._loop.call_soon_threadsafe(ended.set)
-
-        threading.Thread(target=receive, daemon=True).start()
-        while not ended.is_set():
-            self._streams.check()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), CHECK_S)
-
-    def _take(self, message: tuple[Any, ...]) -> None:
-        number, kind, *arguments = message
-        if kind == "cancel":
-            if task := self._tasks.get(number):
-                task.cancel()
-            return
-        answer = self._stream if kind == "tokens" else self._score
-        task = self._tasks[number] = self._loop.create_task(self._answer(number, answer, arguments))
-        task.add_done_callback(lambda _: self._tasks.pop(number))
-
-    async def _answer(self, number: int, answer: Any, arguments: list[Any]) -> None:
-        last = None
-        try:
-            await answer(number, *arguments)
-        except GenerationError as error:
-            last = error
-        except Exception as error:
-            # Its own text may quote what it was given.
-            last = GenerationError(f"the engine failed on this request ({type(error).__name__})")
-        self._tell(number, last)
-
-    async def _stream(self, number: int, *arguments: Any) -> None:
-        async with aclosing(self._streams.tokens(*arguments)) as batches:
-            async for tokens in batches:
-                self._tell(number, tokens)
-
-    async def _score(self, number: int, texts: list[list[int]], num_top: int) -> None:
-        self._tell(number, await asyncio.to_thread(self._engine.score_texts, texts, num_top))
-
-    def _tell(self, number: int, item: Any) -> None:
-        """Sends it, with what others tell in this turn of the loop."""
-        if not self._outbox:
-            self._loop.call_soon(self._flush)
-        self._outbox.append((number, item))
-
-    def _flush(self) -> None:
-        items, self._outbox = self._outbox, []
-        with suppress(OSError):  # the caller has gone; the loop ends
-            self._connection.send(items)
-
-
-def _open_streams(engine: HFEngine, batching: BatchingConfig) -> TokenStreams:
-    """Continuous batches if the model can be batched so, else a stream a thread."""
-    try:
-        return ContinuousEngine(engine, batching)
-    except (GenerationError, ValueError, NotImplementedError) as error:
-        logger.warning("%s; its answers are generated one by one", error)
-        return PlainStreams(engine, batching.max_requests)
-
-
-def main(file_descriptor: int) -> None:
-    """The process, with its end of the connection."""
-    logging.basicConfig()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # its caller ends it
-    connection = Connection(file_descriptor)
-    model_dir, batching = connection.recv()
-    try:
-        engine = HFEngine(model_dir)
-        streams = _open_streams(engine, batching)
-    except MedrayError as error:
-        connection.send(error)
-        raise
-    num_embeddings = int(engine.model.get_input_embeddings().num_embeddings)
-    connection.send(Loaded(engine.tokenizer, engine.eos_ids, engine.max_tokens, num_embeddings))
-    try:
-        asyncio.run(_Answers(engine, streams, connection).run())
-    except GenerationError:
-        logger.exception("the engine cannot go on")
-    finally:
-        os._exit(0)  # threads that still generate do so for nobody

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 from pydantic import Field
 
 from medray.common.config import Config
-from medray.generation.prompts import Numbered
+from medray.generation.prompts import Numbered, citable_texts
 
 Chat = list[dict[str, str]]
 
@@ -26,6 +26,11 @@ class Sampling(Config):
     """Streams: strings that end the answer and are no part of it."""
     num_logprobs: int | None = Field(default=None, ge=0)
     """Streams: tell each token's log-probability, and that of so many of the likeliest."""
+
+
+def quotable(messages: Chat, sampling: Sampling) -> dict[int, Numbered]:
+    """What the answer to a chat may quote, by the number that a citation names."""
+    return citable_texts(messages[-1]["content"]) if sampling.guided_quotes else {}
 
 
 class Generation(NamedTuple):

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from ray import serve
 
 from medray.common.config import Config
-from medray.generation.continuous import BatchingConfig
+from medray.generation.batching import BatchingConfig
 from medray.serving.alias import IndexAlias
 from medray.serving.artefacts import Location, directory, newest, warn_of_erasures
 from medray.serving.budget import Budget

@@ -14,11 +14,10 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from medray.generation import detokenise
-from medray.generation.continuous import BatchingConfig
+from medray.generation.batching import BatchingConfig
 from medray.generation.detokenise import Detokeniser
-from medray.generation.engine import quotable
 from medray.generation.engine_process import EngineProcess
-from medray.generation.sampling import Chat, Sampling, Token
+from medray.generation.sampling import Chat, Sampling, Token, quotable
 from medray.serving.artefacts import Location
 from medray.serving.messages import Choices, Encoded, Finish, Fit, Piece, Prompt, Spelled
 from medray.serving.traces import Traces, TracesConfig

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from medray.common.errors import CheckpointError, GenerationError
-from medray.generation.continuous import BatchingConfig
+from medray.generation.batching import BatchingConfig
 from medray.generation.engine import HFEngine
 from medray.generation.engine_process import EngineProcess
 from medray.generation.sampling import Sampling, Token
@@ -21,7 +21,7 @@ SMALL = BatchingConfig(max_requests=4, cache_tokens=256, page_tokens=16, batch_t
 LONG = Sampling(max_new_tokens=100)
 STARTS_AND_IS_KILLED = """
 import os, signal, sys
-from medray.generation.continuous import BatchingConfig
+from medray.generation.batching import BatchingConfig
 from medray.generation.engine_process import EngineProcess
 engine = EngineProcess(sys.argv[1], BatchingConfig(max_requests=1))
 print(engine._process.pid, flush=True)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from medray.common.errors import GenerationError
-from medray.generation.continuous import BatchingConfig, ContinuousEngine
+from medray.generation.batching import BatchingConfig
+from medray.generation.continuous import ContinuousEngine
 from medray.generation.engine import HFEngine
 from medray.generation.engine_process import EngineProcess
 from medray.generation.plain import PlainStreams

@@ -69,7 +69,7 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
 @pytest.fixture(scope="session")
 def policy(hospital: Hospital) -> Iterator[Any]:
     """The policy deployment without Serve."""
-    from medray.generation.continuous import BatchingConfig
+    from medray.generation.batching import BatchingConfig
     from medray.serving.artefacts import Location
     from medray.serving.policy import Policy
 

@@ -27,7 +27,7 @@ from medray import cli
 from medray.common.errors import CheckpointError
 from medray.common.manifest import sha256_file
 from medray.generation import directory
-from medray.generation.continuous import BatchingConfig
+from medray.generation.batching import BatchingConfig
 from medray.generation.engine import HFEngine
 from medray.generation.sampling import Sampling
 from medray.serving.artefacts import Location

@@ -1,0 +1,19 @@
+"""How much an engine generates at a time. Loads no framework."""
+
+from pydantic import Field
+
+from medray.common.config import Config
+
+
+class BatchingConfig(Config):
+    """How much is generated at a time."""
+
+    max_requests: int = Field(default=16, ge=1)
+    """Answers that are generated together; more wait for their turn."""
+    cache_tokens: int = Field(default=32_768, ge=1)
+    """Tokens of all answers and their prompts whose keys and values are kept. Past it the newest
+    answers wait, and are computed again. At least one context."""
+    page_tokens: int = Field(default=32, ge=4)
+    """Prompts share what is cached in pages of so many tokens."""
+    batch_tokens: int = Field(default=1024, ge=16)
+    """Tokens of a step: a longer prompt is read in stretches, so that others go on meanwhile."""
