@@ -49,11 +49,14 @@ def processes(victim: str) -> list[psutil.Process]:
     return found
 
 
-def until_healthy(deployment: str, num: int, ended: threading.Event) -> None:
-    """Waits until so many replicas run."""
-    while not ended.wait(0.5):
+def until_replaced(deployment: str, num: int, ended: threading.Event) -> None:
+    """Waits until Serve has noticed that a replica is missing, and so many run again."""
+    noticed = False
+    while not ended.wait(0.2):
         states = serve.status().applications["medray"].deployments[deployment].replica_states
-        if states.get("RUNNING", 0) >= num:
+        running = states.get("RUNNING", 0)
+        noticed = noticed or running < num
+        if noticed and running >= num:
             return
 
 
@@ -68,7 +71,7 @@ def trouble(kills: int, overrides: list[str], ended: threading.Event, done: list
         process = draw.choice(processes(victim))
         process.kill()
         done.append(f"{time.monotonic() - zero:.0f} s: killed {victim}")
-        until_healthy("policy" if victim == "engine" else victim, 2, ended)
+        until_replaced("policy" if victim == "engine" else victim, 2, ended)
     done.append(f"{time.monotonic() - zero:.0f} s: update")
     up.update(CONFIG, [*overrides, "gateway.answer.max_tokens=65"])
     done.append(f"{time.monotonic() - zero:.0f} s: updated")
