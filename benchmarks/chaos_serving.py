@@ -64,18 +64,20 @@ def trouble(kills: int, overrides: list[str], ended: threading.Event, done: list
     """Kills replicas in turns, then updates the graph; all while questions arrive."""
     draw = random.Random(0)
     zero = time.monotonic()
-    for k in range(kills):
-        victim = VICTIMS[k % len(VICTIMS)]
-        if ended.wait(draw.uniform(2, 5)):
-            return
-        process = draw.choice(processes(victim))
-        process.kill()
-        done.append(f"{time.monotonic() - zero:.0f} s: killed {victim}")
-        until_replaced("policy" if victim == "engine" else victim, 2, ended)
-    done.append(f"{time.monotonic() - zero:.0f} s: update")
-    up.update(CONFIG, [*overrides, "gateway.answer.max_tokens=65"])
-    done.append(f"{time.monotonic() - zero:.0f} s: updated")
-    ended.set()
+    try:
+        for k in range(kills):
+            victim = VICTIMS[k % len(VICTIMS)]
+            if ended.wait(draw.uniform(2, 5)):
+                return
+            process = draw.choice(processes(victim))
+            process.kill()
+            done.append(f"{time.monotonic() - zero:.0f} s: killed {victim}")
+            until_replaced("policy" if victim == "engine" else victim, 2, ended)
+        done.append(f"{time.monotonic() - zero:.0f} s: update")
+        up.update(CONFIG, [*overrides, "gateway.answer.max_tokens=65"])
+        done.append(f"{time.monotonic() - zero:.0f} s: updated")
+    finally:
+        ended.set()
 
 
 async def load_until(url: str, rate: float, ended: threading.Event) -> list[Any]:
