@@ -105,13 +105,13 @@ def main(file_descriptor: int) -> None:
         engine = HFEngine(model_dir)
         streams = _open_streams(engine, batching)
     except MedrayError as error:
-        connection.send(error)
-        raise
+        connection.send(error)  # the caller raises it
+        return
     num_embeddings = int(engine.model.get_input_embeddings().num_embeddings)
     connection.send(Loaded(engine.tokenizer, engine.eos_ids, engine.max_tokens, num_embeddings))
     try:
         asyncio.run(_Answers(engine, streams, connection).run())
-    except GenerationError:
+    except Exception:
         logger.exception("the engine cannot go on")
     finally:
         os._exit(0)  # threads that still generate do so for nobody
