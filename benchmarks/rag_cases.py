@@ -25,10 +25,10 @@ from medray.retrieval.measure import (
     Asked,
     calibrated_threshold,
     held_out_questions,
-    measured_weight,
+    measured_weights,
     split_for_tuning,
 )
-from medray.retrieval.search import INFO, HybridConfig, Searcher
+from medray.retrieval.search import INFO, Searcher, build_lexical
 from medray.serving.artefacts import newest
 
 HELD_OUT = 2000
@@ -83,7 +83,7 @@ def write_public(data: Path, directory: Path, embedder: Embedder, num: int) -> N
     pq.write_table(
         table.append_column("vector", column), directory / "passages" / "part-00000.parquet"
     )
-    save_lexical(directory, LexicalConfig())
+    save_lexical(directory, build_lexical(directory / "passages", LexicalConfig()))
     (directory / INFO).write_text(json.dumps({"uri": "", "config": {}}), encoding="utf-8")
 
 
@@ -98,9 +98,9 @@ def public(
         if row["split"] == "dev" and texts.keys() >= {*row["gold"]}
     ][: 2 * most]  # fmt: skip
     questions = [row["query"] for row in rows]
-    asked = Asked(questions, [row["gold"] for row in rows], embedder.embed_queries(questions))
+    asked = Asked.of(questions, [row["gold"] for row in rows], embedder.encode_queries(questions))
     tuning, rest = split_for_tuning(asked)
-    searcher.hybrid = HybridConfig(dense_weight=measured_weight(searcher, tuning))
+    searcher.hybrid = measured_weights(searcher, tuning)
     searcher.min_cosine = calibrated_threshold(searcher, tuning).min_cosine
     return [
         Case(question, [texts[name] for name in gold], gold, frozenset(gold))

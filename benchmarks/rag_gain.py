@@ -41,8 +41,9 @@ from medray.retrieval.search import Searcher, open_index
 from medray.serving.answer import AnswerConfig, Outcome, plan_answer, write_answer
 from medray.serving.app import ServingConfig
 from medray.serving.artefacts import newest
-from medray.serving.messages import Found
+from medray.serving.messages import Found, QuestionVectors
 from medray.serving.policy import Policy
+from medray.serving.retrieval import hit_fields
 from medray.serving.schema.base import ApiError
 from medray.serving.schema.chat import ChatRequest
 from medray.serving.up import read_config
@@ -67,27 +68,24 @@ class Served:
         """See `Policy.stream`."""
         return self._policy.stream(*arguments)
 
-    async def embed(self, question: str) -> list[float]:
-        """Its vector."""
-        return self._embedder.embed_queries([question])[0].tolist()
+    async def embed(self, question: str) -> QuestionVectors:
+        """As the deployment makes them."""
+        made = self._embedder.encode_queries([question])
+        weights = dict(made.weights_N[0]) if made.weights_N else {}
+        return QuestionVectors(made.vectors_ND[0].tolist(), weights)
 
     async def answer(self, case: Case, retrieval: bool) -> Reply:
         """One answer, as the gateway gives it."""
 
         async def search(
-            question: str, vector: list[float], top_k: int, where: PassageFilter
+            question: str, vectors: QuestionVectors, top_k: int, where: PassageFilter
         ) -> Found:
             # A document has fewer passages than LONGEST, so that top_k others are left.
             num = top_k + LONGEST * len(case.without)
-            vector_D = np.asarray(vector, dtype=np.float32)
-            hits = self._searcher.search(question, vector_D, num, where)
+            vector_D = np.asarray(vectors.vector, dtype=np.float32)
+            hits = self._searcher.search(question, vector_D, num, where, vectors.weights)
             kept = [hit for hit in hits if hit.passage.doc_id not in case.without][:top_k]
-            found = [
-                hit.passage.model_dump()
-                | {"score": hit.score, "cosine": hit.cosine, "bm25": hit.bm25}
-                for hit in kept
-            ]
-            return Found(found, self._searcher.min_cosine)
+            return Found(list(map(hit_fields, kept)), self._searcher.min_cosine)
 
         request = ChatRequest.model_validate(
             {

@@ -37,17 +37,18 @@ from medray.common.storage import Storage, StorageConfig
 from medray.corpus.terms.words import Segmenter
 from medray.retrieval.embed import Embedder
 from medray.retrieval.encoder import EncoderConfig, train_encoder
-from medray.retrieval.index import save_lexical
+from medray.retrieval.index import save_lexical, save_sparse
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 from medray.retrieval.measure import (
     Asked,
     index_figures,
-    measured_weight,
+    measured_weights,
     split_for_tuning,
 )
 from medray.retrieval.recall import retrieval_metrics
 from medray.retrieval.reranker import RerankerConfig, train_reranker
-from medray.retrieval.search import INFO, HybridConfig, build_lexical, open_index
+from medray.retrieval.search import INFO, build_lexical, open_index
+from medray.retrieval.sparse import COLUMN, weights_column
 from medray.retrieval.term_weights import TermWeightsConfig, learn_term_weights
 from medray.retrieval.terms import lexical_terms
 
@@ -145,10 +146,13 @@ def searched(
 ) -> Any:
     """Figures of the search with an encoder, by an index that is written to `directory`."""
     embedder = Embedder(encoder)
-    vectors_ND = embedder.embed([text for _, text in given.passages])
-    tuning, rest = split_for_tuning(asked._replace(vectors_QD=embedder.embed_queries(asked.texts)))
+    asked = Asked.of(asked.texts, asked.gold, embedder.encode_queries(asked.texts))
+    tuning, rest = split_for_tuning(asked)
+    vectors_ND, weights_N = embedder.encode([text for _, text in given.passages])
     column = pa.FixedSizeListArray.from_arrays(vectors_ND.ravel(), vectors_ND.shape[1])
     table = passages_table(given.passages).append_column("vector", column)
+    if weights_N:
+        table = table.append_column(COLUMN, weights_column(weights_N))
     (directory / "passages").mkdir(parents=True)
     pq.write_table(table, directory / "passages" / "part-00000.parquet")
     info: dict[str, Any] = {"uri": "", "config": {}}
@@ -156,11 +160,12 @@ def searched(
     lexical = build_lexical(directory / "passages", LexicalConfig())
     lexical.weights_V = weights_V
     save_lexical(directory, lexical)
+    save_sparse(directory)
     with open_index(directory) as searcher:
-        searcher.hybrid = HybridConfig(dense_weight=measured_weight(searcher, tuning))
+        searcher.hybrid = measured_weights(searcher, tuning)
         (directory / INFO).write_text(json.dumps(info | {"hybrid": searcher.hybrid.model_dump()}))
-        weight = {"dense_weight": searcher.hybrid.dense_weight}
-        return weight | index_figures(searcher, rest, table)
+        weights = searcher.hybrid.model_dump(include={"dense_weight", "sparse_weight"})
+        return weights | index_figures(searcher, rest, table)
 
 
 def reranked(

@@ -30,6 +30,8 @@ INSERT_ROWS = 1000
 MAX_BYTES = 65_535
 """Milvus' limit of a VARCHAR, in UTF-8 bytes."""
 LOAD_ATTEMPTS = 10
+FIELDS = {*Passage.model_fields, "vector"}
+"""What Milvus is given of an index's columns."""
 
 
 class CollectionConfig(Config):
@@ -211,7 +213,8 @@ def vectors_of(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
 def _batches(directory: Path) -> Iterator[pa.RecordBatch]:
     for path in sorted(directory.glob("*.parquet")):
         with pq.ParquetFile(path) as file:
-            yield from map(complete, file.iter_batches(batch_size=INSERT_ROWS))
+            stored = [name for name in file.schema_arrow.names if name in FIELDS]
+            yield from map(complete, file.iter_batches(batch_size=INSERT_ROWS, columns=stored))
 
 
 def _check_ids(directory: Path) -> None:

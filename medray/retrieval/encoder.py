@@ -39,7 +39,7 @@ from medray.retrieval.contrastive import (
     load_passages,
     load_questions,
 )
-from medray.retrieval.embed import passage_text, save_instruction
+from medray.retrieval.embed import copy_heads, passage_text, save_instruction
 from medray.retrieval.loop import Stage, load_state, run_stage
 from medray.retrieval.mlm import (
     MaskedLanguageLoss,
@@ -60,7 +60,8 @@ class EncoderConfig(RetrievalTraining):
     """The encoder, its two training stages, and the workers."""
 
     base: str = ""
-    """A Hugging Face directory (BGE, BERT, RoBERTa) to start from; empty builds a small BERT."""
+    """A Hugging Face directory (BGE, BERT, RoBERTa) to start from; empty builds a small BERT. The
+    heads of a BGE-M3 come along as they are: neither stage trains them."""
     num_layers: int = Field(default=3, ge=1)
     """Of the small BERT. Source: not given; the largest that trains in 100 s on two cores."""
     hidden_size: int = Field(default=128, ge=8)
@@ -173,7 +174,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     mlm_dir, model_dir = directory / "mlm", directory / "model"
     tokenizer = AutoTokenizer.from_pretrained(directory / "encoder_data" / "tokenizer")
     loop = config.loop()
-    save_questions = partial(save_instruction, instruction=config.contrastive.query_instruction)
+    add = partial(add_to_model, config)
     log = MetricsLog(directory / "metrics.jsonl")
     state = load_state()
     if mlm_dir.is_dir() and (state is None or state.step <= config.mlm.steps):
@@ -199,7 +200,7 @@ def train_worker(settings: dict[str, Any]) -> None:
             )  # fmt: skip
             run_stage(stage, state, loop, log)
         state = None
-        publish_model(masked, tokenizer, mlm_dir, save_questions)
+        publish_model(masked, tokenizer, mlm_dir, add)
 
     # 2. contrastive
     torch.manual_seed(config.seed)
@@ -218,7 +219,14 @@ def train_worker(settings: dict[str, Any]) -> None:
             section="encoder.contrastive",
         )  # fmt: skip
         run_stage(stage, state, loop, log)
-    publish_model(encoder, tokenizer, model_dir, save_questions)
+    publish_model(encoder, tokenizer, model_dir, add)
+
+
+def add_to_model(config: EncoderConfig, directory: Path) -> None:
+    """Writes what a model directory holds beside the model: how questions begin, M3's heads."""
+    save_instruction(directory, config.contrastive.query_instruction)
+    if config.base:
+        copy_heads(Path(config.base), directory)
 
 
 def build_masked_model(config: EncoderConfig, tokenizer: Any) -> Any:

@@ -1,12 +1,14 @@
 """One ranking of two: by meaning (cosine) and by words (BM25).
 
-    fused = α (cosine + 1) / (largest cosine + 1) + (1 − α) BM25 / largest BM25
+    fused = α (cosine + 1) / (largest cosine + 1) + (1 − α) words / largest words
 
-Both largest values are those of the question's candidates, both lowest ones what the score can be
-at least. α is measured on held-out questions when an index is built: an encoder that knows the
-hospital's language gets most of the weight, one that does not can do no harm. Reciprocal ranks
-[RRF, Cormack et al. 2009], which need no α, let a weak encoder pull a good ranking down: in a
-trial on a public set 0.172 where BM25 alone had 0.214 (nDCG@10) and the weighted sum 0.229.
+words is BM25, or, where the encoder weighs tokens too (BGE-M3), the sum of both with weights β and
+1 − β, each divided by its largest. Largest values are those of the question's candidates, the
+lowest ones what the score can be at least. β and then α are measured on held-out questions when an
+index is built: an encoder that knows the hospital's language gets most of the weight, one that does
+not can do no harm. Reciprocal ranks [RRF, Cormack et al. 2009], which need no α, let a weak encoder
+pull a good ranking down: in a trial on a public set 0.172 where BM25 alone had 0.214 (nDCG@10) and
+the weighted sum 0.229.
 Source: Bruch, Gai and Ingber 2023, An Analysis of Fusion Functions for Hybrid Retrieval, 4 and 5.
 Shapes: C candidates.
 """
@@ -19,16 +21,24 @@ from medray.retrieval.recall import ndcg
 
 STEP = 0.05
 UNMEASURED = 0.5
-"""α where there is no question to measure it on. Source: not given."""
+"""α and β where there is no question to measure them on. Source: not given."""
 
 
-def fused(cosines_C: np.ndarray, bm25_C: np.ndarray, dense_weight: float) -> np.ndarray:
+def fused(cosines_C: np.ndarray, words_C: np.ndarray, dense_weight: float) -> np.ndarray:
     """Scores of one question's candidates, 0 to 1. [C]"""
     if not len(cosines_C):
         return np.zeros(0)
     return dense_weight * largest_is_one(cosines_C + 1) + (1 - dense_weight) * largest_is_one(
-        bm25_C
+        words_C
     )
+
+
+def word_scores(bm25_C: np.ndarray, sparse_C: np.ndarray, sparse_weight: float) -> np.ndarray:
+    """One score of two by words: BM25, and an encoder's own weights of tokens (`sparse`), each
+    divided by its largest. Without the second it is BM25 as it was. [C]"""
+    if not sparse_weight:
+        return bm25_C
+    return sparse_weight * largest_is_one(sparse_C) + (1 - sparse_weight) * largest_is_one(bm25_C)
 
 
 def largest_is_one(values_C: np.ndarray) -> np.ndarray:

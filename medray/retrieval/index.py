@@ -1,6 +1,7 @@
 """The index job. In: encoder, passages, held-out questions. Out: passages with vectors in Parquet
-(the source of truth), a Milvus collection and an index of words made from them, recall@k. The
-training questions teach how much each term of a question says.
+(the source of truth), a Milvus collection and an index of words made from them (with BGE-M3 one
+of its weights of tokens as well), recall@k. The training questions teach how much each term of a
+question says.
 
 Source: [EMR-LLM] retrieval of the k nearest passages by cosine; DESIGN.md 3 on versions and alias.
 """
@@ -9,6 +10,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from medray.retrieval.collection import (
     load_version,
 )
 from medray.retrieval.contrastive import load_questions
-from medray.retrieval.embed import Embedder
+from medray.retrieval.embed import Embedder, has_heads
 from medray.retrieval.filters import COLUMNS
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 from medray.retrieval.measure import (
@@ -36,7 +38,7 @@ from medray.retrieval.measure import (
     calibrated_threshold,
     held_out_questions,
     index_figures,
-    measured_weight,
+    measured_weights,
     split_for_tuning,
 )
 from medray.retrieval.passage_vectors import (
@@ -48,12 +50,14 @@ from medray.retrieval.passage_vectors import (
 from medray.retrieval.search import (
     INFO,
     LEXICAL,
+    SPARSE,
     HybridConfig,
     Searcher,
     build_lexical,
     read_columns,
     read_info,
 )
+from medray.retrieval.sparse import SparseIndex
 from medray.retrieval.term_weights import TermWeightsConfig, learn_term_weights
 
 logger = logging.getLogger(__name__)
@@ -107,7 +111,9 @@ def build_index(
     disconnect(connect(uri), uri)  # a wrong URI shows before the long work
     if not target.is_dir():
         started = time.monotonic()
-        known = None if earlier is None else known_vectors(earlier, config.max_tokens)
+        known = None
+        if earlier is not None:
+            known = known_vectors(earlier, config.max_tokens, weighed=has_heads(encoder))
         kept = embed_passages(config, encoder, corpus / "passages", target, known)
         artefact.metrics["vectors_kept"] = kept
         artefact.metrics["time/embed_s"] = round(time.monotonic() - started, 2)
@@ -137,6 +143,7 @@ def build_index(
             )
             artefact.metrics["time/term_weights_s"] = round(time.monotonic() - started, 2)
         save_lexical(artefact.dir, lexical)
+        save_sparse(artefact.dir)
         if questions is not None:
             measure_index(config, encoder, questions, artefact, client, uri, info)
         (artefact.dir / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
@@ -166,17 +173,30 @@ def refill(directory: Path) -> None:
     weights = LexicalIndex.load(old).weights if old.is_dir() else {}
     lexical = LexicalConfig.model_validate(info.get("lexical", {}))
     save_lexical(directory, build_lexical(directory / "passages", lexical, weights))
+    save_sparse(directory)
     info |= {"collection": name, "passages": count_rows(directory / "passages")}
     (directory / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
 
 
 def save_lexical(directory: Path, lexical: LexicalIndex) -> None:
     """Writes an index artefact's index of words, whole or not at all."""
-    temporary = directory / f".{LEXICAL}.tmp"
+    _replace(directory / LEXICAL, lexical.save)
+
+
+def save_sparse(directory: Path) -> None:
+    """Likewise that of the encoder's weights of tokens, from the Parquet; none where it gives
+    none."""
+    sparse = SparseIndex.build(directory / "passages")
+    if sparse is not None:
+        _replace(directory / SPARSE, sparse.save)
+
+
+def _replace(target: Path, save: Callable[[Path], None]) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
     remove(temporary)
-    lexical.save(temporary)
-    remove(directory / LEXICAL)
-    os.replace(temporary, directory / LEXICAL)
+    save(temporary)
+    remove(target)
+    os.replace(temporary, target)
 
 
 def measure_index(
@@ -188,8 +208,8 @@ def measure_index(
     uri: str,
     info: dict[str, Any],
 ) -> None:
-    """Writes figures into the artefact's metrics; into `info` the weight of the two rankings, where
-    it is to be measured, and the cosine below which there is no answer."""
+    """Writes figures into the artefact's metrics; into `info` the weights of the rankings, where
+    they are to be measured, and the cosine below which there is no answer."""
     passages = artefact.dir / "passages"
     table = read_columns(passages, "passage_id", "vector", *COLUMNS)
     rows, artefact.counts["questions"] = held_out_questions(
@@ -200,15 +220,17 @@ def measure_index(
         return
     embedder = Embedder(encoder, max_tokens=config.max_tokens, batch_size=config.batch_size)
     texts = [row.question for row in rows]
-    asked = Asked(texts, [row.passage_ids for row in rows], embedder.embed_queries(texts))
+    made = embedder.encode_queries(texts)
+    asked = Asked.of(texts, [row.passage_ids for row in rows], made)
     lexical = LexicalIndex.load(artefact.dir / LEXICAL)
-    searcher = Searcher(client, uri, info["collection"], lexical, table, info)
+    sparse = SparseIndex.load(artefact.dir / SPARSE) if made.weights_N else None
+    searcher = Searcher(client, uri, info["collection"], lexical, table, info, sparse)
     tuning, asked = split_for_tuning(asked)
     if tuning.texts:
-        if config.hybrid.dense_weight is None:
-            weight = measured_weight(searcher, tuning)
-            searcher.hybrid = config.hybrid.model_copy(update={"dense_weight": weight})
-            artefact.metrics["dense_weight"] = weight
+        searcher.hybrid = measured_weights(searcher, tuning)
+        for name in ("dense_weight", "sparse_weight"):
+            if getattr(config.hybrid, name) is None and getattr(searcher.hybrid, name) is not None:
+                artefact.metrics[name] = getattr(searcher.hybrid, name)
         threshold = calibrated_threshold(searcher, tuning)
         info["min_cosine"] = threshold.min_cosine
         artefact.metrics.update(

@@ -101,8 +101,14 @@ class LexicalIndex:
         rows_K, factors_K = self.terms(question)
         if weighted and self.weights_V is not None:
             factors_K = factors_K * self.weights_V[rows_K]
-        matrix, scores_N = self.scores_NV, np.zeros(self.scores_NV.shape[0], np.float32)
-        for row, factor in zip(rows_K, factors_K, strict=True):
-            postings = slice(matrix.indptr[row], matrix.indptr[row + 1])
-            scores_N[matrix.indices[postings]] += factor * matrix.data[postings]
-        return scores_N
+        return add_postings(self.scores_NV, rows_K, factors_K)
+
+
+def add_postings(matrix: Any, terms_K: np.ndarray, factors_K: np.ndarray) -> np.ndarray:
+    """scores_N: columns `terms_K` of a csc matrix [N, V], each times its factor, added up. Only
+    what the terms' postings hold is read."""
+    scores_N = np.zeros(matrix.shape[0], np.float32)
+    for term, factor in zip(terms_K, factors_K, strict=True):
+        postings = slice(matrix.indptr[term], matrix.indptr[term + 1])
+        scores_N[matrix.indices[postings]] += factor * matrix.data[postings]
+    return scores_N

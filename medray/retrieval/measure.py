@@ -1,11 +1,11 @@
-"""Figures of an index on held-out questions, and the weight of its two rankings. In: an open
+"""Figures of an index on held-out questions, and the weights of its rankings. In: an open
 index, its vectors, questions. Out: recall@1/5/10, MRR@10 and nDCG@10 of each ranking.
 
-Half of the questions choose the weight, at most TUNING of them; the figures are of the others.
+Half of the questions choose the weights, at most TUNING of them; the figures are of the others.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +17,11 @@ from medray.common.manifest import Counts
 from medray.common.records import RetrievalQuestion
 from medray.common.rows import read_rows
 from medray.retrieval.collection import vectors_of
-from medray.retrieval.fusion import best_weight, fused, order_of
+from medray.retrieval.embed import Embeddings
+from medray.retrieval.fusion import best_weight, fused, order_of, word_scores
 from medray.retrieval.recall import exact_top, retrieval_metrics
-from medray.retrieval.search import Candidates, Searcher
+from medray.retrieval.search import Candidates, HybridConfig, Searcher
+from medray.retrieval.sparse import NONE, TokenWeights
 
 DEPTH = 10
 """Hits per question that the figures look at."""
@@ -30,9 +32,9 @@ KEPT = 0.95
 hospital the threshold that tells both kinds apart best (Youden's J) kept 0.74 and refused 0.89,
 this one 0.96 and 0.54."""
 TUNING = 500
-"""Questions that choose the weight at most. Source: not given."""
+"""Questions that choose the weights at most. Source: not given."""
 FEWEST = 20
-"""With fewer to choose it the weight is left as it is. Source: not given."""
+"""With fewer to choose them the weights are left as they are. Source: not given."""
 
 
 class Asked(NamedTuple):
@@ -41,12 +43,25 @@ class Asked(NamedTuple):
     texts: list[str]
     gold: list[list[str]]
     vectors_QD: np.ndarray
+    weights_Q: Sequence[TokenWeights] = ()
+    """Of an encoder that weighs tokens; of others none."""
+
+    @classmethod
+    def of(cls, texts: list[str], gold: list[list[str]], made: Embeddings) -> "Asked":
+        """With what an encoder makes of the questions."""
+        return cls(texts, gold, made.vectors_ND, made.weights_N)
 
     def part(self, rows: Sequence[int]) -> "Asked":
         """Some of them."""
         return Asked(
-            [self.texts[i] for i in rows], [self.gold[i] for i in rows], self.vectors_QD[rows]
-        )
+            [self.texts[i] for i in rows], [self.gold[i] for i in rows], self.vectors_QD[rows],
+            [self.weights_Q[i] for i in rows] if self.weights_Q else (),
+        )  # fmt: skip
+
+    def each(self) -> Iterator[tuple[str, np.ndarray, TokenWeights]]:
+        """(text, vector_D, weights) of each."""
+        weights_Q = self.weights_Q or [NONE] * len(self.texts)
+        return zip(self.texts, self.vectors_QD, weights_Q, strict=True)
 
 
 def held_out_questions(
@@ -70,24 +85,35 @@ def held_out_questions(
 
 
 def split_for_tuning(asked: Asked) -> tuple[Asked, Asked]:
-    """(those that choose the weight, those that are measured); the first may be none."""
+    """(those that choose the weights, those that are measured); the first may be none."""
     num = len(asked.texts)
     tuning = range(0, num, 2)[:TUNING] if num // 2 >= FEWEST else range(0)
     rest = sorted(set(range(num)) - set(tuning))
     return asked.part(list(tuning)), asked.part(rest)
 
 
-def measured_weight(searcher: Searcher, asked: Asked) -> float:
-    """The share of the cosine that ranks these questions best."""
-    found = [
-        searcher.candidates(text, vector_D)
-        for text, vector_D in zip(asked.texts, asked.vectors_QD, strict=True)
+def measured_weights(searcher: Searcher, asked: Asked) -> HybridConfig:
+    """The searcher's own, with the weights that rank these questions best where it leaves them
+    open: β of the tokens among the words, then α of the cosine."""
+    found, hybrid = _candidates(searcher, asked), searcher.hybrid
+    names = [one.ids for one in found]
+    if searcher.weighs_tokens and hybrid.sparse_weight is None:
+        blends = [partial(word_scores, one.bm25_C, one.sparse_C) for one in found]
+        weight = best_weight(names, blends, asked.gold)
+        hybrid = hybrid.model_copy(update={"sparse_weight": weight})
+    if hybrid.dense_weight is None:
+        searcher.hybrid = hybrid  # the words with the weight that was just found
+        blends = [partial(fused, one.cosines_C, searcher.word_scores(one)) for one in found]
+        weight = best_weight(names, blends, asked.gold)
+        hybrid = hybrid.model_copy(update={"dense_weight": weight})
+    return hybrid
+
+
+def _candidates(searcher: Searcher, asked: Asked) -> list[Candidates]:
+    return [
+        searcher.candidates(text, vector_D, weights=weights)
+        for text, vector_D, weights in asked.each()
     ]
-    return best_weight(
-        [one.ids for one in found],
-        [partial(fused, one.cosines_C, one.bm25_C) for one in found],
-        asked.gold,
-    )
 
 
 class Threshold(NamedTuple):
@@ -106,8 +132,7 @@ def calibrated_threshold(searcher: Searcher, asked: Asked) -> Threshold:
     answer it; where another document would answer as well, what is refused is a lower bound.
     """
     with_answer, without = [], []
-    for text, vector_D, gold in zip(asked.texts, asked.vectors_QD, asked.gold, strict=True):
-        found = searcher.candidates(text, vector_D)
+    for found, gold in zip(_candidates(searcher, asked), asked.gold, strict=True):
         documents = {row["doc_id"] for row in found.rows if row["passage_id"] in set(gold)}
         others_C = np.array([row["doc_id"] not in documents for row in found.rows], bool)
         if documents and others_C.any():
@@ -127,32 +152,33 @@ def _nearest_shown(cosines_C: np.ndarray, scores_C: np.ndarray) -> float:
 
 def index_figures(searcher: Searcher, asked: Asked, table: pa.Table) -> dict[str, float]:
     """Of what a search returns (no prefix), of Milvus' own ranking (dense/), of exact search by
-    cosine (exact/), of the words as they are weighted (words/) and of plain BM25 (bm25/).
+    cosine (exact/), of the words as they are weighted (words/), of the encoder's weights of tokens
+    alone where it gives any (sparse/), and of plain BM25 (bm25/).
 
     Args:
         table: passage_id and vector of all passages.
     """
     started = time.monotonic()
     hits = [
-        searcher.search(text, vector_D, DEPTH)
-        for text, vector_D in zip(asked.texts, asked.vectors_QD, strict=True)
+        searcher.search(text, vector_D, DEPTH, weights=weights)
+        for text, vector_D, weights in asked.each()
     ]
     milliseconds = 1000 * (time.monotonic() - started) / len(asked.texts)
-    found = [
-        searcher.candidates(text, vector_D)
-        for text, vector_D in zip(asked.texts, asked.vectors_QD, strict=True)
-    ]
+    found = _candidates(searcher, asked)
     names = table["passage_id"].to_pylist()
     exact = [
         [names[i] for i in row] for row in exact_top(asked.vectors_QD, vectors_of(table), DEPTH)
     ]
     dense = [_best(one, one.cosines_C) for one in found]
+    words = [_best(one, searcher.word_scores(one)) for one in found]
+    sparse = [_best(one, one.sparse_C) for one in found]
     agreement = np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(dense, exact, strict=True)])
     return {
         **retrieval_metrics([[hit.passage.passage_id for hit in row] for row in hits], asked.gold),
         **retrieval_metrics(dense, asked.gold, "dense/"),
         **retrieval_metrics(exact, asked.gold, "exact/"),
-        **retrieval_metrics([_best(one, one.bm25_C) for one in found], asked.gold, "words/"),
+        **retrieval_metrics(words, asked.gold, "words/"),
+        **(retrieval_metrics(sparse, asked.gold, "sparse/") if searcher.weighs_tokens else {}),
         **retrieval_metrics(
             [searcher.by_bm25(text, DEPTH) for text in asked.texts], asked.gold, "bm25/"
         ),

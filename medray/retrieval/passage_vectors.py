@@ -1,5 +1,5 @@
 """Vectors of passages, on a Ray Data actor pool. In: an encoder, passages in Parquet. Out: the same
-with a column `vector`.
+with a column `vector`, and `token_weights` where the encoder weighs tokens.
 
 A corpus changes a little from night to night: what an earlier index of the same encoder holds is
 taken from there, and only what is new or was edited is embedded.
@@ -22,6 +22,7 @@ from medray.common.config import Config
 from medray.common.manifest import remove
 from medray.retrieval.embed import Embedder, passage_text
 from medray.retrieval.search import read_info
+from medray.retrieval.sparse import COLUMN, TYPE, weights_column
 
 logger = logging.getLogger(__name__)
 ACTOR_STARTS = 3
@@ -47,6 +48,8 @@ class KnownVectors(NamedTuple):
     """Of the texts, 16 bytes each, ascending."""
     vectors_ND: np.ndarray
     """float32, in the same order."""
+    weights_N: pa.Array | None = None
+    """Of their tokens, in the same order; None where the encoder weighs none."""
 
     def find(self, texts: Sequence[str]) -> np.ndarray:
         """The row of each text, -1 where there is none. [N]"""
@@ -69,24 +72,29 @@ def texts_of(table: pa.Table) -> list[str]:
     return [passage_text(title, text) for title, text in rows]
 
 
-def known_vectors(index: Path, max_tokens: int) -> KnownVectors | None:
-    """The vectors of an index; None if it cut its passages at another length.
+def known_vectors(index: Path, max_tokens: int, *, weighed: bool) -> KnownVectors | None:
+    """The vectors of an index; None if it cut its passages at another length, or lacks the weights
+    of tokens that its encoder gives.
 
     Memory: all vectors, and the texts of one batch.
     """
-    if read_info(index).get(MAX_TOKENS) != max_tokens:
+    stored = COLUMN in pq.ParquetDataset(index / "passages").schema.names
+    if read_info(index).get(MAX_TOKENS) != max_tokens or stored != weighed:
         return None
-    columns = ["title", "text", "vector"]
-    found, vectors = [], []
+    columns = ["title", "text", "vector", *[COLUMN] * weighed]
+    found, vectors, weights = [], [], []
     for path in sorted((index / "passages").glob("*.parquet")):
         for batch in pq.ParquetFile(path).iter_batches(columns=columns):
             table = pa.Table.from_batches([batch])
             found.append(digests(texts_of(table)))
             flat = batch["vector"].flatten().to_numpy(zero_copy_only=False)
             vectors.append(flat.reshape(len(batch), -1).astype(np.float32))
+            if weighed:
+                weights.append(batch[COLUMN])
     digests_N = np.concatenate(found)
     order_N = np.argsort(digests_N, kind="stable")
-    return KnownVectors(digests_N[order_N], np.concatenate(vectors)[order_N])
+    weights_N = pa.concat_arrays(weights).take(pa.array(order_N)) if weights else None
+    return KnownVectors(digests_N[order_N], np.concatenate(vectors)[order_N], weights_N)
 
 
 def count_known(known: KnownVectors, passages: Path) -> int:
@@ -115,15 +123,23 @@ class EmbedPassages:
     def __call__(self, table: pa.Table) -> pa.Table:
         texts = texts_of(table)
         vectors_ND = np.empty((len(texts), self.embedder.dim), np.float32)
-        new_N = np.ones(len(texts), bool)
+        new_N, kept = np.ones(len(texts), bool), pa.array([], TYPE)
         if self.known is not None:
             rows_N = self.known.find(texts)
             new_N = rows_N < 0
             vectors_ND[~new_N] = self.known.vectors_ND[rows_N[~new_N]]
-        if new_N.any():
-            vectors_ND[new_N] = self.embedder.embed([texts[i] for i in np.flatnonzero(new_N)])
+            if self.known.weights_N is not None:
+                kept = self.known.weights_N.take(pa.array(rows_N[~new_N]))
+        made = self.embedder.encode([texts[i] for i in np.flatnonzero(new_N)])
+        vectors_ND[new_N] = made.vectors_ND
         column = pa.FixedSizeListArray.from_arrays(vectors_ND.ravel(), self.embedder.dim)
-        return table.append_column("vector", column)
+        table = table.append_column("vector", column)
+        if not self.embedder.weighs_tokens:
+            return table
+        # First what was kept, then what was made: each goes back to its row.
+        places_N = np.argsort(np.concatenate([np.flatnonzero(~new_N), np.flatnonzero(new_N)]))
+        both = pa.concat_arrays([kept, weights_column(made.weights_N)])
+        return table.append_column(COLUMN, both.take(pa.array(places_N)))
 
 
 def embed_passages(

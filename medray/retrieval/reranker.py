@@ -120,11 +120,12 @@ def mine(
     train = [q for q in train if known.issuperset(q.passage_ids)][: config.groups.max_questions]
     if not train:
         raise DataError(f"no training question in {questions} has its passages in the index")
-    vectors_QD = embedder.embed_queries([question.question for question in train])
+    texts = [question.question for question in train]
+    asked = Asked.of(texts, [q.passage_ids for q in train], embedder.encode_queries(texts))
     rows = []
-    for question, vector_D in zip(train, vectors_QD, strict=True):
+    for question, (text, vector_D, weights) in zip(train, asked.each(), strict=True):
         gold = set(question.passage_ids)
-        hits = searcher.search(question.question, vector_D, config.groups.depth)
+        hits = searcher.search(text, vector_D, config.groups.depth, weights=weights)
         negatives = [h.passage.passage_id for h in hits if h.passage.passage_id not in gold]
         if negatives:
             rows.append(
@@ -187,7 +188,7 @@ def measure(
         logger.warning("no held-out question; the reranker decides alone")
         return
     texts = [row.question for row in rows]
-    asked = Asked(texts, [row.passage_ids for row in rows], embedder.embed_queries(texts))
+    asked = Asked.of(texts, [row.passage_ids for row in rows], embedder.encode_queries(texts))
     tuning, rest = split_for_tuning(asked)
     reranker = Reranker(artefact.dir / "model")
     weight = 1.0
@@ -211,8 +212,8 @@ def looked_at(
 ) -> tuple[list[list[str]], list[partial[np.ndarray]]]:
     """(ids of the candidates, weight → scores_C) of each question."""
     names, blends = [], []
-    for text, vector_D in zip(asked.texts, asked.vectors_QD, strict=True):
-        hits = searcher.search(text, vector_D, num_candidates)
+    for text, vector_D, weights in asked.each():
+        hits = searcher.search(text, vector_D, num_candidates, weights=weights)
         names.append([hit.passage.passage_id for hit in hits])
         relevance_C = reranker.scores([(text, read_of(hit)) for hit in hits])
         blends.append(partial(blended, np.array([hit.score for hit in hits]), relevance_C))

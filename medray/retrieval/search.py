@@ -1,7 +1,7 @@
 """Search. In: a question and its vector. Out: passages, best first.
 
-Candidates are the nearest by cosine (Milvus) and the best by words (BM25); each gets both scores,
-and `fusion` makes one ranking of them.
+Candidates are the nearest by cosine (Milvus), the best by words (BM25) and, where the encoder
+weighs tokens (BGE-M3), the best by these; each gets all scores, and `fusion` makes one ranking.
 """
 
 import json
@@ -32,11 +32,12 @@ from medray.retrieval.collection import (
 )
 from medray.retrieval.embed import passage_text
 from medray.retrieval.filters import COLUMNS, PassageFilter, complete
-from medray.retrieval.fusion import UNMEASURED, fused
+from medray.retrieval.fusion import UNMEASURED, fused, word_scores
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
+from medray.retrieval.sparse import NONE, SparseIndex, TokenWeights
 
 INFO = "collection.json"
-LEXICAL = "lexical"
+LEXICAL, SPARSE = "lexical", "sparse"
 EVERYTHING = PassageFilter()
 NAMES = ["passage_id", "doc_id"]
 """Fields of a candidate."""
@@ -50,6 +51,9 @@ class HybridConfig(Config):
     dense_weight: float | None = Field(default=None, ge=0, le=1)
     """α, the share of the cosine: 0 is BM25 alone. None: measured when the index is built, on
     held-out questions that its figures leave out."""
+    sparse_weight: float | None = Field(default=None, ge=0, le=1)
+    """β, the share that an encoder's weights of tokens have in the score by words: 0 is BM25 alone.
+    None: measured alike; without such an encoder there is none."""
 
 
 class Hit(NamedTuple):
@@ -62,15 +66,19 @@ class Hit(NamedTuple):
     """Of question and passage, -1 to 1."""
     bm25: float
     """With the terms' learned weights, where there are any."""
+    sparse: float = 0.0
+    """By the encoder's weights of tokens, where it gives any."""
 
 
 class Candidates(NamedTuple):
-    """What both rankings bring, C passages in no order that matters, with both scores of each."""
+    """What the rankings bring, C passages in no order that matters, with all scores of each."""
 
     rows: list[dict[str, Any]]
     """Their NAMES."""
     cosines_C: np.ndarray
     bm25_C: np.ndarray
+    sparse_C: np.ndarray
+    """Zeros without an encoder that weighs tokens."""
 
     @property
     def ids(self) -> list[str]:
@@ -89,15 +97,16 @@ class Searcher:
         lexical: LexicalIndex,
         columns: pa.Table,
         info: dict[str, Any],
+        sparse: SparseIndex | None = None,
     ) -> None:
         """Over what is open already; `open_index` opens it.
 
         Args:
             columns: passage_id and COLUMNS of all passages, in the order of `lexical`.
-            info: what collection.json holds.
+            info: what collection.json holds. sparse: in the same order.
         """
         self._client, self.uri, self._collection = client, uri, collection
-        self._lexical = lexical
+        self._lexical, self._sparse = lexical, sparse
         self._columns = columns
         self.ids: list[str] = columns["passage_id"].to_pylist()
         self._row_of = {name: row for row, name in enumerate(self.ids)}
@@ -112,25 +121,37 @@ class Searcher:
         vector: np.ndarray,
         top_k: int = 5,
         where: PassageFilter = EVERYTHING,
+        weights: TokenWeights = NONE,
     ) -> list[Hit]:
         """Returns at most `top_k` passages, best first.
 
         Args:
-            vector: vector_D of length 1, from `Embedder.embed_queries`.
+            vector: vector_D of length 1, from `Embedder.encode_queries`, as `weights` is.
         """
-        found = self.candidates(question, vector, where, top_k)
+        found = self.candidates(question, vector, where, top_k, weights)
         scores_C = self.fused_scores(found)
         order = np.argsort(-scores_C, kind="stable")[:top_k]
         place = {found.rows[i]["passage_id"]: i for i in order}
         # Texts are read last: of some 150 candidates a few are returned.
         rows = get_rows(self._client, self._collection, list(place))
-        figures = np.stack([scores_C, found.cosines_C, found.bm25_C], axis=1)
+        figures = np.stack([scores_C, found.cosines_C, found.bm25_C, found.sparse_C], axis=1)
         return [Hit(Passage(**row), *map(float, figures[place[row["passage_id"]]])) for row in rows]
 
     def fused_scores(self, found: Candidates) -> np.ndarray:
         """Of each candidate, 0 to 1. [C]"""
         weight = self.hybrid.dense_weight
-        return fused(found.cosines_C, found.bm25_C, UNMEASURED if weight is None else weight)
+        words_C = self.word_scores(found)
+        return fused(found.cosines_C, words_C, UNMEASURED if weight is None else weight)
+
+    def word_scores(self, found: Candidates) -> np.ndarray:
+        """Of each candidate, by words alone. [C]"""
+        weight = self.hybrid.sparse_weight if self.weighs_tokens else 0.0
+        return word_scores(found.bm25_C, found.sparse_C, UNMEASURED if weight is None else weight)
+
+    @property
+    def weighs_tokens(self) -> bool:
+        """Whether the index was made by an encoder that weighs tokens."""
+        return self._sparse is not None
 
     def by_bm25(self, question: str, top_k: int) -> list[str]:
         """Ids of the best by plain BM25, to compare with."""
@@ -147,6 +168,7 @@ class Searcher:
         vector: np.ndarray,
         where: PassageFilter = EVERYTHING,
         fewest: int = 1,
+        weights: TokenWeights = NONE,
     ) -> Candidates:
         """The best of each ranking; the nearest by cosine stand first."""
         num = max(self.hybrid.candidates, fewest)
@@ -156,18 +178,27 @@ class Searcher:
         )[0]  # fmt: skip
         cosines = [row.pop("distance") for row in near]
         bm25_N = self._lexical.scores(question)
-        allowed_N = bm25_N if where.is_empty else np.where(where.mask(self._columns), bm25_N, 0)
-        best = np.argsort(-allowed_N, kind="stable")[:num]
+        sparse_N = np.zeros_like(bm25_N) if self._sparse is None else self._sparse.scores(weights)
+        allowed_N = None if where.is_empty else where.mask(self._columns)
+        best = [*_best(bm25_N, allowed_N, num), *_best(sparse_N, allowed_N, num)]
         known = {row["passage_id"] for row in near}
-        missing = [self.ids[row] for row in best if allowed_N[row] > 0]
-        missing = [name for name in missing if name not in known]
+        missing = [name for row in dict.fromkeys(best) if (name := self.ids[row]) not in known]
         rows = get_rows(self._client, self._collection, missing, [*NAMES, "vector"])
         vectors = [np.array(row.pop("vector"), dtype=np.float32) for row in rows]
+        places = [self._row_of[row["passage_id"]] for row in [*near, *rows]]
         return Candidates(
             [*near, *rows],
             np.array([*cosines, *(float(vector_D @ vector) for vector_D in vectors)]),
-            np.array([bm25_N[self._row_of[row["passage_id"]]] for row in [*near, *rows]]),
+            bm25_N[places],
+            sparse_N[places],
         )
+
+
+def _best(scores_N: np.ndarray, allowed_N: np.ndarray | None, num: int) -> list[int]:
+    """Rows of at most `num` scores above 0, best first."""
+    scores_N = scores_N if allowed_N is None else np.where(allowed_N, scores_N, 0)
+    order = np.argsort(-scores_N, kind="stable")[:num]
+    return order[scores_N[order] > 0].tolist()
 
 
 @contextmanager
@@ -192,8 +223,9 @@ def open_index(index_dir: Path) -> Iterator[Searcher]:
                 client, passages, CollectionConfig.model_validate(info["config"])
             )
         columns = read_columns(passages, "passage_id", *COLUMNS)
-        lexical = open_lexical(index_dir)
-        yield Searcher(client, uri, collection, lexical, columns, info)
+        lexical, path = open_lexical(index_dir), index_dir / SPARSE
+        sparse = SparseIndex.load(path) if path.is_dir() else None
+        yield Searcher(client, uri, collection, lexical, columns, info, sparse)
 
 
 def open_lexical(index_dir: Path) -> LexicalIndex:

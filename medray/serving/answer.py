@@ -21,7 +21,15 @@ from medray.retrieval.filters import PassageFilter
 from medray.serving.citations import CitationGate
 from medray.serving.guard import Refusal, refusal
 from medray.serving.keys import Role
-from medray.serving.messages import Choices, Finish, Fit, Found, Piece, Prompt
+from medray.serving.messages import (
+    Choices,
+    Finish,
+    Fit,
+    Found,
+    Piece,
+    Prompt,
+    QuestionVectors,
+)
 from medray.serving.record import EmbedTexts, beside, record_hits
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.schema.chat import ChatRequest
@@ -41,16 +49,16 @@ class AnswerConfig(Config):
 
 
 class Embed(Protocol):
-    """A question → its unit vector."""
+    """A question → what to search with."""
 
-    async def __call__(self, question: str, /) -> list[float]: ...
+    async def __call__(self, question: str, /) -> QuestionVectors: ...
 
 
 class Search(Protocol):
-    """Question, its vector, k, filter → passages, best first."""
+    """Question, its vectors, k, filter → passages, best first."""
 
     async def __call__(
-        self, question: str, vector: list[float], top_k: int, where: PassageFilter, /
+        self, question: str, vectors: QuestionVectors, top_k: int, where: PassageFilter, /
     ) -> Found: ...
 
 
@@ -161,14 +169,15 @@ async def _to_show(
     where, record = request.filters, request.record
     if record is not None and record.patient_id:
         where = where.model_copy(update={"not_patient": record.patient_id})
-    vector = await embed(question)
-    found = await search(question, vector, top_k, where)
+    vectors = await embed(question)
+    found = await search(question, vectors, top_k, where)
     least = found.min_cosine if config.min_cosine is None else config.min_cosine
     nearest = max((hit["cosine"] for hit in found.hits), default=least)
     hits = found.hits if nearest >= least else []
     if record is not None:
         assert embed_texts is not None, "a record is ranked by meaning too"
-        hits = beside(hits, await record_hits(record, question, vector, embed_texts), top_k)
+        ranked = await record_hits(record, question, vectors.vector, embed_texts)
+        hits = beside(hits, ranked, top_k)
     return numbered(hits), found.version
 
 

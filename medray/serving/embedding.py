@@ -1,4 +1,5 @@
-"""The embedding deployment. In: texts of many requests. Out: one unit vector a text.
+"""The embedding deployment. In: texts of many requests. Out: one unit vector a text, and of
+questions the weights of their tokens where the encoder gives any.
 
 Requests that arrive within a few milliseconds share a batch: a BERT encodes 16 short texts in
 little more time than one.
@@ -12,8 +13,9 @@ from ray import serve
 from transformers import AutoTokenizer
 
 from medray.retrieval.embed import Embedder
+from medray.retrieval.sparse import TokenWeights
 from medray.serving.artefacts import Location
-from medray.serving.messages import Embedded
+from medray.serving.messages import Embedded, QuestionVectors
 
 
 class Embedding:
@@ -30,25 +32,30 @@ class Embedding:
         """What /healthz shows."""
         return {"version": self._version, "dimensions": self._embedder.dim}
 
-    async def embed_question(self, question: str) -> list[float]:
-        """The vector to search with: questions carry the instruction the encoder was trained on."""
-        embedded = await self.embed([self._embedder.query_instruction + question])
-        return embedded.vectors[0]
+    async def embed_question(self, question: str) -> QuestionVectors:
+        """What to search with: questions carry the instruction the encoder was trained on."""
+        texts = [self._embedder.query_instruction + question]
+        embedded, weights_N = await self._batch(texts)
+        return QuestionVectors(embedded.vectors[0], dict(weights_N[0]) if weights_N else {})
 
     async def embed(self, texts: list[str]) -> Embedded:
         """Vectors of texts as they are."""
-        return await self._batch(texts)
+        return (await self._batch(texts))[0]
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.005)
-    async def _batch(self, requests: list[list[str]]) -> list[Embedded]:
+    async def _batch(self, requests: list[list[str]]) -> list[tuple[Embedded, list[TokenWeights]]]:
         return await asyncio.to_thread(self._encode, requests)
 
-    def _encode(self, requests: list[list[str]]) -> list[Embedded]:
+    def _encode(self, requests: list[list[str]]) -> list[tuple[Embedded, list[TokenWeights]]]:
         texts = [text for request in requests for text in request]
-        vectors = iter(self._embedder.embed(texts).tolist())
+        made = self._embedder.encode(texts)
+        vectors, weights = iter(made.vectors_ND.tolist()), iter(made.weights_N)
         lengths = iter(self._count(texts))
         return [
-            Embedded([next(vectors) for _ in request], sum(next(lengths) for _ in request))
+            (
+                Embedded([next(vectors) for _ in request], sum(next(lengths) for _ in request)),
+                [next(weights) for _ in request] if made.weights_N else [],
+            )
             for request in requests
         ]
 

@@ -14,7 +14,17 @@ from medray.generation.sampling import Sampling
 from medray.retrieval.filters import PassageFilter
 from medray.serving.canary import Canary, CanaryConfig
 from medray.serving.keys import Caller
-from medray.serving.messages import Embedded, Encoded, Finish, Fit, Found, Piece, Prompt, Spelled
+from medray.serving.messages import (
+    Embedded,
+    Encoded,
+    Finish,
+    Fit,
+    Found,
+    Piece,
+    Prompt,
+    QuestionVectors,
+    Spelled,
+)
 from medray.serving.metrics import Metrics
 from medray.serving.traces import Traces
 
@@ -146,18 +156,19 @@ class Deployments:
         """Vectors of texts as they are."""
         return Embedded(*await self._call("embed", self._handles["embedding"].embed, texts))
 
-    async def embed_question(self, question: str) -> list[float]:
-        """The vector to search with."""
-        return await self._call("embed", self._handles["embedding"].embed_question, question)
+    async def embed_question(self, question: str) -> QuestionVectors:
+        """What to search with."""
+        embed = self._handles["embedding"].embed_question
+        return QuestionVectors(*await self._call("embed", embed, question))
 
     async def search(
-        self, question: str, vector: list[float], top_k: int, where: PassageFilter
+        self, question: str, vectors: QuestionVectors, top_k: int, where: PassageFilter
     ) -> Found:
         """Passages, best first."""
         method, num = self._handles["retrieval"].search, top_k
         if self.reranks:
             num = max(top_k, self._rerank_candidates)
-        found = Found(*await self._call("search", method, question, vector, num, where))
+        found = Found(*await self._call("search", method, question, vectors, num, where))
         if not self.reranks or not found.hits:
             return found
         look_again = self._handles["reranking"].look_again

@@ -80,6 +80,14 @@ class Found(NamedTuple):
     version: str = ""
 
 
+class QuestionVectors(NamedTuple):
+    """What an encoder makes of a question, to search with."""
+
+    vector: list[float]
+    weights: dict[int, float]
+    """Of its tokens, where the encoder weighs them (BGE-M3); else none."""
+
+
 class Embedded(NamedTuple):
     """Vectors of one request's texts, in order, and how many tokens they were."""
 

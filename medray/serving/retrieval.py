@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from medray.retrieval.filters import PassageFilter
+from medray.retrieval.search import Hit
 from medray.serving.alias import IndexAlias
 from medray.serving.artefacts import Location
 from medray.serving.indexes import OpenIndexes
-from medray.serving.messages import Found
+from medray.serving.messages import Found, QuestionVectors
 
 
 class Retrieval:
@@ -43,15 +44,20 @@ class Retrieval:
             indexes.close()
 
     async def search(
-        self, question: str, vector: list[float], top_k: int, where: PassageFilter
+        self, question: str, vectors: QuestionVectors, top_k: int, where: PassageFilter
     ) -> Found:
         """The `top_k` best passages."""
+        vector, weights = vectors
         vector_D = np.asarray(vector, dtype=np.float32)
         with self._indexes.use() as index:
-            hits = await asyncio.to_thread(index.searcher.search, question, vector_D, top_k, where)
-            found = [
-                hit.passage.model_dump()
-                | {"score": hit.score, "cosine": hit.cosine, "bm25": hit.bm25}
-                for hit in hits
-            ]
+            hits = await asyncio.to_thread(
+                index.searcher.search, question, vector_D, top_k, where, weights
+            )
+            found = list(map(hit_fields, hits))
             return Found(found, index.searcher.min_cosine, index.version)
+
+
+def hit_fields(hit: Hit) -> dict[str, Any]:
+    """As `Found` has it."""
+    scores = {"score": hit.score, "cosine": hit.cosine, "bm25": hit.bm25, "sparse": hit.sparse}
+    return hit.passage.model_dump() | scores

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from medray.common.records import Document, Passage, RetrievalQuestion, Section
 from medray.common.rows import write_rows
@@ -71,4 +71,20 @@ def encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             initializer_range=0.2,  # at 0.02 all texts point the same way, and hits are ties
         )
     ).save_pretrained(directory)  # fmt: skip
+    return directory
+
+
+@pytest.fixture(scope="session")
+def m3_dir(encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same encoder laid out as a BGE-M3, with random heads."""
+    directory = tmp_path_factory.mktemp("m3") / "model"
+    tokenizer = AutoTokenizer.from_pretrained(encoder_dir)
+    tokenizer.eos_token = tokenizer.sep_token  # as XLM-R has it; special tokens weigh nothing
+    tokenizer.save_pretrained(directory)
+    model = AutoModel.from_pretrained(encoder_dir)
+    model.save_pretrained(directory)
+    torch.manual_seed(1)
+    width = model.config.hidden_size
+    for name, size in (("sparse", 1), ("colbert", width)):
+        torch.save(torch.nn.Linear(width, size).state_dict(), directory / f"{name}_linear.pt")
     return directory

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import ray.train.v2.api.exceptions
@@ -112,6 +113,23 @@ def test_writes_models_losses_and_counts(straight: Artefact) -> None:
     assert straight.counts["contrastive_questions"].rows_out == 5
     assert Embedder(straight.dir / "model").embed(["肺炎"]).shape == (1, 32)
     assert {"mlm", "model", *SCRATCH} <= {path.name for path in straight.dir.iterdir()}
+
+
+@pytest.mark.cluster
+def test_a_bge_m3_is_taken_as_it_is(
+    ray_cluster, m3_dir: Path, corpus, instructions, tmp_path: Path
+) -> None:
+    """Without a step of training, its weights of tokens included."""
+    config = tiny(
+        base=str(m3_dir), mlm={"steps": 0, "batch_size": 4, "block_tokens": 16},
+        contrastive={"steps": 0, "batch_size": 8},
+    )  # fmt: skip
+    artefact = open_artefact(tmp_path, config)
+    train_encoder(config, corpus, instructions, artefact)
+    made = Embedder(artefact.dir / "model").encode(["肺炎怎么治疗"])
+    expected = Embedder(m3_dir).encode(["肺炎怎么治疗"])
+    np.testing.assert_allclose(made.vectors_ND, expected.vectors_ND, atol=1e-6)
+    assert made.weights_N[0] == pytest.approx(dict(expected.weights_N[0]))
 
 
 def test_passages_alone_are_text_enough(corpus, tmp_path: Path) -> None:

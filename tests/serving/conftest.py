@@ -124,20 +124,18 @@ class InProcess:
 
         return Embedded(self._embedder.embed(texts).tolist(), sum(map(len, texts)))
 
-    async def embed_question(self, question: str) -> list[float]:
-        return self._embedder.embed_queries([question])[0].tolist()
+    async def embed_question(self, question: str) -> Any:
+        from medray.serving.messages import QuestionVectors
 
-    async def search(self, question: str, vector: Any, top_k: int, where: Any) -> Any:
+        return QuestionVectors(self._embedder.embed_queries([question])[0].tolist(), {})
+
+    async def search(self, question: str, vectors: Any, top_k: int, where: Any) -> Any:
         from medray.serving.messages import Found
+        from medray.serving.retrieval import hit_fields
 
-        found = await asyncio.to_thread(
-            self._searcher.search, question, np.asarray(vector, np.float32), top_k, where
-        )
-        hits = [
-            hit.passage.model_dump() | {"score": hit.score, "cosine": hit.cosine, "bm25": hit.bm25}
-            for hit in found
-        ]
-        return Found(hits, self._searcher.min_cosine, "i1")
+        vector_D = np.asarray(vectors.vector, np.float32)
+        found = await asyncio.to_thread(self._searcher.search, question, vector_D, top_k, where)
+        return Found(list(map(hit_fields, found)), self._searcher.min_cosine, "i1")
 
     async def take(self, caller: Any) -> float:
         limits = caller.limits

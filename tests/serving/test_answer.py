@@ -9,7 +9,7 @@ from medray.generation.prompts import NO_ANSWER, Numbered, grounded_prompt
 from medray.retrieval.filters import PassageFilter
 from medray.serving.answer import AnswerConfig, Outcome, plan_answer, write_answer
 from medray.serving.citations import notice
-from medray.serving.messages import Embedded, Finish, Fit, Found, Piece
+from medray.serving.messages import Embedded, Finish, Fit, Found, Piece, QuestionVectors
 from medray.serving.schema.base import ApiError
 from medray.serving.schema.chat import ChatRequest
 
@@ -54,9 +54,12 @@ class Script:
             self.closed = True
 
 
-async def embed(question: str) -> list[float]:
+VECTORS = QuestionVectors([1.0, 0.0], {7: 0.5})
+
+
+async def embed(question: str) -> QuestionVectors:
     assert question == QUESTION
-    return [1.0, 0.0]
+    return VECTORS
 
 
 async def embed_texts(texts: list[str]) -> Embedded:
@@ -65,8 +68,8 @@ async def embed_texts(texts: list[str]) -> Embedded:
 
 
 def answer(policy: Script, hits: list[dict[str, Any]], **fields) -> tuple[str, Outcome]:
-    async def search(question, vector, top_k, where):
-        assert (question, vector, where) == (QUESTION, [1.0, 0.0], PassageFilter())
+    async def search(question, vectors, top_k, where):
+        assert (question, vectors, where) == (QUESTION, VECTORS, PassageFilter())
         return Found(hits[:top_k], MEASURED, "v7")
 
     async def run():

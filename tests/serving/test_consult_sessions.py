@@ -10,7 +10,7 @@ from medray.serving.answer import AnswerConfig
 from medray.serving.consult import words
 from medray.serving.consult.dialogue import Behind, Reply, likeliest, reply
 from medray.serving.consult.sessions import Consultations, ConsultConfig
-from medray.serving.messages import Finish, Fit, Found, Piece
+from medray.serving.messages import Finish, Fit, Found, Piece, QuestionVectors
 from medray.serving.schema.consult import Consultation, ConsultMessage
 
 
@@ -145,8 +145,8 @@ class Script:
 
 
 def turn(policy: Script, held: Consultation, judged: bool = False) -> tuple[str, Reply]:
-    async def embed(question: str) -> list[float]:
-        return [1.0]
+    async def embed(question: str) -> QuestionVectors:
+        return QuestionVectors([1.0], {})
 
     async def search(question, vector, top_k, where):
         return Found([], 0.5)

@@ -23,8 +23,8 @@ class RetrieveRequest(Request):
 
 class FoundPassage(BaseModel):
     """A passage that the model was shown. `start`, `end`: offsets in the section of the document;
-    `score`: of the whole ranking, 0 to 1 within one search; `cosine`, `bm25` and, from a reranker
-    if there is one, `relevance`: what makes it."""
+    `score`: of the whole ranking, 0 to 1 within one search; `cosine`, `bm25`, `sparse` (0 where the
+    encoder weighs no tokens) and, from a reranker if there is one, `relevance`: what makes it."""
 
     number: int
     passage_id: str
@@ -40,6 +40,7 @@ class FoundPassage(BaseModel):
     score: float
     cosine: float
     bm25: float
+    sparse: float = 0.0
     relevance: float | None = None
     text: str
 
