@@ -42,7 +42,7 @@ from medray.retrieval.collection import (
 from medray.retrieval.index import save_lexical
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 from medray.retrieval.recall import exact_top
-from medray.retrieval.search import INFO, LEXICAL, Searcher, open_index
+from medray.retrieval.search import INFO, LEXICAL, Searcher, build_lexical, open_index
 
 EFS = (32, 64, 256)
 """Beside the default."""
@@ -76,7 +76,7 @@ def write_index(directory: Path, passages: list[str], vectors_ND: np.ndarray) ->
     pq.write_table(
         table.append_column("vector", column), directory / "passages" / "part-00000.parquet"
     )
-    save_lexical(directory, LexicalConfig())
+    save_lexical(directory, build_lexical(directory / "passages", LexicalConfig()))
 
 
 def describe(directory: Path, index_type: str) -> CollectionConfig:
