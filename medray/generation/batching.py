@@ -1,13 +1,17 @@
 """How much an engine generates at a time. Loads no framework."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from medray.common.config import Config
 
 
 class BatchingConfig(Config):
-    """How much is generated at a time."""
+    """Who generates, and how much at a time."""
 
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """`vllm` has to be installed, and decides itself how much it caches."""
     max_requests: int = Field(default=16, ge=1)
     """Answers that are generated together; more wait for their turn."""
     cache_tokens: int = Field(default=32_768, ge=1)

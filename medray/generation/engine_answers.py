@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from multiprocessing.connection import Connection
 from typing import Any
@@ -15,17 +16,20 @@ from medray.generation.continuous import ContinuousEngine
 from medray.generation.engine import HFEngine
 from medray.generation.engine_process import Loaded
 from medray.generation.plain import PlainStreams
-from medray.generation.sampling import TokenStreams
+from medray.generation.sampling import Token, TokenStreams
+from medray.generation.vllm_streams import VLLMStreams
 
 logger = logging.getLogger(__name__)
+Score = Callable[[list[list[int]], int], Awaitable[list[list[Token]]]]
+"""See `HFEngine.score_texts`."""
 CHECK_S = 5.0
 
 
 class _Answers:
     """Answers what comes over the connection."""
 
-    def __init__(self, engine: HFEngine, streams: TokenStreams, connection: Connection) -> None:
-        self._engine, self._streams, self._connection = engine, streams, connection
+    def __init__(self, streams: TokenStreams, score: Score, connection: Connection) -> None:
+        self._streams, self._score_texts, self._connection = streams, score, connection
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._outbox: list[tuple[int, Any]] = []
 
@@ -72,7 +76,7 @@ class _Answers:
                 self._tell(number, tokens)
 
     async def _score(self, number: int, texts: list[list[int]], num_top: int) -> None:
-        self._tell(number, await asyncio.to_thread(self._engine.score_texts, texts, num_top))
+        self._tell(number, await self._score_texts(texts, num_top))
 
     def _tell(self, number: int, item: Any) -> None:
         """Sends it, with what others tell in this turn of the loop."""
@@ -86,13 +90,26 @@ class _Answers:
             self._connection.send(items)
 
 
-def _open_streams(engine: HFEngine, batching: BatchingConfig) -> TokenStreams:
-    """Continuous batches if the model can be batched so, else a stream a thread."""
+def _open(model_dir: str, batching: BatchingConfig) -> tuple[Loaded, TokenStreams, Score]:
+    """By vLLM if asked; else continuous batches if the model can be batched so, else a stream a
+    thread."""
+    if batching.engine == "vllm":
+        vllm = VLLMStreams(model_dir, batching)
+        return vllm.loaded, vllm, vllm.score_texts
+    engine = HFEngine(model_dir)
+    streams: TokenStreams
     try:
-        return ContinuousEngine(engine, batching)
+        streams = ContinuousEngine(engine, batching)
     except (GenerationError, ValueError, NotImplementedError) as error:
         logger.warning("%s; its answers are generated one by one", error)
-        return PlainStreams(engine, batching.max_requests)
+        streams = PlainStreams(engine, batching.max_requests)
+
+    async def score(texts: list[list[int]], num_top: int) -> list[list[Token]]:
+        return await asyncio.to_thread(engine.score_texts, texts, num_top)
+
+    num_embeddings = int(engine.model.get_input_embeddings().num_embeddings)
+    loaded = Loaded(engine.tokenizer, engine.eos_ids, engine.max_tokens, num_embeddings)
+    return loaded, streams, score
 
 
 def main(file_descriptor: int) -> None:
@@ -102,16 +119,16 @@ def main(file_descriptor: int) -> None:
     connection = Connection(file_descriptor)
     model_dir, batching = connection.recv()
     try:
-        engine = HFEngine(model_dir)
-        streams = _open_streams(engine, batching)
+        loaded, streams, score = _open(model_dir, batching)
     except MedrayError as error:
         connection.send(error)  # the caller raises it
         return
-    num_embeddings = int(engine.model.get_input_embeddings().num_embeddings)
-    connection.send(Loaded(engine.tokenizer, engine.eos_ids, engine.max_tokens, num_embeddings))
+    connection.send(loaded)
     try:
-        asyncio.run(_Answers(engine, streams, connection).run())
+        asyncio.run(_Answers(streams, score, connection).run())
     except Exception:
         logger.exception("the engine cannot go on")
     finally:
+        if batching.engine == "vllm":
+            streams.close()  # it has processes of its own
         os._exit(0)  # threads that still generate do so for nobody

@@ -9,6 +9,7 @@ however that ends: the connection between them is closed then.
 import asyncio
 import itertools
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -53,7 +54,7 @@ class EngineProcess:
         Args:
             on_end: called, in a thread, if the process ends before it is closed.
         Raises:
-            CheckpointError: as `HFEngine`.
+            CheckpointError: as `HFEngine`. ConfigError: if vLLM is asked for and not there.
             GenerationError: if the process ends meanwhile.
         """
         ours, theirs = socket.socketpair()
@@ -62,6 +63,7 @@ class EngineProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", f"from {OTHER_HALF} import main; main({theirs.fileno()})"],
                 pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a group of its own: vLLM starts others
             )  # fmt: skip
         self._connection = Connection(ours.detach())
         try:
@@ -114,10 +116,16 @@ class EngineProcess:
     def close(self) -> None:
         """See `TokenStreams.close`."""
         self._closed = True
-        self._process.kill()  # it keeps nothing
-        self._process.wait()
+        self._kill()  # it keeps nothing
         self._thread.join()
         self._connection.close()
+
+    def _kill(self) -> None:
+        """Ends the process, and what it started."""
+        if self._process.returncode is None:  # not waited for yet: its number is no other's
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     async def _ask(self, *request: Any) -> AsyncGenerator[Any, None]:
         """What the process sends until the end; an error is raised."""
@@ -155,6 +163,7 @@ class EngineProcess:
             while True:
                 self._hand_on(self._connection.recv())
         self._hand_on([(number, GenerationError(ENDED)) for number in list(self._readers)])
+        self._kill()
         if not self._closed and self._on_end is not None:
             self._on_end()
 

@@ -22,7 +22,7 @@ PROMPTS = ["咳嗽", "肺炎三天。", "哮喘", "胃痛是否肺炎？", "A", 
 SMALL = BatchingConfig(max_requests=4, cache_tokens=256, page_tokens=16, batch_tokens=16)
 
 
-@pytest.fixture(scope="module", params=["continuous", "plain", "process"])
+@pytest.fixture(scope="module", params=["continuous", "plain", "process", "vllm"])
 def streams(request, engine: HFEngine, model_dir: Path) -> Iterator[TokenStreams]:
     made: TokenStreams
     match request.param:
@@ -30,8 +30,11 @@ def streams(request, engine: HFEngine, model_dir: Path) -> Iterator[TokenStreams
             made = ContinuousEngine(engine, SMALL)
         case "plain":
             made = PlainStreams(engine, 4)
-        case _:
+        case "process":
             made = EngineProcess(model_dir, SMALL)
+        case _:
+            pytest.importorskip("vllm")
+            made = EngineProcess(model_dir, SMALL.model_copy(update={"engine": "vllm"}))
     yield made
     made.close()
 
