@@ -9,7 +9,7 @@ from medray.common.errors import ConfigError, DataError
 
 def new_key(args: argparse.Namespace) -> int:
     """Makes a key and shows it, this once."""
-    from medray.serving.keys import KeyFile
+    from medray.serving.identity.keys import KeyFile
 
     made = KeyFile(args.file).add(
         args.name, args.role,
@@ -22,7 +22,7 @@ def new_key(args: argparse.Namespace) -> int:
 
 def list_keys(args: argparse.Namespace) -> int:
     """Lists the keys of a file, without their secrets."""
-    from medray.serving.keys import KeyFile
+    from medray.serving.identity.keys import KeyFile
 
     for key in KeyFile(args.file).keys().values():
         state = f"revoked {key.revoked}" if key.revoked else "holds"
@@ -40,7 +40,7 @@ def list_keys(args: argparse.Namespace) -> int:
 
 def revoke_key(args: argparse.Namespace) -> int:
     """Takes a key back, from the next request on."""
-    from medray.serving.keys import KeyFile
+    from medray.serving.identity.keys import KeyFile
 
     key = KeyFile(args.file).revoke(args.id)
     sys.stdout.write(f"revoked {key.id} ({key.name})\n")
@@ -78,7 +78,7 @@ def show_audit(args: argparse.Namespace) -> int:
 def name_caller(args: argparse.Namespace) -> int:
     """Prints the name that a subject of the identity provider has in the audit log."""
     from medray.serving.audit_log import key_from_environment
-    from medray.serving.oidc import pseudonym
+    from medray.serving.identity.oidc import pseudonym
 
     # A shell keeps its command lines; a pipe leaves nothing behind.
     subject = sys.stdin.readline().strip() if args.subject == "-" else args.subject

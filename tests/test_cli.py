@@ -12,7 +12,7 @@ import pytest
 from medray import __version__, cli, commands
 from medray.common.errors import ConfigError, ServiceError
 from medray.project import find_job, find_profile, job_names
-from medray.serving.oidc import pseudonym
+from medray.serving.identity.oidc import pseudonym
 from medray.submit import check_storage, connect
 
 ROOT = Path(__file__).parent.parent

@@ -20,7 +20,7 @@ from medray.generation.sampling import Chat, Sampling
 from medray.retrieval.filters import PassageFilter
 from medray.serving.citations import CitationGate
 from medray.serving.guard import Refusal, refusal
-from medray.serving.keys import Role
+from medray.serving.identity.keys import Role
 from medray.serving.messages import (
     Choices,
     Finish,
@@ -30,7 +30,7 @@ from medray.serving.messages import (
     Prompt,
     QuestionVectors,
 )
-from medray.serving.record import EmbedTexts, beside, record_hits
+from medray.serving.record.passages import EmbedTexts, beside, record_hits
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.schema.chat import ChatRequest
 from medray.serving.schema.grounding import FoundPassage, Grounding, SentenceVerdict

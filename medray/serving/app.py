@@ -20,7 +20,7 @@ from medray.serving.consult.sessions import Consultations
 from medray.serving.embedding import Embedding
 from medray.serving.gateway import Gateway
 from medray.serving.handles import OTHER
-from medray.serving.jwks import is_url
+from medray.serving.identity.jwks import is_url
 from medray.serving.policy import Policy
 from medray.serving.ratings import read_tasks
 from medray.serving.reranking import Reranking

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from medray.serving.keys import Role
+from medray.serving.identity.keys import Role
 
 Kind = Literal["self_harm", "own_dose", "change_record", "harm_others"]
 

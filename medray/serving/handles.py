@@ -13,7 +13,7 @@ from ray.serve.handle import DeploymentHandle
 from medray.generation.sampling import Sampling
 from medray.retrieval.filters import PassageFilter
 from medray.serving.canary import Canary, CanaryConfig
-from medray.serving.keys import Caller
+from medray.serving.identity.keys import Caller
 from medray.serving.messages import (
     Embedded,
     Encoded,

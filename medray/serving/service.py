@@ -15,16 +15,16 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from medray.common.config import Config
-from medray.serving.access import Caller
 from medray.serving.answer import AnswerConfig
 from medray.serving.audit_log import AuditLog, key_from_environment
 from medray.serving.canary import CanaryConfig
 from medray.serving.consult.sessions import ConsultConfig
 from medray.serving.handles import NOT_TRACED, Deployments
-from medray.serving.keys import KeyFile
+from medray.serving.identity.access import Caller
+from medray.serving.identity.keys import KeyFile
+from medray.serving.identity.oidc import OidcConfig, Tokens
 from medray.serving.limits import InFlight, Slot
 from medray.serving.metrics import Metrics
-from medray.serving.oidc import OidcConfig, Tokens
 from medray.serving.ratings import RatingRound
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.switch import Switch

@@ -172,7 +172,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def secrets(place: Path) -> dict[str, str]:
-    from medray.serving.keys import KeyFile
+    from medray.serving.identity.keys import KeyFile
 
     file = KeyFile(place / "keys.json")
     made = {role: file.add(role, role).secret for role in ("patient", "clinician", "admin")}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medray.serving.abnormal import abnormal_values
+from medray.serving.record.abnormal import abnormal_values
 
 # Text → (value, direction) of each that is abnormal, as one reads it.
 CASES = {

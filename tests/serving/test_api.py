@@ -14,8 +14,8 @@ from medray.generation.engine import HFEngine
 from medray.generation.prompts import NO_ANSWER
 from medray.generation.sampling import Sampling
 from medray.serving.audit_log import read_entries, verify
+from medray.serving.identity.oidc import pseudonym
 from medray.serving.metrics import Metrics
-from medray.serving.oidc import pseudonym
 from medray.serving.service import GatewayConfig, Service
 from medray.serving.switch import Switch
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medray.common.errors import ConfigError
-from medray.serving.keys import KeyFile
+from medray.serving.identity.keys import KeyFile
 
 
 def test_a_key_opens_and_only_its_hash_is_kept(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from medray.common.errors import ConfigError, DataError
-from medray.serving.jwks import ProviderKeys, read_keys
-from medray.serving.keys import KeyFile
+from medray.serving.identity.jwks import ProviderKeys, read_keys
+from medray.serving.identity.keys import KeyFile
+from medray.serving.identity.oidc import OidcConfig, Tokens, pseudonym
 from medray.serving.metrics import Metrics
-from medray.serving.oidc import OidcConfig, Tokens, pseudonym
 from medray.serving.schema.base import ApiError
 from medray.serving.service import GatewayConfig, Service
 

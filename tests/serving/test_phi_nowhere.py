@@ -25,7 +25,7 @@ import pytest
 import requests
 
 from medray.serving.audit_log import read_entries, verify
-from medray.serving.keys import KeyFile
+from medray.serving.identity.keys import KeyFile
 
 pytestmark = pytest.mark.cluster
 AUDIT_KEY = bytes(range(32))

@@ -175,7 +175,7 @@ class Nothing:
 
 @pytest.fixture
 def made_keys(round_dir: Path) -> dict[str, Any]:
-    from medray.serving.keys import KeyFile
+    from medray.serving.identity.keys import KeyFile
 
     file = KeyFile(round_dir / "keys.json")
     names = {"dr_li": "clinician", "dr_wu": "clinician", "qc": "quality", "it": "admin",

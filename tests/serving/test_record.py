@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from medray.serving.messages import Embedded
-from medray.serving.record import beside, record_hits
+from medray.serving.record.passages import beside, record_hits
 from medray.serving.schema.base import ApiError
 from medray.serving.schema.record import MOST_RECORD_CHARS, PatientRecord
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from medray.serving.record_file import decode, read_record
+from medray.serving.record.file import decode, read_record
 from medray.serving.schema.base import ApiError
 from medray.serving.schema.record import MOST_FILE_CHARS, MOST_RECORD_CHARS, MOST_SECTIONS
 

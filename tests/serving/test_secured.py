@@ -18,7 +18,7 @@ import requests
 
 from medray.serving import up
 from medray.serving.audit_log import read_entries
-from medray.serving.oidc import pseudonym
+from medray.serving.identity.oidc import pseudonym
 
 pytestmark = pytest.mark.cluster
 CONFIG = Path(__file__).parents[2] / "serve_configs" / "laptop.yaml"

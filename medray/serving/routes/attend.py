@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from medray.serving.access import ATTEND, CONSULT, RIGHTS, Caller, may
 from medray.serving.consult import words
+from medray.serving.identity.access import ATTEND, CONSULT, RIGHTS, Caller, may
 from medray.serving.schema.base import ApiError
 from medray.serving.schema.consult import (
     Consultation,

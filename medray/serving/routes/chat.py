@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
-from medray.serving.access import CHAT, Caller, may
 from medray.serving.answer import Outcome, Plan, plan_answer, write_answer
+from medray.serving.identity.access import CHAT, Caller, may
 from medray.serving.routes.events import stream_events
 from medray.serving.schema.chat import ChatRequest, chunk, completion
 from medray.serving.service import Served, Service, Turn

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from medray.serving import complete
-from medray.serving.access import MODEL, Caller, may
+from medray.serving.identity.access import MODEL, Caller, may
 from medray.serving.routes.events import stream_events
 from medray.serving.schema.base import Usage
 from medray.serving.schema.completions import CompletionRequest, body

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter
 
-from medray.serving.access import FEEDBACK, Caller, may
+from medray.serving.identity.access import FEEDBACK, Caller, may
 from medray.serving.schema.base import ApiError
 from medray.serving.schema.feedback import FeedbackRequest
 from medray.serving.service import Served

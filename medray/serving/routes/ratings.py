@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter
 
 from medray.common.ratings import RatingTask
-from medray.serving.access import RATE, Caller, may
+from medray.serving.identity.access import RATE, Caller, may
 from medray.serving.ratings import AlreadyJudged, Judgement, OtherNumber, Progress, RatingRound
 from medray.serving.schema.base import ApiError
 from medray.serving.schema.ratings import (

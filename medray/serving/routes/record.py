@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request
 
-from medray.serving.access import CHAT, Caller, may
-from medray.serving.record_file import read_record
+from medray.serving.identity.access import CHAT, Caller, may
+from medray.serving.record.file import read_record
 from medray.serving.schema.record import RecordFile
 
 router = APIRouter()

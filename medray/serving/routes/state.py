@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from medray.serving.access import caller
 from medray.serving.handles import OTHER
+from medray.serving.identity.access import caller
 from medray.serving.schema.base import ApiError
 from medray.serving.schema.record import MOST_RECORD_CHARS
 from medray.serving.service import Served, Service

@@ -7,8 +7,8 @@ import numpy as np
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
-from medray.serving.access import MODEL, SEARCH, Caller, may
 from medray.serving.answer import find_passages
+from medray.serving.identity.access import MODEL, SEARCH, Caller, may
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.schema.embeddings import EmbeddingRequest, embeddings
 from medray.serving.schema.grounding import RetrieveRequest

@@ -13,8 +13,8 @@ from pydantic import Field, field_validator, model_validator
 
 from medray.common.config import Config
 from medray.common.errors import ConfigError, DataError
-from medray.serving.jwks import ProviderKeys, is_safe, is_url
-from medray.serving.keys import Caller, Limits, Role
+from medray.serving.identity.jwks import ProviderKeys, is_safe, is_url
+from medray.serving.identity.keys import Caller, Limits, Role
 from medray.serving.schema.base import ApiError
 
 Algorithm = Literal[

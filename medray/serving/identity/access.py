@@ -10,8 +10,8 @@ from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from medray.serving.keys import Caller, KeyFile, Role
-from medray.serving.oidc import Tokens, looks_like_token
+from medray.serving.identity.keys import Caller, KeyFile, Role
+from medray.serving.identity.oidc import Tokens, looks_like_token
 from medray.serving.schema.base import ApiError
 
 Right = str

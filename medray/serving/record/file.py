@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from medray.corpus.readers.headings import split_sections
-from medray.serving.abnormal import abnormal_values
+from medray.serving.record.abnormal import abnormal_values
 from medray.serving.schema.base import ApiError
 from medray.serving.schema.record import (
     MOST_FILE_CHARS,

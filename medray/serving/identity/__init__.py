@@ -1,0 +1,1 @@
+"""Who asks, by key or token, and what each may do."""
