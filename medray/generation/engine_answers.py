@@ -123,12 +123,13 @@ def main(file_descriptor: int) -> None:
     except MedrayError as error:
         connection.send(error)  # the caller raises it
         return
-    connection.send(loaded)
     try:
+        connection.send(loaded)
         asyncio.run(_Answers(streams, score, connection).run())
     except Exception:
         logger.exception("the engine cannot go on")
     finally:
-        if batching.engine == "vllm":
-            streams.close()  # it has processes of its own
-        os._exit(0)  # threads that still generate do so for nobody
+        # Threads that still generate do so for nobody, and so do processes that vLLM started.
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(0)

@@ -57,6 +57,7 @@ class EngineProcess:
             CheckpointError: as `HFEngine`. ConfigError: if vLLM is asked for and not there.
             GenerationError: if the process ends meanwhile.
         """
+        self._ending = threading.Lock()
         ours, theirs = socket.socketpair()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with theirs:
@@ -73,7 +74,7 @@ class EngineProcess:
             loaded = GenerationError(f"{ENDED} as it loaded the model; its log says why")
         if isinstance(loaded, Exception):
             self._connection.close()
-            self._process.wait()
+            self._kill()
             raise loaded
         self.tokenizer, self.eos_ids, self.max_tokens, self.num_embeddings = loaded
         self._numbers, self._sending = itertools.count(), threading.Lock()
@@ -122,10 +123,11 @@ class EngineProcess:
 
     def _kill(self) -> None:
         """Ends the process, and what it started."""
-        if self._process.returncode is None:  # not waited for yet: its number is no other's
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        with self._ending:
+            if self._process.returncode is None:  # not waited for yet: its number is no other's
+                with suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
     async def _ask(self, *request: Any) -> AsyncGenerator[Any, None]:
         """What the process sends until the end; an error is raised."""
@@ -162,10 +164,10 @@ class EngineProcess:
         with suppress(EOFError, OSError):
             while True:
                 self._hand_on(self._connection.recv())
-        self._hand_on([(number, GenerationError(ENDED)) for number in list(self._readers)])
         self._kill()
         if not self._closed and self._on_end is not None:
-            self._on_end()
+            self._on_end()  # first: a replica that ends here has its streams go on at another
+        self._hand_on([(number, GenerationError(ENDED)) for number in list(self._readers)])
 
     def _hand_on(self, items: list[tuple[int, Any]]) -> None:
         """One call a loop for a step's tokens."""

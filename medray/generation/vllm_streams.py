@@ -59,6 +59,8 @@ class VLLMStreams:
             )
         self.loaded = _loaded(directory)
         os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+        # A forked process would hold the connection to the caller open when this one has died.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # nothing leaves the hospital
         from vllm.engine.arg_utils import (  # pyright: ignore[reportMissingImports]
             AsyncEngineArgs,
@@ -134,15 +136,15 @@ class VLLMStreams:
             RequestOutputKind,
         )
 
-        parameters = SamplingParams(
-            temperature=0.0,  # `TokenChoice` draws
-            output_kind=RequestOutputKind.DELTA,
-            detokenize=False,
-            stop_token_ids=sorted(self.loaded.eos_ids),
-            **settings,
-        )
         given, name = {"prompt_token_ids": ids}, uuid.uuid4().hex
         try:
+            parameters = SamplingParams(
+                temperature=0.0,  # `TokenChoice` draws
+                output_kind=RequestOutputKind.DELTA,
+                detokenize=False,
+                stop_token_ids=sorted(self.loaded.eos_ids),
+                **settings,
+            )
             async with aclosing(self._llm.generate(given, parameters, name)) as outputs:
                 async for output in outputs:
                     yield output
