@@ -29,6 +29,7 @@ from medray.retrieval.measure import (
     split_for_tuning,
 )
 from medray.retrieval.search import INFO, Searcher, build_lexical
+from medray.retrieval.sparse import COLUMN, weights_column
 from medray.serving.artefacts import newest
 
 HELD_OUT = 2000
@@ -76,13 +77,14 @@ def write_public(data: Path, directory: Path, embedder: Embedder, num: int) -> N
         ).model_dump()
         for row in rows
     ]  # fmt: skip
-    vectors_ND = embedder.embed([row["text"] for row in rows])
+    vectors_ND, weights_N = embedder.encode([row["text"] for row in rows])
     column = pa.FixedSizeListArray.from_arrays(vectors_ND.ravel(), embedder.dim)
     table = pa.Table.from_pylist(passages, schema=arrow_schema(Passage))
+    table = table.append_column("vector", column)
+    if weights_N:
+        table = table.append_column(COLUMN, weights_column(weights_N))
     (directory / "passages").mkdir()
-    pq.write_table(
-        table.append_column("vector", column), directory / "passages" / "part-00000.parquet"
-    )
+    pq.write_table(table, directory / "passages" / "part-00000.parquet")
     save_lexical(directory, build_lexical(directory / "passages", LexicalConfig()))
     (directory / INFO).write_text(json.dumps({"uri": "", "config": {}}), encoding="utf-8")
 

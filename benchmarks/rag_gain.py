@@ -183,7 +183,7 @@ def main() -> int:
             served = Served(policy, embedder, searcher, config)
             found["public"] = with_and_without_answer(served, cases) | {
                 "min_cosine": round(searcher.min_cosine, 4),
-                "dense_weight": searcher.hybrid.dense_weight,
+                "hybrid": searcher.hybrid.model_dump(),
             }  # fmt: skip
     gain = found["facts"]["answerable"]["f1"]["difference"]
     print_result(

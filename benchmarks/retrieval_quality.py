@@ -2,7 +2,7 @@
 contrastive training, and both as the search fuses them.
 
 The value is nDCG@10 of the whole search over that of the best BM25, the mean of the sets. Questions
-of split dev are asked, at most --questions of each set: half choose the weight of the two rankings,
+of split dev are asked, at most --questions of each set: half choose the weights of the rankings,
 every figure is of the others. An index is built in Parquet and searched as the service does, by
 Milvus Lite. --data DIR holds retrieval_zh and retrieval_en as the README lays them out. --train N
 trains the small encoder of the default settings on each set's passages and training questions, N

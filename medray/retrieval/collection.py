@@ -63,7 +63,7 @@ def connect(uri: str, token: str = "") -> MilvusClient:
         return MilvusClient(uri, token=token, timeout=20)
     except (MilvusException, RuntimeError) as error:
         hint = (
-            "another process may hold it; give each process a copy (Searcher.from_parquet)"
+            "another process may hold it; give each process a copy (search.open_index)"
             if is_lite(uri)
             else "start the Milvus cluster or mend index.uri"
         )

@@ -1,4 +1,4 @@
-"""One ranking of two: by meaning (cosine) and by words (BM25).
+"""One ranking of two, or three: by meaning (cosine) and by words (BM25).
 
     fused = α (cosine + 1) / (largest cosine + 1) + (1 − α) words / largest words
 
@@ -26,8 +26,6 @@ UNMEASURED = 0.5
 
 def fused(cosines_C: np.ndarray, words_C: np.ndarray, dense_weight: float) -> np.ndarray:
     """Scores of one question's candidates, 0 to 1. [C]"""
-    if not len(cosines_C):
-        return np.zeros(0)
     return dense_weight * largest_is_one(cosines_C + 1) + (1 - dense_weight) * largest_is_one(
         words_C
     )
@@ -43,7 +41,7 @@ def word_scores(bm25_C: np.ndarray, sparse_C: np.ndarray, sparse_weight: float) 
 
 def largest_is_one(values_C: np.ndarray) -> np.ndarray:
     """Divided by the largest, which makes that 1; zeros where none is above 0. [C]"""
-    largest = float(values_C.max())
+    largest = float(values_C.max(initial=0))
     return values_C.astype(float) / largest if largest > 0 else np.zeros(len(values_C))
 
 

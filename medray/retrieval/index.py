@@ -75,7 +75,7 @@ class IndexConfig(EmbeddingConfig):
     hybrid: HybridConfig = HybridConfig()
     max_questions: int = Field(default=2000, ge=1)
     """Held-out questions that are asked, the first in id order: up to half of them choose
-    hybrid.dense_weight, the figures are of the others."""
+    the weights of `hybrid`, the figures are of the others."""
 
 
 def build_index(

@@ -107,7 +107,7 @@ def count_known(known: KnownVectors, passages: Path) -> int:
 
 
 class EmbedPassages:
-    """A Ray Data actor: adds the column `vector` to a table of passages."""
+    """A Ray Data actor: adds what the encoder makes of passages to a table of them."""
 
     def __init__(
         self, encoder: str, batch_size: int, max_tokens: int, device: str, known: Any = None

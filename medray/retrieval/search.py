@@ -44,7 +44,7 @@ NAMES = ["passage_id", "doc_id"]
 
 
 class HybridConfig(Config):
-    """How the two rankings become one."""
+    """How the rankings become one."""
 
     candidates: int = Field(default=100, ge=1)
     """Taken from each ranking. Source: not given."""
@@ -224,7 +224,8 @@ def open_index(index_dir: Path) -> Iterator[Searcher]:
             )
         columns = read_columns(passages, "passage_id", *COLUMNS)
         lexical, path = open_lexical(index_dir), index_dir / SPARSE
-        sparse = SparseIndex.load(path) if path.is_dir() else None
+        # Like the index of words, made in memory where an artefact was left without it.
+        sparse = SparseIndex.load(path) if path.is_dir() else SparseIndex.build(passages)
         yield Searcher(client, uri, collection, lexical, columns, info, sparse)
 
 

@@ -71,9 +71,9 @@ class Finish(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Fields of passages with `score`, `cosine` and `bm25`, best first; and the cosine that the
-    nearest must have for the index to hold an answer, as was measured when it was built. All are of
-    one version of the index."""
+    """Fields of passages with `score`, `cosine`, `bm25` and `sparse`, best first; and the cosine
+    that the nearest must have for the index to hold an answer, as was measured when it was built.
+    All are of one version of the index."""
 
     hits: list[dict[str, Any]]
     min_cosine: float

@@ -1,8 +1,8 @@
 """The policy deployment: one language model, many streams at a time.
 
 In: chats or prompts. Out: text as it is generated, then how it ended; log-probabilities of given
-text. Answers are generated together by continuous batching, or each by itself where a model cannot
-be batched that way.
+text. Answers are generated together by continuous batching (transformers' or vLLM's), or each by
+itself where a model cannot be batched that way.
 """
 
 import asyncio

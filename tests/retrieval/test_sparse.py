@@ -16,7 +16,7 @@ from medray.common.records import Passage
 from medray.common.rows import read_rows, write_rows
 from medray.common.storage import Storage, StorageConfig
 from medray.retrieval.embed import M3_HEADS, Embedder, copy_heads, passage_text
-from medray.retrieval.fusion import word_scores
+from medray.retrieval.fusion import fused, word_scores
 from medray.retrieval.index import IndexConfig, build_index, refill
 from medray.retrieval.passage_vectors import known_vectors
 from medray.retrieval.search import SPARSE, open_index
@@ -70,7 +70,9 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     passages = tmp_path / "passages"
     passages.mkdir()
     rows = [{3: 0.5, 7: 2.0}, {}, {7: 1.0, 9: 4.0}]
-    pq.write_table(pa.table({COLUMN: weights_column(rows)}), passages / "part-00000.parquet")
+    for number, part in enumerate((rows[:2], rows[2:])):
+        table = pa.table({COLUMN: weights_column(part)})
+        pq.write_table(table, passages / f"part-0000{number}.parquet")
     built = SparseIndex.build(passages)
     assert built is not None
     built.save(tmp_path / SPARSE)
@@ -79,6 +81,7 @@ def test_scores_by_hand(tmp_path: Path) -> None:
         scores_N = index.scores({7: 0.5, 9: 0.25, 4: 9.0, 50: 9.0})
         np.testing.assert_allclose(scores_N, [0.5 * 2.0, 0, 0.5 * 1.0 + 0.25 * 4.0])
         assert not index.scores({}).any()
+    (passages / "part-00001.parquet").unlink()
     pq.write_table(pa.table({"text": ["a"]}), passages / "part-00000.parquet")
     assert SparseIndex.build(passages) is None
 
@@ -90,6 +93,8 @@ def test_both_scores_by_words() -> None:
         [0.75 * 1, 0.75 * 0.25 + 0.25 * 0.5, 0.25 * 1]
     )
     assert word_scores(bm25_C, np.zeros(3), 1.0) == pytest.approx([0, 0, 0])
+    nothing = np.zeros(0)  # a filter that no passage fits
+    assert fused(nothing, word_scores(nothing, nothing, 0.5), 0.5).size == 0
 
 
 @pytest.mark.cluster
