@@ -8,7 +8,6 @@ let in and not answered to its end, or answered otherwise than the same question
 --root DIR is a finished pipeline.
 """
 
-import argparse
 import asyncio
 import logging
 import random
@@ -18,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from frame import print_result
+from frame import argument_parser, print_result
 from load import lost, open_loop
 from ray import serve
+from ray.serve.schema import ReplicaState  # pyright: ignore[reportPrivateImportUsage]
 
 from medray.serving import up
 
@@ -54,7 +54,7 @@ def until_replaced(deployment: str, num: int, ended: threading.Event) -> None:
     noticed = False
     while not ended.wait(0.2):
         states = serve.status().applications["medray"].deployments[deployment].replica_states
-        running = states.get("RUNNING", 0)
+        running = states.get(ReplicaState.RUNNING, 0)
         noticed = noticed or running < num
         if noticed and running >= num:
             return
@@ -97,7 +97,7 @@ async def load_until(url: str, rate: float, ended: threading.Event) -> list[Any]
 
 def main() -> int:
     """Prints the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--root", required=True, help="a finished pipeline")
     parser.add_argument("--kills", type=int, default=8)
     parser.add_argument("--rate", type=float, default=4.0, help="questions a second (4)")

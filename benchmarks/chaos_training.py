@@ -12,7 +12,6 @@ forked from processes that have imported what a stage needs, which saves imports
 --work DIR keeps what is done: a call that was ended goes on with the runs that are missing.
 """
 
-import argparse
 import hashlib
 import json
 import multiprocessing
@@ -32,7 +31,7 @@ from typing import Any, NamedTuple
 import psutil
 import ray
 from forked_workers import forking
-from frame import print_result
+from frame import argument_parser, print_result
 from ray.cluster_utils import Cluster
 
 from medray.common.metrics import MetricsLog
@@ -246,7 +245,7 @@ def main() -> int:
     """Prints the result line."""
     if "--prepare" in sys.argv[1:2]:
         return make_parents(sys.argv[2:])
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--runs", type=int, default=40)
     parser.add_argument("--work", type=Path, help="keeps what is done")
     parser.add_argument("--quick", action="store_true", help="3 runs, all of pretraining")

@@ -7,7 +7,6 @@ about a grounded question's; those of 64 stand beside it. Time counts from the f
 in to the last token.
 """
 
-import argparse
 import asyncio
 import random
 import statistics
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 from unittest.mock import patch
 
-from frame import print_result
+from frame import argument_parser, print_result
 from served_tokens import SHAPE, build_model, question
 
 from medray.corpus.tokenizer import TokenizerConfig, train_tokenizer
@@ -42,7 +41,7 @@ async def run(engine: ContinuousEngine, prompts: list[list[int]], num_new: int) 
 
 def main() -> int:
     """Prints the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--quick", action="store_true", help="one round of few tokens")
     arguments = parser.parse_args()

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import psutil
 from corpus_throughput import SHARDS, chain, make_hospital, size_bytes, write_literature
-from frame import print_result
+from frame import argument_parser, print_result
 
 from medray.launch import set_environment
 from medray.sample.hospital import SampleConfig
@@ -95,7 +95,7 @@ def measure(export: Path) -> dict[str, Any]:
 
 def main() -> int:
     """Prints what was measured, then the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--max-records", type=int, default=50_000, help="100 at least")
     parser.add_argument("--quick", action="store_true", help="1 000 records")
     parser.add_argument("--export", type=Path, help=argparse.SUPPRESS)

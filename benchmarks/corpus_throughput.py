@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from frame import print_result
+from frame import argument_parser, print_result
 
 from medray.common.manifest import Artefact
 from medray.common.records import Document
@@ -149,7 +149,8 @@ def plain(export: Path, directory: Path) -> dict[str, Any]:
     tokenizer = train_tokenizer(
         CONFIG.tokenizer, (text for d in sampled for text in (render(d), *formats()))
     )
-    encoder, eos, pad = plain_encoder(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id
+    encoder, eos = plain_encoder(tokenizer), tokenizer.eos_token_id
+    pad: Any = tokenizer.pad_token_id
     tally = Tally(len(tokenizer))
     packed: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS.values()}
     for document in made:
@@ -158,7 +159,7 @@ def plain(export: Path, directory: Path) -> dict[str, Any]:
         tally.add(document.model_dump() | {"chars": len(text)}, tokens)
         packed[SPLITS[document.split]].append(tokens)
     for name, arrays in packed.items():
-        write_blocks(directory / "blocks", name, arrays, CONFIG.block_tokens, int(pad))
+        write_blocks(directory / "blocks", name, arrays, CONFIG.block_tokens, pad)
     metrics = tally.metrics()
     return {
         "documents": len(made),
@@ -196,7 +197,7 @@ def measure(side: str, export: Path) -> dict[str, Any]:
 
 def main() -> int:
     """Prints what was measured, then the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--records", type=int, default=15_000, help="100 at least")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="1 000 records, one turn")

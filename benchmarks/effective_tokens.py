@@ -10,7 +10,6 @@ Source: DESIGN.md 4, row 2.
 sample hospital, which differ less.
 """
 
-import argparse
 import os
 import statistics
 import sys
@@ -23,7 +22,7 @@ os.environ["OMP_NUM_THREADS"] = "2"
 
 import numpy as np
 import torch
-from frame import print_result
+from frame import argument_parser, print_result
 from near_duplicates import choose, real_texts, sample_texts
 from torch.utils.data import SequentialSampler
 from transformers import (
@@ -120,7 +119,7 @@ def sequences_of(texts: list[str]) -> tuple[list[np.ndarray], Any]:
 
 def main() -> int:
     """Prints the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--data", type=Path, help="folder with real texts")
     parser.add_argument("--stretches", type=int, default=12)
     parser.add_argument("--quick", action="store_true", help="3 stretches")

@@ -94,7 +94,10 @@ def become_worker(command: dict) -> None:
     os.chdir(command["directory"])
     os.environ.clear()
     os.environ.update(command["environment"])
-    from ray._private.runtime_env.context import RuntimeEnvContext, update_envs
+    from ray._private.runtime_env.context import (
+        RuntimeEnvContext,
+        update_envs,  # pyright: ignore[reportPrivateImportUsage]
+    )
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--serialized-runtime-env-context", default="{}")

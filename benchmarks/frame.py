@@ -1,11 +1,17 @@
-"""What every benchmark shares: its last line, one JSON object."""
+"""What every benchmark shares: how it is called, and its last line, one JSON object."""
 
+import argparse
 import json
 import os
 import platform
 from typing import Any
 
 from medray.common.manifest import package_versions
+
+
+def argument_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Described by the first line of a benchmark's own text."""
+    return argparse.ArgumentParser(description=(doc or "").splitlines()[0])
 
 
 def machine() -> dict[str, Any]:

@@ -10,7 +10,6 @@ and 28 M parameters; answers have no end token, so that both sides write as many
 off in what is timed. Source: DESIGN.md 4, row 7.
 """
 
-import argparse
 import asyncio
 import logging
 import statistics
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import requests
 from fastapi import FastAPI
-from frame import print_result
+from frame import argument_parser, print_result
 from ray import serve
 from served_tokens import SHAPE, build_model, direct, over_http, question, speed
 
@@ -66,7 +65,7 @@ def times_ms(runs: list[Callable[[], Any]], repeats: int) -> np.ndarray:
 
 def main() -> None:
     """Prints the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--root", required=True, help="a finished pipeline")
     parser.add_argument("--quick", action="store_true", help="one round of few tokens")
     arguments = parser.parse_args()

@@ -12,7 +12,6 @@ is named. --quick runs a tiny shape, on a CPU too: it shows that the script work
 Source: DESIGN.md 4, rows 3 and 4.
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -20,7 +19,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from frame import print_result
+from frame import argument_parser, print_result
 from gpu_train import DECODERS, LORA, TINY
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig
@@ -150,7 +149,7 @@ def learn(
 
 def main() -> int:
     """Prints the result line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="a tiny shape")
     arguments = parser.parse_args()

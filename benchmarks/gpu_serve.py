@@ -9,7 +9,6 @@ runs a tiny shape at 1 and 4 streams, on a CPU too: it shows that the script wor
 Source: DESIGN.md 4, row 7.
 """
 
-import argparse
 import gc
 import logging
 import statistics
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from frame import print_result
+from frame import argument_parser, print_result
 from served_tokens import build_model, direct, over_http, speed
 
 from medray.generation.batching import BatchingConfig
@@ -45,7 +44,7 @@ CACHE_TOKENS = 2**18
 
 def main() -> None:
     """Prints the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--root", required=True, help="a finished pipeline")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--quick", action="store_true", help="a tiny shape, few streams")

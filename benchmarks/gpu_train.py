@@ -12,7 +12,6 @@ an MFU: it shows that the script works.
 Source: DESIGN.md 4, row 3; PaLM (Chowdhery et al. 2022, appendix B).
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from frame import print_result
+from frame import argument_parser, print_result
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
 
 from medray.training.estimate import flops_per_token, peak_flops
@@ -103,7 +102,7 @@ def measure(
 
 def main() -> int:
     """Prints the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--length", type=int, default=4096)
     parser.add_argument("--micro", type=int, default=2, help="blocks of a pass")
     parser.add_argument("--steps", type=int, default=8)

@@ -12,7 +12,6 @@ one narrow source that was seen in training. The general texts were cleared of m
 of words, which favours the list.
 """
 
-import argparse
 import gzip
 import json
 import pydoc_data.topics
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from frame import print_result
+from frame import argument_parser, print_result
 
 from medray.common.ngrams import canonical
 from medray.common.split import unit_hash
@@ -161,7 +160,7 @@ def word_threshold(examples: list[Example]) -> float:
 
 def main() -> int:
     """Prints a line a source, then the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--data", type=Path, help="data folder with real texts")
     parser.add_argument("--chars", type=int, default=100_000, help="at most so many of a source")
     parser.add_argument("--quick", action="store_true", help="30 000 characters of a source")

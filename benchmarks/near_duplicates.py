@@ -9,7 +9,6 @@ share one count although they meet in no band themselves.
 come from the sample hospital, every tenth with an edited copy.
 """
 
-import argparse
 import gzip
 import hashlib
 import json
@@ -19,11 +18,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
-from frame import print_result
+from frame import argument_parser, print_result
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import CountVectorizer
@@ -83,9 +83,10 @@ def brute_force(texts: list[str], config: NearDuplicateConfig) -> set[tuple[int,
     """All pairs (i, j), i < j, at or above the threshold."""
     vectorizer = CountVectorizer(
         analyzer="char", ngram_range=(config.ngram,) * 2, binary=True, lowercase=False,
-        dtype=np.int32,
+        dtype=np.int32,  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
-    matrix = vectorizer.fit_transform([canonical(text) for text in texts]).tocsr()
+    counted: Any = vectorizer.fit_transform([canonical(text) for text in texts])
+    matrix = counted.tocsr()
     sizes_N, columns = np.asarray(matrix.sum(axis=1)).ravel(), matrix.T.tocsr()
     pairs: set[tuple[int, int]] = set()
     for first in range(0, len(texts), BLOCK):
@@ -121,7 +122,7 @@ def column_texts(column: pa.ChunkedArray) -> list[str]:
 
 def main() -> int:
     """Prints what was found, then the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--data", type=Path, help="data folder with real texts")
     parser.add_argument("--texts", type=int, default=20_000, help="at most so many")
     parser.add_argument("--quick", action="store_true", help="2 000 texts")

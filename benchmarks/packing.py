@@ -10,14 +10,13 @@ it the texts come from the sample hospital, whose lengths are alike, so that few
 in a block of 320; the goal is for real lengths.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from frame import print_result
+from frame import argument_parser, print_result
 from near_duplicates import choose, real_texts, sample_texts
 
 from medray.common.packing import pack_best_fit
@@ -62,7 +61,7 @@ def measure(lengths: Sequence[int], capacity: int) -> tuple[dict[str, float], di
 
 def main() -> int:
     """Prints the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--data", type=Path, help="folder with real texts")
     parser.add_argument("--texts", type=int, default=20_000, help="at most so many")
     parser.add_argument("--quick", action="store_true", help="2 000 texts")

@@ -20,7 +20,6 @@ after each mini-batch because its data set holds the prompts of one round only.
 Source: DESIGN.md 4, row 4.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -171,9 +170,9 @@ def figures_of(rounds: list[dict[str, float]], work: Work) -> dict[str, float]:
 
 def main() -> int:
     """Prints the result line."""
-    from frame import print_result
+    from frame import argument_parser, print_result
 
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--other-python", metavar="PATH", help="interpreter that has TRL 1.12")
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--quick", action="store_true", help="a round of 16 answers, 3 turns")

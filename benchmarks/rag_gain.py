@@ -20,7 +20,6 @@ were answered by `所给资料中没有答案。`, the two sets being equally la
 Intervals are 95 %, of differences by paired bootstrap. Source: EVALUATION.md 1.
 """
 
-import argparse
 import asyncio
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from frame import print_result
+from frame import argument_parser, print_result
 from rag_cases import facts, public, scenarios, write_public
 from rag_scores import Case, Reply, abstention, compare
 
@@ -151,7 +150,7 @@ def with_and_without_answer(served: Served, cases: Sequence[Case]) -> dict[str, 
 
 def main() -> int:
     """Prints the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--root", required=True, help="a finished pipeline")
     parser.add_argument("--data", type=Path, help="directory of the public sets")
     parser.add_argument("--questions", type=int, default=300, help="of each set at most")

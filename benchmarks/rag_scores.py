@@ -64,7 +64,7 @@ def compare(cases: Sequence[Case], replies: tuple[list[Reply], list[Reply]]) -> 
     for metric in METRICS:
         rag, alone = ([row[metric] for row in side] for side in sides)
         found[metric] = {"rag": interval(rag), "alone": interval(alone)}
-        pairs = [(a, b) for a, b in zip(alone, rag, strict=True) if None not in (a, b)]
+        pairs = [(a, b) for a, b in zip(alone, rag, strict=True) if a is not None and b is not None]
         if pairs:
             difference = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
             found[metric]["difference"] = [round(x, 4) for x in difference[:3]]

@@ -12,7 +12,6 @@ alone, and there is no value. --rerank N trains a reranker as well, N steps from
 its contrastive training, and the value is of the search with it.
 """
 
-import argparse
 import gzip
 import json
 import sys
@@ -27,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from bm25s import BM25
-from frame import print_result
+from frame import argument_parser, print_result
 
 from medray.common.manifest import Artefact
 from medray.common.records import Document, Passage, RetrievalQuestion
@@ -213,7 +212,7 @@ def words(given: Set, weights_V: np.ndarray | None, asked: Asked) -> dict[str, f
 
 def main() -> int:
     """Prints the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory of the public sets")
     encoders = parser.add_mutually_exclusive_group()
     encoders.add_argument("--encoder", type=Path, help="an encoder artefact")

@@ -77,7 +77,7 @@ class GraphCalls:
             self.num += 1
             return search(index, *arguments, **named)
 
-        FaissHnswIndex.search = counted
+        FaissHnswIndex.search = counted  # pyright: ignore[reportAttributeAccessIssue]
 
     def wait(self, ask: Callable[[], Any], timeout_s: float = 900.0) -> float:
         """Asks until a graph answers; seconds that it took.

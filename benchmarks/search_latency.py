@@ -14,7 +14,6 @@ of public ones where --data DIR holds retrieval_zh and pretrain_zh as the README
 Source: DESIGN.md 4, row 6.
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from frame import print_result
+from frame import argument_parser, print_result
 from search_by_hand import CANDIDATES, TOP, WEIGHT, ByHand, GraphCalls, milvus_bm25, raw_dense
 from search_texts import DIM, latent_vectors, public_texts, sample_texts
 
@@ -206,7 +205,7 @@ def measure(passages: list[str], asked: Questions, vectors_ND: np.ndarray, own: 
 
 def main() -> int:
     """Prints the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--data", type=Path, help="directory of the public sets")
     parser.add_argument("--passages", type=int, nargs="+", default=[20_000])
     parser.add_argument("--questions", type=int, default=200)

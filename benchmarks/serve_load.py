@@ -5,7 +5,6 @@ first text, and the memory of all its processes, which must not grow. --root DIR
 pipeline. Source: DESIGN.md 3, serving graph.
 """
 
-import argparse
 import asyncio
 import logging
 import statistics
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from frame import print_result
+from frame import argument_parser, print_result
 from load import lost, open_loop
 
 from medray.serving import up
@@ -74,7 +73,7 @@ def quantile(values: list[float], share: float) -> float | None:
 
 def main() -> int:
     """Prints the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--root", required=True, help="a finished pipeline")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=12.0, help="questions a second (12)")

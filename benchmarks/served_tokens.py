@@ -15,14 +15,14 @@ from medray.generation.continuous import ContinuousEngine
 from medray.generation.engine import HFEngine
 from medray.generation.sampling import Sampling
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4,
     "head_dim": 64, "intermediate_size": 1536,
 }  # fmt: skip
 """28 M parameters."""
 
 
-def build_model(target: Path, tokenizer_dir: Path, shape: dict[str, int]) -> None:
+def build_model(target: Path, tokenizer_dir: Path, shape: dict[str, Any]) -> None:
     """A Qwen3 with random weights that never ends an answer."""
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
     torch.manual_seed(0)

@@ -9,7 +9,6 @@ one half of the terms (the most links with at least nine of ten right) and measu
 WRITTEN, CODES and NOTES say; without it names and wordings of the sample hospital are taken.
 """
 
-import argparse
 import gzip
 import hashlib
 import json
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from frame import print_result
+from frame import argument_parser, print_result
 
 from medray.corpus.terms.dictionaries import Dictionary
 from medray.corpus.terms.linker import Link, LinkConfig, Linker, is_linked
@@ -158,7 +157,7 @@ def matcher_speed(codes: list[tuple[str, str]], notes: list[str], work: Path) ->
 
 def main() -> int:
     """Prints what was measured, then the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--data", type=Path, help="data folder with real terms")
     parser.add_argument("--quick", action="store_true", help="1 000 written terms")
     arguments = parser.parse_args()

@@ -9,7 +9,6 @@ process, and a ratio is the median over the turns. `flops_per_s` counts 6 × par
 Source: DESIGN.md 4, row 1.
 """
 
-import argparse
 import os
 import socket
 import statistics
@@ -18,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ["DS_ACCELERATOR"] = "cpu"
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -27,7 +26,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from frame import print_result
+from frame import argument_parser, print_result
 from torch.nn.parallel import DistributedDataParallel
 from transformers import Qwen3Config
 from transformers.models.qwen3 import Qwen3ForCausalLM
@@ -63,11 +62,12 @@ def blocks(num: int) -> PackedBlocks:
     return PackedBlocks(tokens_NT, segments_NT, np.ones(tokens_NT.shape, np.float32))
 
 
+ZeroStage = Literal[0, 1, 2, 3]
 Step = Callable[[int], float]
 
 
 def deepspeed_step(
-    quick: bool, stage: int, micro: int, data: PackedBlocks, rank: int, world: int
+    quick: bool, stage: ZeroStage, micro: int, data: PackedBlocks, rank: int, world: int
 ) -> Step:
     """A step as `medray.training.supervised` does it."""
     config = OptimiserConfig(
@@ -121,7 +121,14 @@ def torch_step(quick: bool, micro: int, data: PackedBlocks, rank: int, world: in
 
 
 def worker(
-    rank: int, world: int, port: int, stage: int, micro: int, quick: bool, turns: int, out: str
+    rank: int,
+    world: int,
+    port: int,
+    stage: ZeroStage,
+    micro: int,
+    quick: bool,
+    turns: int,
+    out: str,
 ) -> None:
     """Takes turns and writes, on the first worker, seconds and losses of both sides."""
     torch.set_num_threads(1)
@@ -150,14 +157,16 @@ def worker(
     dist.destroy_process_group()
 
 
-def compare(stage: int, world: int, micro: int, quick: bool, turns: int) -> dict[str, Any]:
+def compare(stage: ZeroStage, world: int, micro: int, quick: bool, turns: int) -> dict[str, Any]:
     """Ratio of speeds, ours by the other's, and what it rests on."""
     with tempfile.TemporaryDirectory() as scratch, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
         out = str(Path(scratch) / "seconds")
-        mp.spawn(worker, (world, port, stage, micro, quick, turns, out), nprocs=world)
+        mp.spawn(  # pyright: ignore[reportPrivateImportUsage]
+            worker, (world, port, stage, micro, quick, turns, out), nprocs=world
+        )
         seconds, losses = torch.load(out)
     gap = max(abs(a - b) for a, b in zip(losses["ours"], losses["other"], strict=True))
     ratios = [b / a for a, b in zip(seconds["ours"], seconds["other"], strict=True)]
@@ -171,7 +180,7 @@ def compare(stage: int, world: int, micro: int, quick: bool, turns: int) -> dict
 
 def main() -> int:
     """Prints the result line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="2 M parameters, 5 turns")
     arguments = parser.parse_args()

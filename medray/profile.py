@@ -43,7 +43,7 @@ class Profile(Config):
     data: Place = ""
     """Directory of the hospital's exports, or the URI of one in an object store, which is copied
     below storage.root or storage.cache; empty: the sample hospital. Set by --data."""
-    min_free_disk_gb: float = Field(2.0, ge=0)
+    min_free_disk_gb: float = Field(default=2.0, ge=0)
     """Free space that a job asks for before it starts."""
     trust_remote_code: bool = False
     """Run Python code that a model directory brings (auto_map in config.json). Read it first."""

@@ -34,20 +34,20 @@ class EvaluationConfig(Config):
 
     raw_models: list[str] = Field(default_factory=lambda: ["pretrain"])
     """Models that have seen no chats: they continue records instead of answering."""
-    max_diagnoses: int = Field(400, ge=1)
+    max_diagnoses: int = Field(default=400, ge=1)
     """Source: not given; at an accuracy of 0.9 the 95 % interval is then ±0.03."""
-    max_texts: int = Field(40, ge=0)
+    max_texts: int = Field(default=40, ge=0)
     """Answers per text task."""
     text_tasks: list[str] = Field(default_factory=lambda: ["treatment", "differential"])
-    max_scenarios: int = Field(100, ge=0)
-    max_questions: int = Field(200, ge=0)
-    max_grounded: int = Field(100, ge=0)
-    max_loss_records: int = Field(100, ge=0)
-    max_baseline_rows: int = Field(20_000, ge=1)
+    max_scenarios: int = Field(default=100, ge=0)
+    max_questions: int = Field(default=200, ge=0)
+    max_grounded: int = Field(default=100, ge=0)
+    max_loss_records: int = Field(default=100, ge=0)
+    max_baseline_rows: int = Field(default=20_000, ge=1)
     """Training rows of the TF-IDF baseline."""
-    baseline_iterations: int = Field(200, ge=1)
-    diagnosis_tokens: int = Field(32, ge=1)
-    answer_tokens: int = Field(160, ge=1)
+    baseline_iterations: int = Field(default=200, ge=1)
+    diagnosis_tokens: int = Field(default=32, ge=1)
+    answer_tokens: int = Field(default=160, ge=1)
     left_out_sources: list[str] = Field(default_factory=lambda: ["audit"])
     """Sources of records that are no plain sample of the hospital's visits."""
     aliases: str = ""

@@ -34,7 +34,7 @@ AbsentMeans = Literal["unknown"] | bool
 class Knowledge(Config):
     """How much retrieved knowledge a sub-task's prompt holds."""
 
-    top_k: int = Field(3, ge=0, le=20)
+    top_k: int = Field(default=3, ge=0, le=20)
     """Source: not given; 3 passages fit a short context."""
 
 

@@ -47,13 +47,13 @@ class QualityConfig(Config):
     """Own indicator files; empty: those shipped with medray."""
     max_records: int | None = Field(None, ge=1)
     """Only the first so many records; None: all."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Prompts handed to the engine at once."""
-    records_per_shard: int = Field(256, ge=1)
+    records_per_shard: int = Field(default=256, ge=1)
     """Records judged between two writes; a kill loses at most these."""
     top_k: int | None = Field(None, ge=0, le=20)
     """Passages of knowledge per sub-task; None: as each indicator says."""
-    max_examples: int = Field(50, ge=0)
+    max_examples: int = Field(default=50, ge=0)
     """Records shown per indicator in report.html, those in doubt first."""
 
 

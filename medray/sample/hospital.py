@@ -31,32 +31,32 @@ Progress = Callable[[int], None]
 class SampleConfig(Config):
     """The synthetic hospital."""
 
-    num_records: int = Field(2000, ge=100, le=1_000_000)
+    num_records: int = Field(default=2000, ge=100, le=1_000_000)
     """Records, one visit each; the other files grow with it."""
     seed: int = 7
     """Everything follows from it."""
-    shard_records: int = Field(1000, ge=1)
+    shard_records: int = Field(default=1000, ge=1)
     """Records a file, and a task. Source: not given; 1 000 records are about one second's work."""
-    misspelling_rate: float = Field(0.01, ge=0, lt=0.5)
+    misspelling_rate: float = Field(default=0.01, ge=0, lt=0.5)
     """Chance of each character that has a usual misspelling to be misspelt. Source: not given;
     0.01 is about one misspelling in four records."""
-    missing_rate: float = Field(0.06, ge=0, lt=1)
+    missing_rate: float = Field(default=0.06, ge=0, lt=1)
     """Chance of each section but the diagnosis, and of each single field, to be missing.
     Source: not given; 0.06 leaves out about two sections in five records."""
-    routine_rate: float = Field(1.0, ge=0, le=1)
+    routine_rate: float = Field(default=1.0, ge=0, le=1)
     """Chance of each routine entry (pertinent negatives, course, allergies, vital signs) to be
     written. Source: not given; below 1 gives the short records of a busy ward."""
-    audit_fraction: float = Field(0.25, gt=0, le=10)
+    audit_fraction: float = Field(default=0.25, gt=0, le=10)
     """Audit records, as a share of `num_records`."""
-    max_audit_records: int = Field(20_000, ge=1)
+    max_audit_records: int = Field(default=20_000, ge=1)
     """Quality control reads records by hand: the audit sample stops growing here."""
-    dialogue_fraction: float = Field(0.25, ge=0, le=1)
+    dialogue_fraction: float = Field(default=0.25, ge=0, le=1)
     """Dialogues, as a share of `num_records`."""
-    consultation_fraction: float = Field(1.0, ge=0, le=10)
+    consultation_fraction: float = Field(default=1.0, ge=0, le=10)
     """Consultations, and as many scored answers, as a share of `num_records`."""
-    preference_fraction: float = Field(0.5, ge=0, le=10)
+    preference_fraction: float = Field(default=0.5, ge=0, le=10)
     """Preference pairs, and as many scenarios, as a share of `num_records`."""
-    grounded_fraction: float = Field(1.0, ge=0, le=10)
+    grounded_fraction: float = Field(default=1.0, ge=0, le=10)
     """Grounded examples, as a share of `num_records`; at most 20 000."""
 
     @property
