@@ -157,6 +157,7 @@ class EngineProcess:
                 self.check()
                 self._connection.send(message)
         except OSError:
+            self._thread.join()  # `on_end` comes first here too
             raise GenerationError(ENDED) from None
 
     def _receive(self) -> None:
