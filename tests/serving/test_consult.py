@@ -58,6 +58,15 @@ def entries(place: Path, request: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in read_entries(place / "audit", request, KEY)]
 
 
+def test_what_is_known_may_be_as_long_as_a_message_beside_the_complaint(patient) -> None:
+    """Both make one message, which is longer than one that is posted may be."""
+    told = patient.open(background="x" * 4000, max_questions=1)
+    assert len(told["messages"][0]["content"]) == 4000 + 1 + len(OPENED["content"])
+    assert patient.post("", {"background": "x" * 4001, "content": "咳嗽"}).status_code == 400
+    # Nothing but what separates lines in old files: no complaint.
+    assert patient.post("", {"content": "\x1e"}).status_code == 400
+
+
 def kinds(told: dict[str, Any]) -> list[tuple[str, str]]:
     return [(message["author"], message["kind"]) for message in told["messages"]]
 

@@ -54,7 +54,7 @@ async def open_consultation(
     fault = await service.deployed.consult("open", opened, caller.id)
     if sign is None:
         checked(fault)
-        return await _hear(service, caller, opened, SayRequest(content=text, stream=request.stream))
+        return await _hear(service, caller, opened, text, stream=bool(request.stream))
     # Where there is no room for it, it is not kept; what to do is said all the same.
     return await _alarm(service, caller, opened, text, sign, bool(request.stream))
 
@@ -72,7 +72,10 @@ async def say(
             return await _alarm(
                 service, caller, found, request.content.strip(), sign, bool(request.stream)
             )
-    return await _hear(service, caller, found, request)
+    return await _hear(
+        service, caller, found, (request.content or "").strip(),
+        judged=bool(request.judge), stream=bool(request.stream),
+    )  # fmt: skip
 
 
 async def _alarm(
@@ -109,9 +112,14 @@ async def _once(told: Consultation) -> AsyncGenerator[dict[str, Any], None]:
 
 
 async def _hear(
-    service: Service, caller: Caller, found: Consultation, request: SayRequest
+    service: Service,
+    caller: Caller,
+    found: Consultation,
+    text: str,
+    *,
+    judged: bool = False,
+    stream: bool = False,
 ) -> Response:
-    text = (request.content or "").strip()
     refused = _refused(text) if text else None
     with ExitStack() as stack:
         turn = stack.enter_context(
@@ -128,8 +136,8 @@ async def _hear(
         )
         stack.callback(service.deployed.abandon_consult, found.id, turn.id)
         first = len(begun.messages) - bool(text)
-        items = _answer(service, turn, begun, refused, bool(request.judge))
-        if request.stream:
+        items = _answer(service, turn, begun, refused, judged)
+        if stream:
             return await stream_events(_chunks(turn, items, first), stack.pop_all())
         async with aclosing(items):
             async for item in items:

@@ -6,7 +6,7 @@ Source: steps of [MedFM table 3].
 import time
 from typing import Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from medray.generation.sampling import Chat
 from medray.serving.schema.base import Request, example
@@ -33,6 +33,13 @@ class OpenRequest(Request):
     """Judge after so many questions; the service's own maximum holds in any case."""
     stream: bool | None = None
     """Server-sent events: pieces of the answer, the consultation last."""
+
+    @field_validator("content")
+    @classmethod
+    def _says_something(cls, content: str) -> str:
+        if not content.strip():  # a few control characters, which the pattern lets pass
+            raise ValueError("give the complaint")
+        return content
 
     def text(self) -> str:
         """The first message."""
