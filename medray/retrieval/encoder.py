@@ -177,7 +177,9 @@ def train_worker(settings: dict[str, Any]) -> None:
     add = partial(add_to_model, config)
     log = MetricsLog(directory / "metrics.jsonl")
     state = load_state()
-    if mlm_dir.is_dir() and (state is None or state.step <= config.mlm.steps):
+    was_done = mlm_dir.is_dir()
+    dist.barrier()  # all have looked before the first of them writes it
+    if was_done and (state is None or state.step <= config.mlm.steps):
         state = None  # the finished stage outranks a checkpoint taken within it
         done = config.mlm.steps
     else:
@@ -187,7 +189,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         log.truncate(done)
 
     # 1. masked language
-    if not mlm_dir.is_dir():
+    if not was_done:
         torch.manual_seed(config.seed)
         masked = build_masked_model(config, tokenizer)
         if config.mlm.steps:
