@@ -178,9 +178,11 @@ class Searcher:
         )[0]  # fmt: skip
         cosines = [row.pop("distance") for row in near]
         bm25_N = self._lexical.scores(question)
-        sparse_N = np.zeros_like(bm25_N) if self._sparse is None else self._sparse.scores(weights)
         allowed_N = None if where.is_empty else where.mask(self._columns)
-        best = [*_best(bm25_N, allowed_N, num), *_best(sparse_N, allowed_N, num)]
+        best, sparse_N = _best(bm25_N, allowed_N, num), np.zeros_like(bm25_N)
+        if self._sparse is not None:
+            sparse_N = self._sparse.scores(weights)
+            best += _best(sparse_N, allowed_N, num)
         known = {row["passage_id"] for row in near}
         missing = [name for row in dict.fromkeys(best) if (name := self.ids[row]) not in known]
         rows = get_rows(self._client, self._collection, missing, [*NAMES, "vector"])
