@@ -1,10 +1,12 @@
 """How much an engine generates at a time. Loads no framework."""
 
+from importlib.util import find_spec
 from typing import Literal
 
 from pydantic import Field
 
 from medray.common.config import Config
+from medray.common.errors import ConfigError
 
 
 class BatchingConfig(Config):
@@ -21,3 +23,11 @@ class BatchingConfig(Config):
     """Prompts share what is cached in pages of so many tokens."""
     batch_tokens: int = Field(default=1024, ge=16)
     """Tokens of a step: a longer prompt is read in stretches, so that others go on meanwhile."""
+
+    def check_installed(self) -> None:
+        """Raises ConfigError if the engine is not installed on this machine."""
+        if self.engine == "vllm" and find_spec("vllm") is None:
+            raise ConfigError(
+                "batching.engine is vllm, which is not installed here: pip install vllm into the "
+                "environment of the cluster's nodes, or set it to transformers"
+            )

@@ -12,14 +12,13 @@ import os
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from medray.common.errors import CheckpointError, ConfigError, GenerationError
+from medray.common.errors import CheckpointError, GenerationError
 from medray.generation.batching import BatchingConfig
 from medray.generation.chat import with_chat_template
 from medray.generation.choice import TokenChoice
@@ -45,11 +44,7 @@ class VLLMStreams:
             ConfigError: if vLLM is not installed.
             CheckpointError: if the directory cannot be served, or is an adapter's.
         """
-        if find_spec("vllm") is None:
-            raise ConfigError(
-                "batching.engine is vllm, which is not installed here: pip install vllm into the "
-                "environment of the cluster's nodes, or set it to transformers"
-            )
+        batching.check_installed()
         directory, adapter = check_servable(Path(model_dir))
         if adapter is not None:
             raise CheckpointError(

@@ -112,6 +112,7 @@ def start(
     tls = Tls.of(schema.http_options, certificate, key)
     if address is None:
         check_port(host, port)
+        config.batching.check_installed()  # a cluster's nodes have packages of their own
     if tls is not None and (line := ends_soon(tls.check())):
         tell(line)
     check_access(host, config)

@@ -29,6 +29,9 @@ class Logprob(NamedTuple):
 def test_without_vllm_one_is_told_what_to_do(model_dir: Path) -> None:
     with pytest.raises(ConfigError, match="pip install vllm"):
         EngineProcess(model_dir, BatchingConfig(engine="vllm"))
+    with pytest.raises(ConfigError, match="pip install vllm"):
+        BatchingConfig(engine="vllm").check_installed()
+    BatchingConfig().check_installed()
 
 
 @pytest.mark.parametrize("guided", [False, True])
