@@ -35,7 +35,6 @@ from medray.common.split import unit_hash
 from medray.common.storage import Storage, StorageConfig
 from medray.corpus.terms.words import Segmenter
 from medray.retrieval.embed import Embedder
-from medray.retrieval.encoder import EncoderConfig, train_encoder
 from medray.retrieval.index import save_lexical, save_sparse
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 from medray.retrieval.measure import (
@@ -45,11 +44,13 @@ from medray.retrieval.measure import (
     split_for_tuning,
 )
 from medray.retrieval.recall import retrieval_metrics
-from medray.retrieval.reranker import RerankerConfig, train_reranker
 from medray.retrieval.search import INFO, build_lexical, open_index
 from medray.retrieval.sparse import COLUMN, weights_column
 from medray.retrieval.term_weights import TermWeightsConfig, learn_term_weights
 from medray.retrieval.terms import lexical_terms
+from medray.retrieval.training.encoder import train_encoder
+from medray.retrieval.training.encoder_model import EncoderConfig
+from medray.retrieval.training.reranker import RerankerConfig, train_reranker
 
 DEV = 0.2
 """Share of the English questions, which come without a split, by hash."""

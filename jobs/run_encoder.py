@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medray.job import Job
 from medray.launch import main
-from medray.retrieval.encoder import train_encoder
+from medray.retrieval.training.encoder import train_encoder
 
 
 def run(job: Job) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medray.job import Job
 from medray.launch import main
-from medray.retrieval.reranker import train_reranker
+from medray.retrieval.training.reranker import train_reranker
 
 
 def run(job: Job) -> Path:

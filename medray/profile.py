@@ -9,9 +9,9 @@ from medray.evaluation.run import EvaluationConfig
 from medray.instructions.build import InstructionsConfig
 from medray.plan import PlanConfig
 from medray.quality.run import QualityConfig
-from medray.retrieval.encoder import EncoderConfig
 from medray.retrieval.index import IndexConfig
-from medray.retrieval.reranker import RerankerConfig
+from medray.retrieval.training.encoder_model import EncoderConfig
+from medray.retrieval.training.reranker import RerankerConfig
 from medray.sample.hospital import SampleConfig
 from medray.training.language_model import DecoderConfig
 from medray.training.ppo.config import PpoConfig

@@ -29,14 +29,12 @@ from medray.retrieval.collection import (
     is_lite,
     load_version,
 )
-from medray.retrieval.contrastive import load_questions
 from medray.retrieval.embed import Embedder, has_heads
 from medray.retrieval.filters import COLUMNS
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 from medray.retrieval.measure import (
     Asked,
     calibrated_threshold,
-    held_out_questions,
     index_figures,
     measured_weights,
     split_for_tuning,
@@ -47,6 +45,7 @@ from medray.retrieval.passage_vectors import (
     embed_passages,
     known_vectors,
 )
+from medray.retrieval.questions import held_out_questions, load_questions
 from medray.retrieval.search import (
     INFO,
     LEXICAL,

@@ -7,15 +7,11 @@ Half of the questions choose the weights, at most TUNING of them; the figures ar
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from medray.common.manifest import Counts
-from medray.common.records import RetrievalQuestion
-from medray.common.rows import read_rows
 from medray.retrieval.collection import vectors_of
 from medray.retrieval.embed import Embeddings
 from medray.retrieval.fusion import best_weight, fused, order_of, word_scores
@@ -62,26 +58,6 @@ class Asked(NamedTuple):
         """(text, vector_D, weights) of each."""
         weights_Q = self.weights_Q or [NONE] * len(self.texts)
         return zip(self.texts, self.vectors_QD, weights_Q, strict=True)
-
-
-def held_out_questions(
-    directory: Path, known: set[str], most: int
-) -> tuple[list[RetrievalQuestion], Counts]:
-    """Questions of split dev in id order. One whose passages are not all indexed is left out and
-    counted."""
-    counts, asked = Counts(), []
-    for question in sorted(read_rows(directory, RetrievalQuestion), key=lambda row: row.id):
-        counts.rows_in += 1
-        if question.split != "dev":
-            counts.reject("split_train")
-        elif not known.issuperset(question.passage_ids):
-            counts.reject("passage_not_indexed")
-        elif len(asked) == most:
-            counts.reject("beyond_max_questions")
-        else:
-            asked.append(question)
-            counts.rows_out += 1
-    return asked, counts
 
 
 def split_for_tuning(asked: Asked) -> tuple[Asked, Asked]:

@@ -8,7 +8,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from medray.common.records import Document, Passage, RetrievalQuestion, Section
 from medray.common.rows import write_rows
-from medray.retrieval.tokenizer import train_tokenizer
+from medray.retrieval.training.tokenizer import train_tokenizer
 
 DISEASES = ["肺炎", "哮喘", "胃炎", "肾炎", "贫血"]
 

@@ -6,14 +6,9 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from medray.retrieval.contrastive import (
-    ContrastiveConfig,
-    PairBatches,
-    load_passages,
-    load_questions,
-    random_span,
-)
-from medray.retrieval.pair_loss import PairLoss, info_nce
+from medray.retrieval.questions import load_passages, load_questions
+from medray.retrieval.training.contrastive import ContrastiveConfig, PairBatches, random_span
+from medray.retrieval.training.pair_loss import PairLoss, info_nce
 
 
 def test_info_nce_by_hand() -> None:

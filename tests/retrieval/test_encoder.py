@@ -21,16 +21,12 @@ from medray.common.metrics import MetricsLog
 from medray.common.records import Document, Passage, RetrievalQuestion
 from medray.common.rows import write_rows
 from medray.common.storage import Storage, StorageConfig
-from medray.retrieval.contrastive import ContrastiveConfig
 from medray.retrieval.embed import Embedder
-from medray.retrieval.encoder import (
-    SCRATCH,
-    EncoderConfig,
-    build_masked_model,
-    prepare_data,
-    train_encoder,
-)
-from medray.retrieval.mlm import MlmConfig
+from medray.retrieval.training.contrastive import ContrastiveConfig
+from medray.retrieval.training.encoder import SCRATCH, train_encoder
+from medray.retrieval.training.encoder_data import prepare_data
+from medray.retrieval.training.encoder_model import EncoderConfig, build_masked_model
+from medray.retrieval.training.mlm import MlmConfig
 
 
 def tiny(**values) -> EncoderConfig:

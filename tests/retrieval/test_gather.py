@@ -10,8 +10,8 @@ import torch.multiprocessing as multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoModel, AutoTokenizer
 
-from medray.retrieval.contrastive import ContrastiveConfig, PairBatches
-from medray.retrieval.pair_loss import PairLoss
+from medray.retrieval.training.contrastive import ContrastiveConfig, PairBatches
+from medray.retrieval.training.pair_loss import PairLoss
 
 
 def gradient(rank: int, num_workers: int, encoder: Path, passages: Path, target: Path) -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from medray.retrieval.loop import Stage, learning_rate, seed_of, to_device
+from medray.retrieval.training.loop import Stage, learning_rate, seed_of, to_device
 
 
 def test_learning_rate_warms_up_and_decays_to_zero() -> None:

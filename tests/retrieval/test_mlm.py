@@ -6,14 +6,14 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from medray.common.errors import DataError
-from medray.retrieval.mlm import (
+from medray.retrieval.training.mlm import (
     MaskedLanguageLoss,
     MlmBatches,
     MlmConfig,
     mask_blocks,
     write_blocks,
 )
-from medray.retrieval.order import item_at
+from medray.retrieval.training.order import item_at
 
 
 def test_every_item_once_an_epoch_in_a_new_order() -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from medray.retrieval.tokenizer import SPECIAL_TOKENS, count_pieces, train_tokenizer
+from medray.retrieval.training.tokenizer import SPECIAL_TOKENS, count_pieces, train_tokenizer
 
 
 def test_characters_and_digits_stand_alone_after_reload(encoder_dir: Path) -> None:

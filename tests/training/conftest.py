@@ -30,7 +30,7 @@ from medray.common.records import Instruction, Message, PreferencePair, Scenario
 from medray.common.rows import write_rows
 from medray.common.storage import Storage, StorageConfig
 from medray.corpus.tokenizer import TokenizerConfig, train_tokenizer
-from medray.retrieval.tokenizer import train_tokenizer as train_bert_tokenizer
+from medray.retrieval.training.tokenizer import train_tokenizer as train_bert_tokenizer
 from medray.training.language_model import DecoderConfig, build_decoder
 from medray.training.packed import PackedBlocks, Tokens
 from medray.training.sft import SftConfig

@@ -25,7 +25,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from medray.common.manifest import Artefact
 from medray.common.metrics import MetricsLog
 from medray.common.storage import Storage
-from medray.retrieval.tokenizer import train_tokenizer
+from medray.retrieval.training.tokenizer import train_tokenizer
 from medray.training import checkpoints, pretrain, sft
 from medray.training.language_model import DecoderConfig, LoraConfig
 from medray.training.optimiser import OptimiserConfig

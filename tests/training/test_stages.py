@@ -18,7 +18,7 @@ from medray.common.metrics import MetricsLog
 from medray.common.records import Instruction, PreferencePair, Scenario, ScoredResponse
 from medray.common.rows import read_rows
 from medray.common.storage import Storage
-from medray.retrieval.tokenizer import train_tokenizer
+from medray.retrieval.training.tokenizer import train_tokenizer
 from medray.training.chats import Packer
 from medray.training.curriculum import CurriculumConfig, StageConfig, rows_of_stage
 from medray.training.language_model import DecoderConfig, LoraConfig

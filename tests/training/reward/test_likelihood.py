@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medray.common.errors import CheckpointError, ConfigError
-from medray.retrieval.tokenizer import train_tokenizer
+from medray.retrieval.training.tokenizer import train_tokenizer
 from medray.training.language_model import LoraConfig
 from medray.training.quantise import quantise
 from medray.training.reward.config import RewardConfig

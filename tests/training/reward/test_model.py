@@ -19,7 +19,7 @@ from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from medray.common.errors import CheckpointError, ConfigError, DataError
 from medray.common.records import PreferencePair, ScoredResponse
 from medray.common.rows import write_rows
-from medray.retrieval.tokenizer import train_tokenizer
+from medray.retrieval.training.tokenizer import train_tokenizer
 from medray.training.language_model import load_decoder, max_positions
 from medray.training.reward.config import RewardConfig
 from medray.training.reward.model import RewardModel, encode, encode_pairs, trained_length

@@ -26,16 +26,16 @@ from medray.common.metrics import MetricsLog
 from medray.common.records import RetrievalQuestion
 from medray.common.rows import read_rows
 from medray.generation.directory import check_trainable, load_options
-from medray.retrieval.contrastive import load_passages
 from medray.retrieval.embed import Embedder, passage_text
 from medray.retrieval.fusion import best_weight, order_of
-from medray.retrieval.listwise import GroupBatches, GroupsConfig, ListwiseLoss
-from medray.retrieval.loop import Stage, load_state, run_stage
-from medray.retrieval.measure import Asked, held_out_questions, split_for_tuning
+from medray.retrieval.measure import Asked, split_for_tuning
+from medray.retrieval.questions import held_out_questions, load_passages
 from medray.retrieval.recall import retrieval_metrics
 from medray.retrieval.rerank import SETTINGS, Reranker, RerankSettings, blended
 from medray.retrieval.search import Hit, Searcher, open_index
-from medray.retrieval.trainer import RetrievalTraining, fit, publish_model
+from medray.retrieval.training.listwise import GroupBatches, GroupsConfig, ListwiseLoss
+from medray.retrieval.training.loop import Stage, load_state, run_stage
+from medray.retrieval.training.trainer import RetrievalTraining, fit, publish_model
 
 logger = logging.getLogger(__name__)
 MINED = "reranker_data"

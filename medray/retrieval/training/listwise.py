@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from medray.common.config import Config
 from medray.retrieval.embed import passage_text
-from medray.retrieval.order import item_at
 from medray.retrieval.rerank import encode_pairs
+from medray.retrieval.training.order import item_at
 
 
 class GroupsConfig(Config):

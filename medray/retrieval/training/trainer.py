@@ -10,7 +10,7 @@ import torch.distributed as dist
 from pydantic import Field
 
 from medray.common.config import Config
-from medray.retrieval.loop import LoopSettings
+from medray.retrieval.training.loop import LoopSettings
 
 
 class RetrievalTraining(Config):

@@ -10,22 +10,17 @@ its gathered negatives carry no gradient to the other workers; and it counts a p
 answers the question as a negative when it stands elsewhere in the batch.
 """
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from medray.common.config import Config
-from medray.common.errors import DataError
-from medray.common.records import RetrievalQuestion
-from medray.common.rows import read_rows
 from medray.retrieval.embed import passage_text
-from medray.retrieval.order import item_at
+from medray.retrieval.training.order import item_at
 
 # Shapes: B pairs of one worker, G pairs of the global batch.
 
@@ -126,28 +121,3 @@ def random_span(text: str, rng: np.random.Generator) -> str:
     length = min(len(text), int(rng.integers(6, 41)))
     start = int(rng.integers(len(text) - length + 1))
     return text[start : start + length]
-
-
-def load_passages(directory: Path) -> pa.Table:
-    """Reads id, title and text of all passages; Arrow keeps them compact.
-
-    Raises:
-        DataError: if there are none.
-    """
-    paths = sorted(directory.glob("*.parquet"))
-    if not paths:
-        raise DataError(f"no Parquet shards in {directory}; run the corpus job first")
-    columns = ["passage_id", "title", "text"]
-    table = pa.concat_tables([pq.read_table(path, columns=columns) for path in paths])
-    return table.combine_chunks()
-
-
-def load_questions(directory: Path, passages: pa.Table) -> list[tuple[str, list[int]]]:
-    """Returns the training questions with the rows of their passages; others are left out."""
-    row_of = {name: row for row, name in enumerate(passages["passage_id"].to_pylist())}
-    questions = []
-    for question in read_rows(directory, RetrievalQuestion):
-        gold = [row_of[name] for name in question.passage_ids if name in row_of]
-        if question.split == "train" and gold:
-            questions.append((question.question, gold))
-    return questions

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from medray.common.config import Config
 from medray.common.errors import CheckpointError, DataError
-from medray.retrieval.order import item_at
+from medray.retrieval.training.order import item_at
 
 # Shapes: N blocks, B batch, T tokens of a block with [CLS] and [SEP], M masked per block.
 
