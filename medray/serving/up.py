@@ -11,8 +11,6 @@ import os
 import signal
 import socket
 import threading
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,11 +25,11 @@ from medray.common.errors import ConfigError, ServiceError
 from medray.serving import client
 from medray.serving.app import ServingConfig, build_app
 from medray.serving.proxy import ENVIRONMENT
+from medray.serving.readiness import wait_until_answering, wait_until_running
 from medray.serving.tls import Tls, ends_soon
 
 logger = logging.getLogger(__name__)
 APP_PATH = "medray.serving.app:build_app"
-POLL_S = 0.2
 
 
 class Running:
@@ -136,8 +134,8 @@ def start(
             wait_for_ingress_deployment_creation=False,
             wait_for_applications_running=False,
         )
-        _wait_until_running(name, timeout_s)
-        _wait_until_answering(running.url, tls)
+        wait_until_running(name, timeout_s)
+        wait_until_answering(running.url, tls)
     except BaseException:
         running.stop()
         raise
@@ -160,7 +158,7 @@ def update(config_path: Path, overrides: list[str] | None = None, timeout_s: flo
         wait_for_ingress_deployment_creation=False,
         wait_for_applications_running=False,
     )
-    _wait_until_running(name, timeout_s)
+    wait_until_running(name, timeout_s)
 
 
 def check_access(host: str, config: ServingConfig) -> None:
@@ -236,51 +234,3 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
             f"no Ray cluster at {address} ({type(error).__name__}); start one with "
             "`ray start --head`, or leave the address out to start a local one"
         ) from None
-
-
-def _wait_until_running(name: str, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        application = serve.status().applications[name]
-        if application.status == "RUNNING":
-            return
-        reasons = [
-            f"{deployment}: {_last_line(state.message)}"
-            for deployment, state in application.deployments.items()
-            if state.status == "DEPLOY_FAILED" or state.status == "UNHEALTHY"
-        ]
-        if application.status == "DEPLOY_FAILED" or reasons:
-            raise ServiceError("a deployment failed to start: " + "; ".join(reasons))
-        if time.monotonic() > deadline:
-            waiting = [
-                f"{deployment} {state.status.value}"
-                for deployment, state in application.deployments.items()
-                if state.status != "HEALTHY"
-            ]
-            raise ServiceError(
-                f"not healthy after {timeout_s:.0f} s: {', '.join(waiting)}; is there enough "
-                "memory, and a free CPU or GPU for each replica?"
-            )
-        time.sleep(POLL_S)
-
-
-def _wait_until_answering(url: str, tls: Tls | None, timeout_s: float = 20.0) -> None:
-    """The HTTP proxy learns of a new application a moment after it runs."""
-    deadline = time.monotonic() + timeout_s
-    context = tls.context() if tls is not None else None
-    while True:
-        try:
-            with urllib.request.urlopen(f"{url}/healthz", timeout=10, context=context):
-                return
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise ServiceError(
-                    f"{url}/healthz does not answer ({error}); if Serve ran on this cluster "
-                    "before, it keeps its own host and port: see `serve config`"
-                ) from None
-        time.sleep(POLL_S)
-
-
-def _last_line(message: str) -> str:
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
