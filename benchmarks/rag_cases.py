@@ -18,12 +18,12 @@ from rag_scores import Case
 
 from medray.common.records import Instruction, Passage
 from medray.common.rows import arrow_schema, read_rows
+from medray.retrieval.directory import INFO, build_lexical, save_lexical
 from medray.retrieval.embed import Embedder
-from medray.retrieval.index import save_lexical
 from medray.retrieval.lexical import LexicalConfig
 from medray.retrieval.measure import Asked, calibrated_threshold, measured_weights, split_for_tuning
 from medray.retrieval.questions import held_out_questions
-from medray.retrieval.search import INFO, Searcher, build_lexical
+from medray.retrieval.search import Searcher
 from medray.retrieval.sparse import COLUMN, weights_column
 from medray.serving.artefacts import newest
 

@@ -7,11 +7,13 @@ facts         held-out questions of the sample hospital that did not tune the in
               is the clause that states the fact, with which the passage that answers begins
 none          the same, the documents that answer them taken out of what the search found
 consultation  held-out scenarios and records of the fine-tuning rows, whose answers stand in no
-diagnosis     passage: what retrieval costs where it is not asked for
+diagnosis     passage: what retrieval costs where nothing is looked up
 public        with --data DIR, held-out questions of patients (retrieval_zh), an index of the
               doctors' answers, its weight and threshold measured as the index job does
 public none   the same without the answers that are taken for right
 
+With retrieval means as the service decides: from passages, by saying that there is no answer, or
+by the model alone (`alone`), whose notice is not judged.
 The value is the difference of character F1 on `facts`. A citation counts by the words it quotes,
 not by its head. What does not fit into the context is refused and counts as an empty answer
 (`too_long`). Citation precision: cited passages that answer, of an answer's citations; recall:
@@ -37,9 +39,10 @@ from medray.generation.prompts import NO_ANSWER
 from medray.retrieval.embed import Embedder
 from medray.retrieval.filters import PassageFilter
 from medray.retrieval.search import Searcher, open_index
-from medray.serving.answer import AnswerConfig, Outcome, plan_answer, write_answer
+from medray.serving.answer import UNSOURCED, Outcome, plan_answer, write_answer
 from medray.serving.app import ServingConfig
 from medray.serving.artefacts import newest
+from medray.serving.evidence import AnswerConfig
 from medray.serving.messages import Found, QuestionVectors
 from medray.serving.policy import Policy
 from medray.serving.retrieval import hit_fields
@@ -73,8 +76,8 @@ class Served:
         weights = dict(made.weights_N[0]) if made.weights_N else {}
         return QuestionVectors(made.vectors_ND[0].tolist(), weights)
 
-    async def answer(self, case: Case, retrieval: bool) -> Reply:
-        """One answer, as the gateway gives it."""
+    async def answer(self, case: Case, retrieval: bool | None) -> Reply:
+        """One answer, as the gateway gives it; None as the service decides."""
 
         async def search(
             question: str, vectors: QuestionVectors, top_k: int, where: PassageFilter
@@ -84,7 +87,9 @@ class Served:
             vector_D = np.asarray(vectors.vector, dtype=np.float32)
             hits = self._searcher.search(question, vector_D, num, where, vectors.weights)
             kept = [hit for hit in hits if hit.passage.doc_id not in case.without][:top_k]
-            return Found(list(map(hit_fields, kept)), self._searcher.min_cosine)
+            fields = list(map(hit_fields, kept))
+            looked_up = self._searcher.looks_up(vector_D)
+            return Found(fields, self._searcher.min_cosine, looked_up=looked_up)
 
         request = ChatRequest.model_validate(
             {
@@ -98,14 +103,16 @@ class Served:
             if error.code != "context_length_exceeded":
                 raise
             return Reply("", [], False, too_long=True)
-        text, cited = "", []
+        text, cited, basis = "", [], ""
         async for item in write_answer(plan):
             if isinstance(item, Outcome):
                 shown = [one for one in item.grounding.citations if one.ok]
                 cited = [one.passage_id for one in shown if one.passage_id]
+                basis = item.grounding.basis
             else:
                 text += item.text
-        return Reply(text, cited, NO_ANSWER in text)
+        said = text.removeprefix(UNSOURCED[0]).removeprefix(UNSOURCED[1])
+        return Reply(said, cited, NO_ANSWER in text, alone=basis == "model")
 
 
 @contextmanager
@@ -122,11 +129,11 @@ async def both(served: Served, cases: Sequence[Case]) -> tuple[list[Reply], list
     """Answers with retrieval and without, in turn by question."""
     slots = asyncio.Semaphore(served.num_slots)
 
-    async def one(case: Case, retrieval: bool) -> Reply:
+    async def one(case: Case, retrieval: bool | None) -> Reply:
         async with slots:
             return await served.answer(case, retrieval)
 
-    asked = [one(case, retrieval) for case in cases for retrieval in (True, False)]
+    asked = [one(case, retrieval) for case in cases for retrieval in (None, False)]
     replies = await asyncio.gather(*asked)
     return list(replies[::2]), list(replies[1::2])
 

@@ -12,7 +12,9 @@ from medray.evaluation.figures import mean
 from medray.evaluation.text import character_f1, rouge_l
 from medray.generation.prompts import CITATION
 
-METRICS = ("f1", "rouge_l", "citation_precision", "citation_recall", "abstains", "too_long")
+METRICS = (
+    "f1", "rouge_l", "citation_precision", "citation_recall", "abstains", "alone", "too_long",
+)  # fmt: skip
 
 
 class Case(NamedTuple):
@@ -34,6 +36,8 @@ class Reply(NamedTuple):
     abstained: bool
     too_long: bool = False
     """The service refused it: question and passage exceed the model's context."""
+    alone: bool = False
+    """By the model, without passages."""
 
 
 def scores(case: Case, reply: Reply) -> dict[str, float | None]:
@@ -46,6 +50,7 @@ def scores(case: Case, reply: Reply) -> dict[str, float | None]:
         "citation_precision": sum(right) / len(right) if right and gold else None,
         "citation_recall": len(gold & {*reply.cited}) / len(gold) if gold else None,
         "abstains": float(reply.abstained),
+        "alone": float(reply.alone),
         "too_long": float(reply.too_long),
     }
 

@@ -34,8 +34,8 @@ from medray.common.rows import arrow_schema, write_rows
 from medray.common.split import unit_hash
 from medray.common.storage import Storage, StorageConfig
 from medray.corpus.terms.words import Segmenter
+from medray.retrieval.directory import INFO, build_lexical, save_lexical, save_sparse
 from medray.retrieval.embed import Embedder
-from medray.retrieval.index import save_lexical, save_sparse
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 from medray.retrieval.measure import (
     Asked,
@@ -44,7 +44,7 @@ from medray.retrieval.measure import (
     split_for_tuning,
 )
 from medray.retrieval.recall import retrieval_metrics
-from medray.retrieval.search import INFO, build_lexical, open_index
+from medray.retrieval.search import open_index
 from medray.retrieval.sparse import COLUMN, weights_column
 from medray.retrieval.term_weights import TermWeightsConfig, learn_term_weights
 from medray.retrieval.terms import lexical_terms

@@ -38,10 +38,10 @@ from medray.retrieval.collection import (
     connect,
     search_vectors,
 )
-from medray.retrieval.index import save_lexical
+from medray.retrieval.directory import INFO, LEXICAL, build_lexical, save_lexical
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 from medray.retrieval.recall import exact_top
-from medray.retrieval.search import INFO, LEXICAL, Searcher, build_lexical, open_index
+from medray.retrieval.search import Searcher, open_index
 
 EFS = (32, 64, 256)
 """Beside the default."""

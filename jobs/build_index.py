@@ -12,7 +12,8 @@ from medray.retrieval.index import build_index
 
 
 def run(job: Job) -> Path:
-    """Recall is measured on the held-out questions of the instructions. Passages of an earlier
+    """Recall is measured on the held-out questions of the instructions; these and the fine-tuning
+    rows tell which questions are looked up. Passages of an earlier
     index of the same encoder keep their vectors."""
     return job.make(
         "index",
@@ -23,6 +24,7 @@ def run(job: Job) -> Path:
             job.path("instructions") / "questions",
             artefact,
             earlier=job.earlier("index", "encoder"),
+            prompts=job.path("instructions") / "sft",
         ),
     )
 

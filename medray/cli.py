@@ -102,6 +102,11 @@ def build_parser() -> argparse.ArgumentParser:
     ask = commands.add_parser("ask", help="ask a running server")
     ask.add_argument("question")
     ask.add_argument("--url", default=SERVER, help=f"default: {SERVER}")
+    ask.add_argument(
+        "--retrieval", action=argparse.BooleanOptionalAction,
+        help="from passages or not at all; --no-retrieval: the model alone; default: the service "
+        "decides by the question",
+    )  # fmt: skip
     ask.set_defaults(command=do.ask_server)
 
     access_commands.add_commands(commands)

@@ -124,11 +124,10 @@ def grow_instructions(args: argparse.Namespace) -> int:
 
 def ask_server(args: argparse.Namespace) -> int:
     """Streams one answer to the terminal, then what it cites."""
-    from medray.demo import format_citations
-    from medray.serving.client import ask
+    from medray.serving.client import ask, sources
 
-    for piece in ask(args.question, args.url):
-        _say(piece.text if piece.grounding is None else format_citations(piece.grounding))
+    for piece in ask(args.question, args.url, retrieval=args.retrieval):
+        _say(piece.text if piece.grounding is None else f"{sources(piece.grounding)}\n")
     return 0
 
 

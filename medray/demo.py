@@ -130,19 +130,11 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def show_answer(question: str, url: str) -> None:
     """Asks one question and prints the answer with its citations."""
-    from medray.serving.client import ask
+    from medray.serving.client import ask, sources
 
     say(f"\n问：{question}\n答：")
     for piece in ask(question, url):
-        say(piece.text if piece.grounding is None else format_citations(piece.grounding))
-
-
-def format_citations(grounding: dict) -> str:
-    """The passages that an answer cites, one a line, after the answer."""
-    lines = ["\n"]
-    for citation in grounding.get("citations", []):
-        lines.append(f"  [{citation['number']}] {citation['passage_id']}\n")
-    return "".join(lines)
+        say(piece.text if piece.grounding is None else f"{sources(piece.grounding)}\n")
 
 
 def show_results(root: Path) -> None:

@@ -27,8 +27,8 @@ from medray.launch import import_job, load_profile
 from medray.privacy.audit import read_audit
 from medray.privacy.surrogates import load_key
 from medray.retrieval.collection import CollectionConfig, connect, disconnect
+from medray.retrieval.directory import INFO, read_info
 from medray.retrieval.index import LITE, refill
-from medray.retrieval.search import INFO, read_info
 
 SETTINGS = ["sample.num_records=100", "corpus.tokenizer.vocab_size=1500"]
 TRAINED = ("encoder", "index", "ppo", "pretrain", "reward", "sft")

@@ -8,9 +8,7 @@ Source: [EMR-LLM] retrieval of the k nearest passages by cosine; DESIGN.md 3 on 
 
 import json
 import logging
-import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,16 @@ from medray.retrieval.collection import (
     is_lite,
     load_version,
 )
+from medray.retrieval.directory import (
+    INFO,
+    LEXICAL,
+    SPARSE,
+    build_lexical,
+    read_columns,
+    read_info,
+    save_lexical,
+    save_sparse,
+)
 from medray.retrieval.embed import Embedder, has_heads
 from medray.retrieval.filters import COLUMNS
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
@@ -36,6 +44,7 @@ from medray.retrieval.measure import (
     Asked,
     calibrated_threshold,
     index_figures,
+    measured_router,
     measured_weights,
     split_for_tuning,
 )
@@ -46,16 +55,8 @@ from medray.retrieval.passage_vectors import (
     known_vectors,
 )
 from medray.retrieval.questions import held_out_questions, load_questions
-from medray.retrieval.search import (
-    INFO,
-    LEXICAL,
-    SPARSE,
-    HybridConfig,
-    Searcher,
-    build_lexical,
-    read_columns,
-    read_info,
-)
+from medray.retrieval.routing import RouterConfig
+from medray.retrieval.search import HybridConfig, Searcher
 from medray.retrieval.sparse import SparseIndex
 from medray.retrieval.term_weights import TermWeightsConfig, learn_term_weights
 
@@ -72,6 +73,7 @@ class IndexConfig(EmbeddingConfig):
     lexical: LexicalConfig = LexicalConfig()
     term_weights: TermWeightsConfig = TermWeightsConfig()
     hybrid: HybridConfig = HybridConfig()
+    router: RouterConfig = RouterConfig()
     max_questions: int = Field(default=2000, ge=1)
     """Held-out questions that are asked, the first in id order: up to half of them choose
     the weights of `hybrid`, the figures are of the others."""
@@ -84,6 +86,7 @@ def build_index(
     questions: Path | None,
     artefact: Artefact,
     earlier: Path | None = None,
+    prompts: Path | None = None,
 ) -> None:
     """Embeds all passages, fills Milvus and the index of words, and measures on the questions of
     split dev.
@@ -95,6 +98,8 @@ def build_index(
         questions: directory of RetrievalQuestion shards; None skips the figures.
         earlier: an index that the same encoder made; passages that stand in it as they are now keep
             their vectors.
+        prompts: directory of fine-tuning rows, which tell what is asked without passages; None has
+            every question looked up.
     Raises:
         DataError: if there is no passage, or passage ids repeat.
         ServiceError: if no Milvus answers at `config.uri`.
@@ -144,7 +149,7 @@ def build_index(
         save_lexical(artefact.dir, lexical)
         save_sparse(artefact.dir)
         if questions is not None:
-            measure_index(config, encoder, questions, artefact, client, uri, info)
+            measure_index(config, encoder, questions, prompts, artefact, client, uri, info)
         (artefact.dir / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
     finally:
         disconnect(client, uri)
@@ -177,38 +182,19 @@ def refill(directory: Path) -> None:
     (directory / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
 
 
-def save_lexical(directory: Path, lexical: LexicalIndex) -> None:
-    """Writes an index artefact's index of words, whole or not at all."""
-    _replace(directory / LEXICAL, lexical.save)
-
-
-def save_sparse(directory: Path) -> None:
-    """Likewise that of the encoder's weights of tokens, from the Parquet; none where it gives
-    none."""
-    sparse = SparseIndex.build(directory / "passages")
-    if sparse is not None:
-        _replace(directory / SPARSE, sparse.save)
-
-
-def _replace(target: Path, save: Callable[[Path], None]) -> None:
-    temporary = target.with_name(f".{target.name}.tmp")
-    remove(temporary)
-    save(temporary)
-    remove(target)
-    os.replace(temporary, target)
-
-
 def measure_index(
     config: IndexConfig,
     encoder: Path,
     questions: Path,
+    prompts: Path | None,
     artefact: Artefact,
     client: MilvusClient,
     uri: str,
     info: dict[str, Any],
 ) -> None:
     """Writes figures into the artefact's metrics; into `info` the weights of the rankings, where
-    they are to be measured, and the cosine below which there is no answer."""
+    they are to be measured, the cosine below which there is no answer, and which questions are
+    looked up."""
     passages = artefact.dir / "passages"
     table = read_columns(passages, "passage_id", "vector", *COLUMNS)
     rows, artefact.counts["questions"] = held_out_questions(
@@ -235,5 +221,12 @@ def measure_index(
         artefact.metrics.update(
             {f"threshold/{name}": round(v, 4) for name, v in threshold._asdict().items()}
         )
+    if prompts is not None:
+        router, figures = measured_router(
+            config.router, embedder, questions, prompts, tuning.vectors_QD, asked.vectors_QD
+        )
+        if router is not None:
+            info["router"] = router.model_dump()
+            artefact.metrics.update(figures)
     info["hybrid"] = searcher.hybrid.model_dump(mode="json")
     artefact.metrics.update(index_figures(searcher, asked, table))

@@ -7,15 +7,24 @@ Half of the questions choose the weights, at most TUNING of them; the figures ar
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from medray.retrieval.collection import vectors_of
-from medray.retrieval.embed import Embeddings
+from medray.retrieval.embed import Embedder, Embeddings
 from medray.retrieval.fusion import best_weight, fused, order_of, word_scores
+from medray.retrieval.questions import questions_of
 from medray.retrieval.recall import exact_top, retrieval_metrics
+from medray.retrieval.routing import (
+    FEWEST_EXAMPLES,
+    Router,
+    RouterConfig,
+    learn_router,
+    prompts_without_passages,
+)
 from medray.retrieval.search import Candidates, HybridConfig, Searcher
 from medray.retrieval.sparse import NONE, TokenWeights
 
@@ -124,6 +133,35 @@ def calibrated_threshold(searcher: Searcher, asked: Asked) -> Threshold:
 
 def _nearest_shown(cosines_C: np.ndarray, scores_C: np.ndarray) -> float:
     return float(cosines_C[np.argsort(-scores_C, kind="stable")[:SHOWN]].max())
+
+
+def measured_router(
+    config: RouterConfig,
+    embedder: Embedder,
+    questions: Path,
+    prompts: Path,
+    tuning_ND: np.ndarray,
+    asked_ND: np.ndarray,
+) -> tuple[Router | None, dict[str, float]]:
+    """Learns which questions are looked up from the training rows, and what it gets right: the
+    share of held-out questions that are looked up, and of held-out prompts that are not. With
+    fewer than FEWEST_EXAMPLES of either kind there is no router.
+
+    Args:
+        questions, prompts: directories of RetrievalQuestion and Instruction shards.
+        tuning_ND: vectors of held-out questions that may choose the rule; asked_ND: of others.
+    """
+    trained = questions_of(questions, "train", config.examples)
+    alone = prompts_without_passages(prompts, "train", config.examples)
+    if min(len(trained), len(alone)) < FEWEST_EXAMPLES:
+        return None, {}
+    looked_up_ND, alone_ND = map(embedder.embed_queries, (trained, alone))
+    router = learn_router(looked_up_ND, alone_ND, tuning_ND, KEPT)
+    figures = {"router/looked_up_fraction": float(router.looks_up(asked_ND).mean())}
+    if others := prompts_without_passages(prompts, "dev", config.examples):
+        looked_up = router.looks_up(embedder.embed_queries(others))
+        figures["router/alone_fraction"] = float(1 - looked_up.mean())
+    return router, {name: round(value, 4) for name, value in figures.items()}
 
 
 def index_figures(searcher: Searcher, asked: Asked, table: pa.Table) -> dict[str, float]:

@@ -20,8 +20,8 @@ from pydantic import Field
 
 from medray.common.config import Config
 from medray.common.manifest import remove
+from medray.retrieval.directory import read_info
 from medray.retrieval.embed import Embedder, passage_text
-from medray.retrieval.search import read_info
 from medray.retrieval.sparse import COLUMN, TYPE, weights_column
 
 logger = logging.getLogger(__name__)

@@ -2,6 +2,7 @@
 index. Out: those to train on, those that are held out.
 """
 
+import heapq
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from medray.common.errors import DataError
 from medray.common.manifest import Counts
 from medray.common.records import RetrievalQuestion
 from medray.common.rows import read_rows
+from medray.common.split import Split, unit_hash
 
 
 def load_passages(directory: Path) -> pa.Table:
@@ -36,6 +38,13 @@ def load_questions(directory: Path, passages: pa.Table) -> list[tuple[str, list[
         if question.split == "train" and gold:
             questions.append((question.question, gold))
     return questions
+
+
+def questions_of(directory: Path, split: Split, most: int) -> list[str]:
+    """At most `most` questions of a split, chosen by the hash of their ids."""
+    rows = (row for row in read_rows(directory, RetrievalQuestion) if row.split == split)
+    chosen = heapq.nsmallest(most, rows, key=lambda row: (unit_hash(row.id), row.id))
+    return [row.question for row in chosen]
 
 
 def held_out_questions(

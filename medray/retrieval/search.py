@@ -4,7 +4,6 @@ Candidates are the nearest by cosine (Milvus), the best by words (BM25) and, whe
 weighs tokens (BGE-M3), the best by these; each gets all scores, and `fusion` makes one ranking.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,12 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 from pymilvus import MilvusClient
 
 from medray.common.config import Config
-from medray.common.errors import DataError
 from medray.common.records import Passage
 from medray.common.scratch import scratch_directory
 from medray.retrieval.collection import (
@@ -30,14 +27,13 @@ from medray.retrieval.collection import (
     load_version,
     search_vectors,
 )
-from medray.retrieval.embed import passage_text
-from medray.retrieval.filters import COLUMNS, PassageFilter, complete
+from medray.retrieval.directory import SPARSE, open_lexical, read_columns, read_info
+from medray.retrieval.filters import COLUMNS, PassageFilter
 from medray.retrieval.fusion import UNMEASURED, fused, word_scores
-from medray.retrieval.lexical import LexicalConfig, LexicalIndex
+from medray.retrieval.lexical import LexicalIndex
+from medray.retrieval.routing import Router
 from medray.retrieval.sparse import NONE, SparseIndex, TokenWeights
 
-INFO = "collection.json"
-LEXICAL, SPARSE = "lexical", "sparse"
 EVERYTHING = PassageFilter()
 NAMES = ["passage_id", "doc_id"]
 """Fields of a candidate."""
@@ -114,6 +110,9 @@ class Searcher:
         self.hybrid = HybridConfig.model_validate(info.get("hybrid", {}))
         self.min_cosine = float(info.get("min_cosine", -1.0))
         """Below it no passage answers, as held-out questions have it; -1 where none were asked."""
+        router = info.get("router")
+        self.router = Router.model_validate(router) if router else None
+        """Which questions are looked up; None: all."""
 
     def search(
         self,
@@ -147,6 +146,10 @@ class Searcher:
         """Of each candidate, by words alone. [C]"""
         weight = self.hybrid.sparse_weight if self.weighs_tokens else 0.0
         return word_scores(found.bm25_C, found.sparse_C, UNMEASURED if weight is None else weight)
+
+    def looks_up(self, vector: np.ndarray) -> bool:
+        """Whether a question is one that passages answer, and not one for the model alone."""
+        return self.router is None or bool(self.router.looks_up(np.asarray(vector)[None])[0])
 
     @property
     def weighs_tokens(self) -> bool:
@@ -229,38 +232,3 @@ def open_index(index_dir: Path) -> Iterator[Searcher]:
         # Like the index of words, made in memory where an artefact was left without it.
         sparse = SparseIndex.load(path) if path.is_dir() else SparseIndex.build(passages)
         yield Searcher(client, uri, collection, lexical, columns, info, sparse)
-
-
-def open_lexical(index_dir: Path) -> LexicalIndex:
-    """The index of words; of an artefact that was built without one it is made in memory."""
-    if (index_dir / LEXICAL).is_dir():
-        return LexicalIndex.load(index_dir / LEXICAL)
-    return build_lexical(index_dir / "passages", LexicalConfig())
-
-
-def build_lexical(
-    passages: Path, config: LexicalConfig, weights: dict[str, float] | None = None
-) -> LexicalIndex:
-    """From the Parquet of an index, in its order; `weights` by term."""
-    table = pq.read_table(passages, columns=["title", "text"])
-    rows = zip(table["title"].to_pylist(), table["text"].to_pylist(), strict=True)
-    texts = (passage_text(title, text) for title, text in rows)
-    return LexicalIndex.build(texts, config, weights)
-
-
-def read_columns(passages: Path, *names: str) -> pa.Table:
-    """Columns of an index's Parquet; those that an earlier version has not are empty."""
-    known = pq.ParquetDataset(passages).schema.names
-    return complete(pq.read_table(passages, columns=[name for name in names if name in known]))
-
-
-def read_info(index_dir: Path) -> dict[str, Any]:
-    """Reads collection.json of an index directory.
-
-    Raises:
-        DataError: if there is none.
-    """
-    path = index_dir / INFO
-    if not path.is_file():
-        raise DataError(f"{index_dir} has no {INFO}; build the index first (build_index)")
-    return json.loads(path.read_text(encoding="utf-8"))

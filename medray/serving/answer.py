@@ -3,63 +3,39 @@
 In: a chat request and three objects that embed, search and generate. Out: text that may be shown,
 then the outcome with citations, passages and verdicts. Nothing here knows of HTTP or Ray.
 
-Where the nearest passage lies below `min_cosine` the answer is `所给资料中没有答案。`, and the
-model is not asked.
+A question is answered from passages; or, where the nearest lies below `min_cosine`, by
+`所给资料中没有答案。`, without asking the model; or, where it is one that passages do not answer
+(`medray.retrieval.routing`), by the model alone, which is said first.
 Source: DESIGN.md 3, serving graph; `[q; d1; …; dk]` [EMR-LLM 1.5].
 """
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from pydantic import Field
-
-from medray.common.config import Config
 from medray.generation.prompts import NO_ANSWER, grounded_prompt, shown
 from medray.generation.sampling import Chat, Sampling
-from medray.retrieval.filters import PassageFilter
 from medray.serving.citations import CitationGate
-from medray.serving.guard import Refusal, refusal
+from medray.serving.evidence import AnswerConfig, Embed, Evidence, Search, find_evidence
+from medray.serving.guard import HAN, Refusal, refusal
 from medray.serving.identity.keys import Role
 from medray.serving.messages import (
     Choices,
     Finish,
     Fit,
-    Found,
     Piece,
     Prompt,
-    QuestionVectors,
 )
-from medray.serving.record.passages import EmbedTexts, beside, record_hits
+from medray.serving.record.passages import EmbedTexts
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.schema.chat import ChatRequest
 from medray.serving.schema.grounding import FoundPassage, Grounding, SentenceVerdict
 
-
-class AnswerConfig(Config):
-    """How questions are answered, where the request does not say."""
-
-    top_k: int = 5
-    """Passages shown to the model. Source: not given; [EMR-LLM 1.5] leaves k open. Best as many as
-    the grounded examples hold that it was fine-tuned on."""
-    min_cosine: float | None = Field(default=None, ge=-1, le=1)
-    """Where the nearest passage has a lower cosine, the answer is that there is none. None: as
-    held-out questions had it when the index was built (`threshold/` in its metrics)."""
-    max_tokens: int = 256
-
-
-class Embed(Protocol):
-    """A question → what to search with."""
-
-    async def __call__(self, question: str, /) -> QuestionVectors: ...
-
-
-class Search(Protocol):
-    """Question, its vectors, k, filter → passages, best first."""
-
-    async def __call__(
-        self, question: str, vectors: QuestionVectors, top_k: int, where: PassageFilter, /
-    ) -> Found: ...
+UNSOURCED = (
+    "（以下未依据资料，没有出处。）\n",
+    "(What follows rests on no source.)\n",
+)
+"""Said before an answer of the model alone that was not asked for as such."""
 
 
 class Generate(Protocol):
@@ -80,6 +56,8 @@ class Plan(NamedTuple):
     num_prompt_tokens: int = 0
     index_version: str = ""
     refusal: Refusal | None = None
+    notice: str = ""
+    """What the reader is told before the model's words."""
 
 
 class Outcome(NamedTuple):
@@ -113,13 +91,12 @@ async def plan_answer(
     messages = [message.plain() for message in request.messages]
     if refused := refusal(messages[-1]["content"], role):
         return Plan([], False, refusal=refused)
-    retrieval = request.retrieval is not False
-    passages: list[FoundPassage] = []
-    version = ""
-    if retrieval:
-        passages, version = await _to_show(request, config, embed, search, embed_texts)
-        if not passages:
-            return Plan([], True, index_version=version)
+    evidence = Evidence([], False, "")
+    if request.retrieval is not False:
+        evidence = await find_evidence(request, config, embed, search, embed_texts)
+        if evidence.looked_up and not evidence.passages:
+            return Plan([], True, index_version=evidence.version)
+    passages, retrieval, version = evidence
     # The worst passage is left out first; a grounded question keeps at least one.
     counts = range(len(passages), 0, -1) if passages else [0]
     conversations = [_with_passages(messages, passages[:count]) for count in counts]
@@ -145,7 +122,10 @@ async def plan_answer(
             param="messages",
         )
     shown = passages[: counts[fit.index]]
-    return Plan(shown, retrieval, stream, fit.num_prompt_tokens, version)
+    notice = ""
+    if request.retrieval is None and not retrieval:
+        notice = UNSOURCED[0] if HAN.search(messages[-1]["content"]) else UNSOURCED[1]
+    return Plan(shown, retrieval, stream, fit.num_prompt_tokens, version, notice=notice)
 
 
 async def first_fit(stream: AsyncGenerator[Fit | Piece | Finish, None]) -> Fit:
@@ -157,43 +137,6 @@ async def first_fit(stream: AsyncGenerator[Fit | Piece | Finish, None]) -> Fit:
     return fit
 
 
-async def _to_show(
-    request: ChatRequest,
-    config: AnswerConfig,
-    embed: Embed,
-    search: Search,
-    embed_texts: EmbedTexts | None,
-) -> tuple[list[FoundPassage], str]:
-    """Passages of the index, if the nearest is near enough, and of the record; the version."""
-    question, top_k = request.messages[-1].plain()["content"], request.top_k or config.top_k
-    where, record = request.filters, request.record
-    if record is not None and record.patient_id:
-        where = where.model_copy(update={"not_patient": record.patient_id})
-    vectors = await embed(question)
-    found = await search(question, vectors, top_k, where)
-    least = found.min_cosine if config.min_cosine is None else config.min_cosine
-    nearest = max((hit["cosine"] for hit in found.hits), default=least)
-    hits = found.hits if nearest >= least else []
-    if record is not None:
-        assert embed_texts is not None, "a record is ranked by meaning too"
-        ranked = await record_hits(record, question, vectors.vector, embed_texts)
-        hits = beside(hits, ranked, top_k)
-    return numbered(hits), found.version
-
-
-async def find_passages(
-    question: str, top_k: int, where: PassageFilter, embed: Embed, search: Search
-) -> tuple[list[FoundPassage], str]:
-    """The best passages, and the version of the index."""
-    found = await search(question, await embed(question), top_k, where)
-    return numbered(found.hits), found.version
-
-
-def numbered(hits: list[dict[str, Any]]) -> list[FoundPassage]:
-    """Passages, from 1 on."""
-    return [FoundPassage.model_validate(hit | {"number": k}) for k, hit in enumerate(hits, 1)]
-
-
 async def write_answer(plan: Plan) -> AsyncGenerator[Piece | Outcome, None]:
     """Yields text that may be shown, then one Outcome. Closing it stops the model."""
     if plan.refusal is not None:
@@ -203,11 +146,15 @@ async def write_answer(plan: Plan) -> AsyncGenerator[Piece | Outcome, None]:
         yield Outcome("content_filter", usage, grounding, "")
         return
     gate = CitationGate(plan.passages)
+    # Without passages no citation can hold: where none was to be expected they are left out too.
+    checked = plan.retrieval or bool(plan.notice)
     finish = Finish("stop", 0)
     if plan.stream is None:
         gate.verdicts.append(SentenceVerdict(verdict="no_answer"))
         yield Piece(NO_ANSWER)
     else:
+        if plan.notice:
+            yield Piece(plan.notice)
         # Only `aclosing` tells the policy at once that its reader has gone.
         async with aclosing(plan.stream) as stream:
             async for item in stream:
@@ -215,12 +162,12 @@ async def write_answer(plan: Plan) -> AsyncGenerator[Piece | Outcome, None]:
                     finish = item
                 elif isinstance(item, Fit):
                     continue
-                elif not plan.retrieval:
+                elif not checked:
                     if item.text or item.tokens:
                         yield item
                 elif text := gate.feed(item.text):
                     yield Piece(text)
-        if plan.retrieval and (rest := gate.finish()):
+        if checked and (rest := gate.finish()):
             yield Piece(rest)
     yield Outcome(
         finish.finish_reason,

@@ -25,10 +25,14 @@ def ask(
     *,
     model: str = "medray",
     stream: bool = True,
-    retrieval: bool = True,
+    retrieval: bool | None = None,
     timeout_s: float = 120.0,
 ) -> Iterator[Piece]:
     """Yields the answer as it comes, then its passages, citations and verdicts.
+
+    Args:
+        retrieval: True answers from passages or not at all, False asks the model alone; None lets
+            the service decide by the question.
 
     Raises:
         ServiceError: if nothing answers at `base_url`, or the server refuses.
@@ -45,7 +49,7 @@ def ask(
                 model=model,
                 messages=[{"role": "user", "content": question}],
                 stream=stream,
-                extra_body={"retrieval": retrieval},
+                extra_body={} if retrieval is None else {"retrieval": retrieval},
             )
             if not isinstance(answer, openai.Stream):
                 yield Piece(answer.choices[0].message.content or "")
@@ -66,9 +70,8 @@ def ask(
 
 
 def sources(grounding: dict[str, Any]) -> str:
-    """The citations of an answer as lines of text: number, title, passage id, offsets."""
-    if not grounding.get("retrieval"):
-        return "\n（未检索资料：此回答没有出处。）"
+    """The citations of an answer as lines of text: number, title, passage id, offsets; none of one
+    that rests on no passage."""
     lines = []
     for citation in grounding["citations"]:
         mark = "✓" if citation["ok"] else f"✗ {citation['fault']}"

@@ -78,6 +78,8 @@ class Found(NamedTuple):
     hits: list[dict[str, Any]]
     min_cosine: float
     version: str = ""
+    looked_up: bool = True
+    """Whether the question is one that passages answer, as the index has learned."""
 
 
 class QuestionVectors(NamedTuple):

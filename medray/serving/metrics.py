@@ -4,10 +4,12 @@ Names and numbers only: no text of a request, no key, no passage.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ray.util.metrics import Counter, Gauge, Histogram
+
+from medray.serving.schema.grounding import Grounding
 
 SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120]
 COSINES = [k / 10 for k in range(1, 11)]
@@ -36,6 +38,7 @@ class Metrics:
             "medray_stage_seconds", "Of a call to a deployment", SECONDS, ("stage",)
         )
         self._tokens = Counter("medray_tokens_total", "Tokens of prompts and answers", ("kind",))
+        self._answers = Counter("medray_answers_total", "Answers by what they rest on", ("basis",))
         self._sentences = Counter(
             "medray_sentences_total", "Sentences of grounded answers by verdict", ("verdict",)
         )
@@ -74,14 +77,19 @@ class Metrics:
             if count:  # a counter refuses 0
                 self._tokens.inc(count, {"kind": kind})
 
-    def grounded(self, verdicts: Sequence[str], best_cosine: float | None, guard: str) -> None:
-        """One answer: verdicts on its sentences, how near its best passage is, what refused it."""
-        if guard:
-            self._guard.inc(1, {"kind": guard})
-        for verdict in verdicts:
-            self._sentences.inc(1, {"verdict": verdict})
-        if best_cosine is not None:
-            self._cosine.observe(best_cosine)
+    def guarded(self, kind: str) -> None:
+        """One question was answered by a rule."""
+        self._guard.inc(1, {"kind": kind})
+
+    def answered(self, grounding: Grounding) -> None:
+        """One answer: what it rests on, verdicts on its sentences, how near its best passage is."""
+        self._answers.inc(1, {"basis": grounding.basis})
+        if grounding.guard:
+            self.guarded(grounding.guard)
+        for one in grounding.verdicts if grounding.retrieval else ():
+            self._sentences.inc(1, {"verdict": one.verdict})
+        if grounding.passages:
+            self._cosine.observe(max(passage.cosine for passage in grounding.passages))
 
     def in_flight(self, count: int) -> None:
         """Requests in flight now."""

@@ -54,7 +54,8 @@ class Retrieval:
                 index.searcher.search, question, vector_D, top_k, where, weights
             )
             found = list(map(hit_fields, hits))
-            return Found(found, index.searcher.min_cosine, index.version)
+            looked_up = index.searcher.looks_up(vector_D)
+            return Found(found, index.searcher.min_cosine, index.version, looked_up)
 
 
 def hit_fields(hit: Hit) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from ray.serve.schema import ServeDeploySchema
 
 from medray.common.config import apply_overrides, explain, read_yaml
 from medray.common.errors import ConfigError, ServiceError
-from medray.serving import client
 from medray.serving.app import ServingConfig, build_app
 from medray.serving.proxy import ENVIRONMENT
 from medray.serving.readiness import wait_until_answering, wait_until_running
@@ -186,18 +185,6 @@ def check_port(host: str, port: int) -> None:
                 f"cannot listen on {host}:{port} ({error.strerror}); stop what uses it, "
                 f"or choose another port, for example: medray serve --port {port + 1}"
             ) from None
-
-
-def ask(question: str, url: str = client.DEFAULT_URL, **options: Any) -> Iterator[str]:
-    """Yields what `medray ask` prints: the answer as it comes, then its sources.
-
-    Raises:
-        ServiceError: if nothing answers at `url`, or the server refuses.
-    """
-    for piece in client.ask(question, url, **options):
-        yield piece.text
-        if piece.grounding is not None:
-            yield client.sources(piece.grounding)
 
 
 def run_until_interrupt(running: Running) -> None:

@@ -9,12 +9,12 @@ import pytest
 
 from medray.common.errors import DataError, ServiceError
 from medray.common.manifest import Artefact
-from medray.common.records import Passage
+from medray.common.records import Instruction, Message, Passage, RetrievalQuestion
 from medray.common.rows import read_rows, write_rows
 from medray.common.storage import Storage, StorageConfig
 from medray.retrieval.collection import vectors_of
 from medray.retrieval.embed import Embedder, passage_text
-from medray.retrieval.index import IndexConfig, build_index
+from medray.retrieval.index import IndexConfig, build_index, refill
 from medray.retrieval.passage_vectors import known_vectors
 from medray.retrieval.search import open_index
 
@@ -63,6 +63,43 @@ def test_build_publish_search_and_rebuild(
     assert hits[0].passage.passage_id == ids[3]
     assert hits[0].cosine == pytest.approx(1, abs=1e-5)
     assert hits[0].score == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.cluster
+def test_an_index_knows_which_questions_are_looked_up(
+    ray_cluster, encoder_dir: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """24 questions of each split; as many rows that are asked without a passage."""
+    questions, prompts = [], []
+    for split in ("train", "dev"):
+        for k in range(24):
+            disease, name = ("肺炎", "哮喘", "胃炎")[k % 3], f"{split}{k}"
+            asked = RetrievalQuestion(
+                id=name, question=f"{disease}{k}怎么治疗？", passage_ids=[f"{disease}-治疗"],
+                split=split,
+            )  # fmt: skip
+            user = Message(role="user", content=f"症状{k}，症状{k}。症状。")
+            said = Message(role="assistant", content=disease)
+            questions.append(asked)
+            prompts.append(
+                Instruction(id=name, task="diagnosis", messages=[user, said], split=split)
+            )
+    write_rows(tmp_path / "questions", RetrievalQuestion, questions)
+    write_rows(tmp_path / "sft", Instruction, prompts)
+    artefact = open_artefact(tmp_path)
+    build_index(
+        IndexConfig(), encoder_dir.parent, corpus, tmp_path / "questions", artefact,
+        prompts=tmp_path / "sft",
+    )  # fmt: skip
+    assert artefact.metrics["router/looked_up_fraction"] == 1.0
+    assert artefact.metrics["router/alone_fraction"] == 1.0
+    vectors = Embedder(encoder_dir).embed_queries(["哮喘怎么治疗？", "症状7，症状7。症状。"])
+    published = artefact.publish()
+    with open_index(published) as searcher:
+        assert [searcher.looks_up(vector_D) for vector_D in vectors] == [True, False]
+    refill(published)  # an erasure keeps the rule
+    with open_index(published) as searcher:
+        assert not searcher.looks_up(vectors[1])
 
 
 @pytest.mark.cluster

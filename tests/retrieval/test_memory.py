@@ -10,8 +10,9 @@ import pytest
 
 from medray.common.records import Passage
 from medray.common.rows import arrow_schema
+from medray.retrieval.directory import INFO
 from medray.retrieval.memory import rank_few
-from medray.retrieval.search import INFO, open_index
+from medray.retrieval.search import open_index
 
 TEXTS = ["肺炎首选青霉素", "胃炎用奥美拉唑", "青霉素过敏者禁用", "高血压用氨氯地平"]
 QUESTION = "青霉素过敏"

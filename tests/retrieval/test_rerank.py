@@ -17,10 +17,10 @@ from medray.common.manifest import Artefact
 from medray.common.records import RetrievalQuestion
 from medray.common.rows import write_rows
 from medray.common.storage import Storage, StorageConfig
+from medray.retrieval.directory import INFO
 from medray.retrieval.embed import Embedder, passage_text
 from medray.retrieval.questions import load_passages
 from medray.retrieval.rerank import SETTINGS, Reranker, RerankSettings, blended
-from medray.retrieval.search import INFO
 from medray.retrieval.training.listwise import GroupBatches, GroupsConfig, ListwiseLoss
 from medray.retrieval.training.reranker import MINED, RerankerConfig, train_reranker
 

@@ -15,11 +15,12 @@ from medray.common.manifest import Artefact
 from medray.common.records import Passage
 from medray.common.rows import read_rows, write_rows
 from medray.common.storage import Storage, StorageConfig
+from medray.retrieval.directory import SPARSE
 from medray.retrieval.embed import M3_HEADS, Embedder, copy_heads, passage_text
 from medray.retrieval.fusion import fused, word_scores
 from medray.retrieval.index import IndexConfig, build_index, refill
 from medray.retrieval.passage_vectors import known_vectors
-from medray.retrieval.search import SPARSE, open_index
+from medray.retrieval.search import open_index
 from medray.retrieval.sparse import COLUMN, SparseIndex, weights_column
 
 TEXTS = ["肺炎怎么治疗", "贫血", "肾炎如何处理，肾炎如何处理", "0123"]

@@ -135,7 +135,8 @@ class InProcess:
 
         vector_D = np.asarray(vectors.vector, np.float32)
         found = await asyncio.to_thread(self._searcher.search, question, vector_D, top_k, where)
-        return Found(list(map(hit_fields, found)), self._searcher.min_cosine, "i1")
+        looked_up = self._searcher.looks_up(vector_D)
+        return Found(list(map(hit_fields, found)), self._searcher.min_cosine, "i1", looked_up)
 
     async def take(self, caller: Any) -> float:
         limits = caller.limits

@@ -7,8 +7,9 @@ import pytest
 
 from medray.generation.prompts import NO_ANSWER, Numbered, grounded_prompt
 from medray.retrieval.filters import PassageFilter
-from medray.serving.answer import AnswerConfig, Outcome, plan_answer, write_answer
+from medray.serving.answer import UNSOURCED, Outcome, plan_answer, write_answer
 from medray.serving.citations import notice
+from medray.serving.evidence import AnswerConfig
 from medray.serving.messages import Embedded, Finish, Fit, Found, Piece, QuestionVectors
 from medray.serving.schema.base import ApiError
 from medray.serving.schema.chat import ChatRequest
@@ -58,7 +59,6 @@ VECTORS = QuestionVectors([1.0, 0.0], {7: 0.5})
 
 
 async def embed(question: str) -> QuestionVectors:
-    assert question == QUESTION
     return VECTORS
 
 
@@ -67,14 +67,25 @@ async def embed_texts(texts: list[str]) -> Embedded:
     return Embedded([[1.0, 0.0] if "心" in text else [0.0, 1.0] for text in texts], len(texts))
 
 
-def answer(policy: Script, hits: list[dict[str, Any]], **fields) -> tuple[str, Outcome]:
-    async def search(question, vectors, top_k, where):
-        assert (question, vectors, where) == (QUESTION, VECTORS, PassageFilter())
-        return Found(hits[:top_k], MEASURED, "v7")
+def answer(
+    policy: Script,
+    hits: list[dict[str, Any]],
+    *,
+    question: str = QUESTION,
+    looked_up: bool = True,
+    **fields,
+) -> tuple[str, Outcome]:
+    async def embed(text: str) -> QuestionVectors:
+        assert text == question
+        return VECTORS
+
+    async def search(text, vectors, top_k, where):
+        assert (text, vectors, where) == (question, VECTORS, PassageFilter())
+        return Found(hits[:top_k], MEASURED, "v7", looked_up)
 
     async def run():
         request = ChatRequest.model_validate(
-            {"model": "medray", "messages": [{"role": "user", "content": QUESTION}], **fields}
+            {"model": "medray", "messages": [{"role": "user", "content": question}], **fields}
         )
         plan = await plan_answer(request, CONFIG, embed, search, policy, embed_texts=embed_texts)
         return [item async for item in write_answer(plan)]
@@ -156,6 +167,29 @@ def test_without_retrieval_the_model_answers_alone():
     assert text == "《题1》[1]：“没有核对”"
     assert policy.seen == [{"role": "user", "content": QUESTION}]
     assert (outcome.grounding.retrieval, outcome.grounding.passages) == (False, [])
+
+
+@pytest.mark.parametrize("cosine", [0.9, 0.4])
+def test_a_question_that_passages_do_not_answer_goes_to_the_model_alone(cosine: float):
+    policy = Script("考虑肺炎。《题1》[1]：“第1”。多休息。")
+    text, outcome = answer(policy, [hit(1, cosine)], looked_up=False)
+    assert text == f"{UNSOURCED[0]}考虑肺炎。多休息。{notice(1)}"  # it was shown nothing to cite
+    assert policy.seen == [{"role": "user", "content": QUESTION}]
+    grounding = outcome.grounding
+    assert (grounding.retrieval, grounding.basis, grounding.passages) == (False, "model", [])
+    assert grounding.index_version == "v7"
+    text, _ = answer(Script("Rest."), [hit(1, cosine)], looked_up=False, question="A cough?")
+    assert text == f"{UNSOURCED[1]}Rest."
+
+
+def test_passages_that_are_asked_for_are_shown_whatever_the_question():
+    policy = Script("《题1》[1]：“第1”。")
+    _, outcome = answer(policy, [hit(1, 0.9)], looked_up=False, retrieval=True)
+    assert (outcome.grounding.basis, len(outcome.grounding.passages)) == ("passages", 1)
+    text, outcome = answer(policy, [hit(1, 0.4)], looked_up=False, retrieval=True)
+    assert (text, outcome.grounding.basis) == (NO_ANSWER, "nothing")
+    _, outcome = answer(Script("好。"), [hit(1, 0.9)], looked_up=False, record=RECORD)
+    assert [p.passage_id for p in outcome.grounding.passages] == ["p1", "record#1-0"]
 
 
 def test_worst_passage_is_left_out_when_the_context_is_full():

@@ -55,6 +55,7 @@ def test_an_answer_is_grounded_and_logged(client, hospital, secrets, place: Path
     assert json.loads(asked["texts"]["messages"])[0]["content"] == hospital.questions["true"]
     assert answered["texts"] == {"answer": hospital.answers["true"]}
     assert asked["role"] == "patient"
+    assert answered["basis"] == body["medray"]["basis"] == "passages"
     assert answered["passages"] == [p["passage_id"] for p in body["medray"]["passages"]]
     assert answered["total_tokens"] == body["usage"]["total_tokens"]
     assert answered["model_version"] == body["system_fingerprint"] == "model"

@@ -408,7 +408,10 @@ def test_ask_of_the_command_line(url, hospital):
         pieces = list(client.ask(hospital.questions["true"], url, stream=streamed))
         assert "".join(piece.text for piece in pieces) == hospital.answers["true"]
         assert pieces[-1].grounding["citations"][0]["ok"]
-    printed = "".join(up.ask(hospital.questions["true"], url=url))
+    printed = "".join(
+        piece.text if piece.grounding is None else client.sources(piece.grounding)
+        for piece in client.ask(hospital.questions["true"], url)
+    )
     assert printed.startswith(hospital.answers["true"])
     assert f"✓ [2] 《{hospital.cited.title}》" in printed
 

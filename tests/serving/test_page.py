@@ -115,6 +115,22 @@ def test_an_answer_its_source_and_a_rating(visit, hospital, secrets) -> None:
     page.wait_for_selector("#status:has-text('评价已保存')")
 
 
+def test_what_an_answer_rests_on_can_be_chosen(visit, hospital, secrets) -> None:
+    page = visit(secrets["clinician"])
+    asked = []
+    page.on("request", lambda sent: asked.append(sent.post_data_json if sent.post_data else None))
+    page.get_by_label("答案依据").select_option("只用模型")
+    page.fill("#question", hospital.long_question)
+    page.click("#send")
+    page.wait_for_selector(".turn.assistant .tools")
+    assert text(page, ".verdict") == "未依据资料：此回答没有出处。"
+    page.select_option("#retrieval", "auto")
+    page.fill("#question", hospital.questions["true"])
+    page.click("#send")
+    page.wait_for_selector(".turn.assistant .tools >> nth=1")
+    assert [body.get("retrieval") for body in asked if body] == [False, None]
+
+
 def test_a_consultation_by_keyboard(visit, hospital, secrets) -> None:
     page = visit(secrets["patient"])
     assert page.is_hidden("#view-attend")  # patients take nothing over

@@ -16,18 +16,16 @@ from typing import Literal, NamedTuple
 
 from medray.generation.sampling import Chat, Sampling
 from medray.serving.answer import (
-    AnswerConfig,
-    Embed,
     Generate,
     Outcome,
     Plan,
-    Search,
     first_fit,
     plan_answer,
     write_answer,
 )
 from medray.serving.consult import words
 from medray.serving.consult.sessions import ConsultConfig
+from medray.serving.evidence import AnswerConfig, Embed, Search
 from medray.serving.messages import Choices, Finish, Piece
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.schema.chat import ChatMessage, ChatRequest

@@ -14,6 +14,7 @@ function speak() {
   words = WORDS[language];
   document.documentElement.lang = language;
   for (const element of document.querySelectorAll("[data-words]")) element.textContent = words[element.dataset.words];
+  for (const element of document.querySelectorAll("[data-name]")) element.setAttribute("aria-label", words[element.dataset.name]);
   at("language").textContent = words.language;
   if (running) at("send").textContent = words.stop;
   speakConsult();
@@ -90,7 +91,8 @@ async function ask(question) {
   say(words.working);
   let text = "", id = "", grounding = null;
   try {
-    const body = { model: MODEL, messages, retrieval: at("retrieval").checked, ...withRecord() };
+    const retrieval = { sources: true, model: false }[at("retrieval").value];  // else the service decides
+    const body = { model: MODEL, messages, retrieval, ...withRecord() };
     for await (const chunk of chunks("v1/chat/completions", body, running.signal)) {
       id = chunk.id;
       text += chunk.choices[0]?.delta.content ?? "";

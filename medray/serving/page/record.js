@@ -36,7 +36,7 @@ async function readFile(file) {
 function showRecord(open = []) {
   at("record-shown").hidden = at("record-away").hidden = !attached;
   at("retrieval").disabled = Boolean(attached);  // a record is shown to the model as a source
-  if (attached) at("retrieval").checked = true;
+  if (attached) at("retrieval").value = "sources";
   at("record-sections").replaceChildren(...(attached?.record.sections ?? []).map(
     (section, number) => sectionCard(section, number, open[number])));
   describeRecord();

@@ -21,7 +21,8 @@ router = APIRouter()
 async def chat(
     request: ChatRequest, service: Served, caller: Annotated[Caller, may(CHAT)]
 ) -> Response:
-    """Answers the last message, grounded unless `retrieval` is false."""
+    """Answers the last message: from passages, by the model alone, or by saying that there is no
+    answer; see `retrieval`."""
     service.check_model(request.model, *service.policy_names)
     request.check()
     messages = [message.plain() for message in request.messages]
@@ -87,8 +88,7 @@ def _identity(turn: Turn, model: str, outcome: Outcome) -> dict[str, Any]:
 def _log(service: Service, turn: Turn, text: str, outcome: Outcome) -> None:
     grounding = outcome.grounding
     verdicts = [verdict.verdict for verdict in grounding.verdicts]
-    best = max((passage.cosine for passage in grounding.passages), default=None)
-    service.metrics.grounded(verdicts, best, grounding.guard)
+    service.metrics.answered(grounding)
     turn.answered(
         outcome.usage,
         {"answer": text},
@@ -96,6 +96,7 @@ def _log(service: Service, turn: Turn, text: str, outcome: Outcome) -> None:
         model_version=outcome.version,
         index_version=grounding.index_version,
         passages=[passage.passage_id for passage in grounding.passages],
+        basis=grounding.basis,
         guard=grounding.guard,
         sentences=len(verdicts),
         left_out=verdicts.count("failed"),

@@ -99,7 +99,7 @@ async def _alarm(
             kept = [*found.messages, *messages]
             change = {"status": "urgent", "red_flag": sign, "messages": kept}
             told = found.model_copy(update=change)
-        service.metrics.grounded((), None, sign)
+        service.metrics.guarded(sign)
         turn.answered(None, {"answer": answer}, red_flag=sign, status=told.status)
         told = told.since(first)
         if stream:
@@ -171,7 +171,7 @@ async def _answer(
         made = ConsultMessage(author="service", kind="notice", content=text, request=turn.id)
         yield Piece(text)
     elif refused is not None:
-        service.metrics.grounded((), None, refused.kind)
+        service.metrics.guarded(refused.kind)
         made = ConsultMessage(
             author="service", kind="notice", content=refused.text, request=turn.id
         )
@@ -212,8 +212,7 @@ async def _finish(service: Service, turn: Turn, begun: Consultation, said: Reply
     grounding = said.grounding or Grounding(retrieval=False)
     verdicts = [verdict.verdict for verdict in grounding.verdicts]
     if said.grounding is not None:
-        best = max((passage.cosine for passage in grounding.passages), default=None)
-        service.metrics.grounded(verdicts, best, "")
+        service.metrics.answered(grounding)
     turn.answered(
         said.usage,
         {"answer": said.text},

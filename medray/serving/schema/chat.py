@@ -85,7 +85,8 @@ class ChatRequest(Request):
     """Only without retrieval: what a grounded answer shows is decided sentence by sentence."""
     top_logprobs: int | None = Field(None, ge=0, le=20)
     retrieval: bool | None = None
-    """medray: false asks the model alone, without passages and citations."""
+    """medray: true answers from passages or not at all, false asks the model alone. Left out, a
+    question of a kind that passages do not answer goes to the model alone, which is said first."""
     top_k: int | None = Field(None, ge=1, le=MOST_PASSAGES)
     """medray: how many passages to show the model."""
     filters: PassageFilter = PassageFilter()

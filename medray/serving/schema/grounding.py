@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, computed_field
 
 from medray.common.records import Kind
 from medray.retrieval.filters import PassageFilter
@@ -71,8 +71,12 @@ class SentenceVerdict(BaseModel):
     faults: list[Fault] = []
 
 
+Basis = Literal["passages", "model", "nothing", "rule"]
+
+
 class Grounding(BaseModel):
-    """medray's extra field of an answer. `guard`: why the question was not answered, if so."""
+    """medray's extra field of an answer. `retrieval`: whether it was to rest on passages; false
+    where the model answered alone. `guard`: why the question was not answered, if so."""
 
     retrieval: bool
     guard: str = ""
@@ -80,3 +84,14 @@ class Grounding(BaseModel):
     passages: list[FoundPassage] = []
     citations: list[CheckedCitation] = []
     verdicts: list[SentenceVerdict] = []
+
+    @computed_field
+    @property
+    def basis(self) -> Basis:
+        """What the answer rests on; `nothing`: it says that there is no answer."""
+        if self.guard:
+            return "rule"
+        if not self.retrieval:
+            return "model"
+        said = any(one.verdict != "no_answer" for one in self.verdicts)
+        return "passages" if said else "nothing"

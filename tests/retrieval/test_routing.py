@@ -1,0 +1,135 @@
+"""Which questions are looked up."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from medray.common.records import Instruction, Message, RetrievalQuestion
+from medray.common.rows import write_rows
+from medray.retrieval.embed import Embedder
+from medray.retrieval.measure import measured_router
+from medray.retrieval.questions import questions_of
+from medray.retrieval.routing import (
+    Router,
+    RouterConfig,
+    learn_router,
+    prompts_without_passages,
+)
+
+
+def row(number: int, task: str, *asked: str, split="train", shared: int = 0) -> Instruction:
+    turns = [
+        message
+        for text in asked
+        for message in (Message(role="user", content=text), Message(role="assistant", content="好"))
+    ]
+    return Instruction(
+        id=f"{task}-{number}", task=task, messages=turns, split=split, shared_chars=shared
+    )
+
+
+def test_the_rule_by_hand() -> None:
+    """w·v + b of (1, 0), (0, 1), (1, 1): 1, -1 and 0."""
+    router = Router(weights=[1.0, -1.0], bias=0.0)
+    vectors_ND = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    e = np.e
+    expected = [e / (1 + e), 1 / (1 + e), 0.5]
+    assert router.probabilities(vectors_ND) == pytest.approx(expected)
+    assert router.looks_up(vectors_ND).tolist() == [True, False, True]
+    stricter = router.model_copy(update={"least": 0.6})
+    assert stricter.looks_up(vectors_ND).tolist() == [True, False, False]
+
+
+def test_the_rule_is_that_of_a_scaled_logistic_regression() -> None:
+    rng = np.random.default_rng(0)
+    # Far from the origin and close together, as an encoder's texts lie; 300 of one kind, 30 of the
+    # other.
+    looked_up_ND = rng.normal([1.0, 0.1, 0.0], [0.01, 0.02, 0.001], (300, 3))
+    alone_ND = rng.normal([1.0, 0.06, 0.0], [0.01, 0.02, 0.001], (30, 3))
+    router = learn_router(looked_up_ND, alone_ND, np.zeros((0, 3)), 0.95)
+    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+    both_ND = np.concatenate([looked_up_ND, alone_ND])
+    model.fit(both_ND, [1] * 300 + [0] * 30)
+    assert router.probabilities(both_ND) == pytest.approx(
+        model.predict_proba(both_ND)[:, 1], abs=1e-3
+    )
+    assert router.least == 0.5
+
+
+def test_held_out_questions_are_kept() -> None:
+    """2 of 20 held-out questions lie where the others lie and 18 at least are to be kept: the least
+    is the second lowest probability. Where all lie on their side it stays at even odds."""
+    looked_up_ND = np.array([[1.0, 0.0], [0.9, 0.1]] * 10)
+    alone_ND = np.array([[0.0, 1.0], [0.1, 0.9]] * 10)
+    held_out_ND = np.array([[1.0, 0.0]] * 18 + [[0.2, 0.8], [0.0, 1.0]])
+    router = learn_router(looked_up_ND, alone_ND, held_out_ND, 0.9)
+    assert router.least == pytest.approx(router.probabilities(held_out_ND)[18])
+    assert router.looks_up(held_out_ND).sum() == 19
+    assert learn_router(looked_up_ND, alone_ND, looked_up_ND, 0.9).least == 0.5
+
+
+def test_prompts_are_of_each_task_alike_and_what_is_searched_with(tmp_path: Path) -> None:
+    rows = [row(k, "diagnosis", f"病历{k}") for k in range(10)]
+    rows += [row(k, "dialogue", "咳嗽", f"有{k}") for k in range(2)]
+    rows += [row(k, "quality", f"整份病历{k}，一问", "二问", shared=5) for k in range(1)]
+    rows += [row(k, "grounded", f"问题{k}") for k in range(5)]
+    rows += [row(99, "diagnosis", "另一份", split="dev")]
+    for name, ordered in (("one", rows), ("other", rows[::-1])):
+        write_rows(tmp_path / name, Instruction, ordered)
+    found = prompts_without_passages(tmp_path / "one", "train", 6)
+    assert found == prompts_without_passages(tmp_path / "other", "train", 6)
+    assert sum(text.startswith("病历") for text in found) == 3
+    assert set(found) >= {"有0", "有1", "整份病历0，一问"}
+    assert prompts_without_passages(tmp_path / "one", "dev", 6) == ["另一份"]
+    assert len(prompts_without_passages(tmp_path / "one", "train", 100)) == 13
+
+
+def test_questions_of_a_split_are_chosen_by_their_ids(tmp_path: Path) -> None:
+    rows = [
+        RetrievalQuestion(
+            id=str(k), question=f"问{k}", passage_ids=["p"], split="dev" if k < 3 else "train"
+        )
+        for k in range(20)
+    ]
+    write_rows(tmp_path / "one", RetrievalQuestion, rows)
+    write_rows(tmp_path / "other", RetrievalQuestion, rows[::-1])
+    assert set(questions_of(tmp_path / "one", "dev", 5)) == {"问0", "问1", "问2"}
+    some = questions_of(tmp_path / "one", "train", 4)
+    assert len(some) == 4 and some == questions_of(tmp_path / "other", "train", 4)
+
+
+@pytest.mark.parametrize(("examples", "learned"), [(0, False), (19, False), (40, True)])
+def test_a_router_is_learned_and_measured(
+    encoder_dir: Path, tmp_path: Path, examples: int, learned: bool
+) -> None:
+    """Questions on diseases, and statements of findings; also where few rows or none are given."""
+    diseases, digits = ["肺炎", "哮喘", "胃炎", "肝炎"], "0123456789"
+    questions = [
+        RetrievalQuestion(
+            id=f"{split}{disease}{k}", question=f"{disease}{k}怎么治疗？", passage_ids=["p"],
+            split=split,
+        )
+        for split in ("train", "dev") for disease in diseases for k in digits
+    ]  # fmt: skip
+    prompts = [
+        row(10 * k + n, "diagnosis", f"{disease}症状{k}，{k}。症状{k}。", split=split)
+        for split, n in (("train", 0), ("dev", 1))
+        for disease in diseases
+        for k in range(10)
+    ]
+    write_rows(tmp_path / "questions", RetrievalQuestion, questions)
+    write_rows(tmp_path / "sft", Instruction, prompts)
+    embedder = Embedder(encoder_dir)
+    held_out = embedder.embed_queries([q.question for q in questions if q.split == "dev"])
+    router, figures = measured_router(
+        RouterConfig(examples=examples), embedder, tmp_path / "questions", tmp_path / "sft",
+        held_out[:20], held_out[20:],
+    )  # fmt: skip
+    assert (router is not None) == learned
+    assert figures == (
+        {"router/looked_up_fraction": 1.0, "router/alone_fraction": 1.0} if learned else {}
+    )
