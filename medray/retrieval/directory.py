@@ -1,5 +1,6 @@
-"""What stands in an index's directory: Parquet with vectors, collection.json, and the indexes of
-words and of the encoder's weights of tokens, which are made from the Parquet.
+"""What stands in an index's directory: Parquet with vectors, collection.json, the indexes of words
+and of the encoder's weights of tokens, which are made from the Parquet, and which questions are
+looked up.
 """
 
 import json
@@ -20,6 +21,7 @@ from medray.retrieval.sparse import SparseIndex
 
 INFO = "collection.json"
 LEXICAL, SPARSE = "lexical", "sparse"
+ROUTER = "router.npz"
 
 
 def open_lexical(index_dir: Path) -> LexicalIndex:

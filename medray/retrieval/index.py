@@ -30,6 +30,7 @@ from medray.retrieval.collection import (
 from medray.retrieval.directory import (
     INFO,
     LEXICAL,
+    ROUTER,
     SPARSE,
     build_lexical,
     read_columns,
@@ -221,12 +222,13 @@ def measure_index(
         artefact.metrics.update(
             {f"threshold/{name}": round(v, 4) for name, v in threshold._asdict().items()}
         )
+    remove(artefact.dir / ROUTER)  # of a run that was begun with other rows
     if prompts is not None:
         router, figures = measured_router(
             config.router, embedder, questions, prompts, tuning.vectors_QD, asked.vectors_QD
         )
         if router is not None:
-            info["router"] = router.model_dump()
+            router.save(artefact.dir / ROUTER)
             artefact.metrics.update(figures)
     info["hybrid"] = searcher.hybrid.model_dump(mode="json")
     artefact.metrics.update(index_figures(searcher, asked, table))

@@ -20,6 +20,7 @@ from medray.retrieval.questions import questions_of
 from medray.retrieval.recall import exact_top, retrieval_metrics
 from medray.retrieval.routing import (
     FEWEST_EXAMPLES,
+    Examples,
     Router,
     RouterConfig,
     learn_router,
@@ -155,13 +156,13 @@ def measured_router(
     alone = prompts_without_passages(prompts, "train", config.examples)
     if min(len(trained), len(alone)) < FEWEST_EXAMPLES:
         return None, {}
-    looked_up_ND, alone_ND = map(embedder.embed_queries, (trained, alone))
-    router = learn_router(looked_up_ND, alone_ND, tuning_ND, KEPT)
-    figures = {"router/looked_up_fraction": float(router.looks_up(asked_ND).mean())}
-    if others := prompts_without_passages(prompts, "dev", config.examples):
-        looked_up = router.looks_up(embedder.embed_queries(others))
-        figures["router/alone_fraction"] = float(1 - looked_up.mean())
-    return router, {name: round(value, 4) for name, value in figures.items()}
+    others = embedder.embed_queries(prompts_without_passages(prompts, "dev", config.examples))
+    learned = Examples(*map(embedder.embed_queries, (trained, alone)))
+    router = learn_router(learned, Examples(tuning_ND, others[::2]), KEPT)
+    figures = {"router/looked_up_fraction": router.looks_up(asked_ND).mean()}
+    if len(others) > 1:
+        figures["router/alone_fraction"] = 1 - router.looks_up(others[1::2]).mean()
+    return router, {name: round(float(value), 4) for name, value in figures.items()}
 
 
 def index_figures(searcher: Searcher, asked: Asked, table: pa.Table) -> dict[str, float]:

@@ -158,6 +158,7 @@ def embed_passages(
     remove(temporary)
     context = ray.data.DataContext.get_current().copy()
     context.execution_options.preserve_order = True  # the same files, whichever actor is faster
+    context.use_datasource_v2 = False  # of Ray 2.60; it reads files in any order, even then
     context.max_consecutive_actor_init_deaths = ACTOR_STARTS  # Ray's own: one lost start ends all
     with ray.data.DataContext.current(context):
         paths = [str(path) for path in sorted(passages.glob("*.parquet"))]

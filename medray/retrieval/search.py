@@ -27,7 +27,7 @@ from medray.retrieval.collection import (
     load_version,
     search_vectors,
 )
-from medray.retrieval.directory import SPARSE, open_lexical, read_columns, read_info
+from medray.retrieval.directory import ROUTER, SPARSE, open_lexical, read_columns, read_info
 from medray.retrieval.filters import COLUMNS, PassageFilter
 from medray.retrieval.fusion import UNMEASURED, fused, word_scores
 from medray.retrieval.lexical import LexicalIndex
@@ -94,12 +94,14 @@ class Searcher:
         columns: pa.Table,
         info: dict[str, Any],
         sparse: SparseIndex | None = None,
+        router: Router | None = None,
     ) -> None:
         """Over what is open already; `open_index` opens it.
 
         Args:
             columns: passage_id and COLUMNS of all passages, in the order of `lexical`.
             info: what collection.json holds. sparse: in the same order.
+            router: which questions are looked up; None: all.
         """
         self._client, self.uri, self._collection = client, uri, collection
         self._lexical, self._sparse = lexical, sparse
@@ -110,9 +112,7 @@ class Searcher:
         self.hybrid = HybridConfig.model_validate(info.get("hybrid", {}))
         self.min_cosine = float(info.get("min_cosine", -1.0))
         """Below it no passage answers, as held-out questions have it; -1 where none were asked."""
-        router = info.get("router")
-        self.router = Router.model_validate(router) if router else None
-        """Which questions are looked up; None: all."""
+        self._router = router
 
     def search(
         self,
@@ -149,7 +149,7 @@ class Searcher:
 
     def looks_up(self, vector: np.ndarray) -> bool:
         """Whether a question is one that passages answer, and not one for the model alone."""
-        return self.router is None or bool(self.router.looks_up(np.asarray(vector)[None])[0])
+        return self._router is None or bool(self._router.looks_up(np.asarray(vector)[None])[0])
 
     @property
     def weighs_tokens(self) -> bool:
@@ -231,4 +231,5 @@ def open_index(index_dir: Path) -> Iterator[Searcher]:
         lexical, path = open_lexical(index_dir), index_dir / SPARSE
         # Like the index of words, made in memory where an artefact was left without it.
         sparse = SparseIndex.load(path) if path.is_dir() else SparseIndex.build(passages)
-        yield Searcher(client, uri, collection, lexical, columns, info, sparse)
+        router = Router.load(index_dir / ROUTER) if (index_dir / ROUTER).is_file() else None
+        yield Searcher(client, uri, collection, lexical, columns, info, sparse, router)

@@ -92,7 +92,7 @@ def test_an_index_knows_which_questions_are_looked_up(
         prompts=tmp_path / "sft",
     )  # fmt: skip
     assert artefact.metrics["router/looked_up_fraction"] == 1.0
-    assert artefact.metrics["router/alone_fraction"] == 1.0
+    assert artefact.metrics["router/alone_fraction"] >= 0.7  # of twelve
     vectors = Embedder(encoder_dir).embed_queries(["哮喘怎么治疗？", "症状7，症状7。症状。"])
     published = artefact.publish()
     with open_index(published) as searcher:

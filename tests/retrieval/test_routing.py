@@ -1,5 +1,6 @@
 """Which questions are looked up."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from medray.retrieval.embed import Embedder
 from medray.retrieval.measure import measured_router
 from medray.retrieval.questions import questions_of
 from medray.retrieval.routing import (
+    Examples,
     Router,
     RouterConfig,
     learn_router,
@@ -32,16 +34,21 @@ def row(number: int, task: str, *asked: str, split="train", shared: int = 0) -> 
     )
 
 
-def test_the_rule_by_hand() -> None:
-    """w·v + b of (1, 0), (0, 1), (1, 1): 1, -1 and 0."""
-    router = Router(weights=[1.0, -1.0], bias=0.0)
-    vectors_ND = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+def test_the_rule_by_hand(tmp_path: Path) -> None:
+    """w·v + b of (1, 0), (0, 1), (0.6, 0.8): 1, -1 and -0.2; the one centre lies at (0, 1)."""
+    router = Router(np.array([1.0, -1.0]), 0.0, 0.5, np.array([[0.0, 1.0]]), 0.9)
+    vectors_ND = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
     e = np.e
-    expected = [e / (1 + e), 1 / (1 + e), 0.5]
+    expected = [e / (1 + e), 1 / (1 + e), 1 / (1 + e**0.2)]
     assert router.probabilities(vectors_ND) == pytest.approx(expected)
+    assert router.nearest(vectors_ND) == pytest.approx([0.0, 1.0, 0.8])
     assert router.looks_up(vectors_ND).tolist() == [True, False, True]
-    stricter = router.model_copy(update={"least": 0.6})
-    assert stricter.looks_up(vectors_ND).tolist() == [True, False, False]
+    router.save(tmp_path / "router.npz")
+    router = Router.load(tmp_path / "router.npz")
+    assert router.looks_up(vectors_ND).tolist() == [True, False, True]
+    assert replace(router, least_cosine=0.7).looks_up(vectors_ND).tolist() == [True, False, False]
+    stricter = replace(router, least_cosine=0.7, least_probability=0.45)
+    assert stricter.looks_up(vectors_ND).tolist() == [True, False, True]
 
 
 def test_the_rule_is_that_of_a_scaled_logistic_regression() -> None:
@@ -50,26 +57,34 @@ def test_the_rule_is_that_of_a_scaled_logistic_regression() -> None:
     # other.
     looked_up_ND = rng.normal([1.0, 0.1, 0.0], [0.01, 0.02, 0.001], (300, 3))
     alone_ND = rng.normal([1.0, 0.06, 0.0], [0.01, 0.02, 0.001], (30, 3))
-    router = learn_router(looked_up_ND, alone_ND, np.zeros((0, 3)), 0.95)
+    nothing = np.zeros((0, 3))
+    router = learn_router(Examples(looked_up_ND, alone_ND), Examples(nothing, nothing), 0.95)
     model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
     both_ND = np.concatenate([looked_up_ND, alone_ND])
     model.fit(both_ND, [1] * 300 + [0] * 30)
-    assert router.probabilities(both_ND) == pytest.approx(
-        model.predict_proba(both_ND)[:, 1], abs=1e-3
-    )
-    assert router.least == 0.5
+    expected_N = model.predict_proba(both_ND)[:, 1]
+    assert router.probabilities(both_ND) == pytest.approx(expected_N, abs=1e-3)
+    assert (router.least_probability, router.least_cosine) == (0.5, -1.0)
+    assert len(router.centres_KD) == 30  # not more than there are examples
+    assert np.linalg.norm(router.centres_KD, axis=1) == pytest.approx(np.ones(30))
 
 
-def test_held_out_questions_are_kept() -> None:
-    """2 of 20 held-out questions lie where the others lie and 18 at least are to be kept: the least
-    is the second lowest probability. Where all lie on their side it stays at even odds."""
-    looked_up_ND = np.array([[1.0, 0.0], [0.9, 0.1]] * 10)
-    alone_ND = np.array([[0.0, 1.0], [0.1, 0.9]] * 10)
-    held_out_ND = np.array([[1.0, 0.0]] * 18 + [[0.2, 0.8], [0.0, 1.0]])
-    router = learn_router(looked_up_ND, alone_ND, held_out_ND, 0.9)
-    assert router.least == pytest.approx(router.probabilities(held_out_ND)[18])
-    assert router.looks_up(held_out_ND).sum() == 19
-    assert learn_router(looked_up_ND, alone_ND, looked_up_ND, 0.9).least == 0.5
+def test_held_out_questions_set_the_limits() -> None:
+    """Of 20 of either kind 18 at least are to be kept: each limit is the second lowest."""
+    looked_up_ND = np.array([[1.0, 0.0], [0.8, 0.6]] * 20)
+    alone_ND = np.array([[0.0, 1.0], [0.0, -1.0]] * 20)
+    held_out_ND = np.array([[1.0, 0.0]] * 18 + [[0.0, 1.0], [-0.6, 0.8]])
+    others_ND = np.array([[0.0, 1.0]] * 18 + [[0.6, 0.8], [-1.0, 0.0]])
+    learned = Examples(looked_up_ND, alone_ND)
+    router = learn_router(learned, Examples(held_out_ND, others_ND), 0.9)
+    probabilities_N = np.sort(router.probabilities(held_out_ND))
+    assert router.least_probability == pytest.approx(probabilities_N[1])
+    assert router.least_cosine == pytest.approx(0.8)  # of (0.6, 0.8); (-1, 0) lies across
+    # What lies near neither kind is looked up.
+    assert router.looks_up(np.array([[-1.0, 0.0]])).tolist() == [True]
+    # Where all lie on their side it stays at even odds.
+    router = learn_router(learned, Examples(looked_up_ND, others_ND), 0.9)
+    assert router.least_probability == 0.5
 
 
 def test_prompts_are_of_each_task_alike_and_what_is_searched_with(tmp_path: Path) -> None:
@@ -130,6 +145,10 @@ def test_a_router_is_learned_and_measured(
         held_out[:20], held_out[20:],
     )  # fmt: skip
     assert (router is not None) == learned
-    assert figures == (
-        {"router/looked_up_fraction": 1.0, "router/alone_fraction": 1.0} if learned else {}
+    assert set(figures) == (
+        {"router/looked_up_fraction", "router/alone_fraction"} if learned else set()
     )
+    if learned:
+        assert figures["router/looked_up_fraction"] == 1.0
+        # Of 20, by a limit that leaves out 1 of 20 others.
+        assert figures["router/alone_fraction"] >= 0.7

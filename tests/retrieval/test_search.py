@@ -24,9 +24,10 @@ from medray.retrieval.collection import (
     switch_alias,
     versions,
 )
-from medray.retrieval.directory import INFO
+from medray.retrieval.directory import INFO, ROUTER
 from medray.retrieval.filters import PassageFilter
 from medray.retrieval.measure import Asked, calibrated_threshold
+from medray.retrieval.routing import Router
 from medray.retrieval.search import open_index
 
 # Cosine with (1, 0): a 1, b 0.6, c 0, d -1.
@@ -249,8 +250,9 @@ def test_the_threshold_that_keeps_the_questions_with_an_answer(tmp_path: Path) -
         many = Asked([""] * 31, [["b"]] * 30 + [["c"]], vectors_QD)
         threshold = calibrated_threshold(searcher, many)
         assert threshold == pytest.approx((1.0, 30 / 31, 1.0), abs=1e-6)
-    router = {"weights": [1.0, -1.0], "bias": 0.0}
-    told = write_index(tmp_path / "told", "ab", min_cosine=0.25, router=router)
+    told = write_index(tmp_path / "told", "ab", min_cosine=0.25)
+    centres_KD = np.array([[0.0, 1.0]])
+    Router(np.array([1.0, -1.0]), 0.0, 0.5, centres_KD, 0.9).save(told / ROUTER)
     with open_index(told) as searcher:
         assert searcher.min_cosine == 0.25
         assert [searcher.looks_up(np.array(v)) for v in ([1.0, 0.0], [0.0, 1.0])] == [True, False]

@@ -124,10 +124,11 @@ def test_what_an_answer_rests_on_can_be_chosen(visit, hospital, secrets) -> None
     page.click("#send")
     page.wait_for_selector(".turn.assistant .tools")
     assert text(page, ".verdict") == "未依据资料：此回答没有出处。"
+    page.click("#anew")
     page.select_option("#retrieval", "auto")
     page.fill("#question", hospital.questions["true"])
     page.click("#send")
-    page.wait_for_selector(".turn.assistant .tools >> nth=1")
+    page.wait_for_selector(".turn.assistant .cite")
     assert [body.get("retrieval") for body in asked if body] == [False, None]
 
 
