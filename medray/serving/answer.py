@@ -19,13 +19,7 @@ from medray.serving.citations import CitationGate
 from medray.serving.evidence import AnswerConfig, Embed, Evidence, Search, find_evidence
 from medray.serving.guard import HAN, Refusal, refusal
 from medray.serving.identity.keys import Role
-from medray.serving.messages import (
-    Choices,
-    Finish,
-    Fit,
-    Piece,
-    Prompt,
-)
+from medray.serving.messages import Choices, Finish, Fit, Piece, Prompt
 from medray.serving.record.passages import EmbedTexts
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.schema.chat import ChatRequest
@@ -93,7 +87,7 @@ async def plan_answer(
         return Plan([], False, refusal=refused)
     evidence = Evidence([], False, "")
     if request.retrieval is not False:
-        evidence = await find_evidence(request, config, embed, search, embed_texts)
+        evidence = await find_evidence(request, config, embed, search, role, embed_texts)
         if evidence.looked_up and not evidence.passages:
             return Plan([], True, index_version=evidence.version)
     passages, retrieval, version = evidence

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from medray.common.config import Config
 from medray.retrieval.filters import PassageFilter
+from medray.serving.identity.keys import Role
 from medray.serving.messages import Found, QuestionVectors
 from medray.serving.record.passages import EmbedTexts, beside, record_hits
 from medray.serving.schema.chat import ChatRequest
@@ -24,6 +25,9 @@ class AnswerConfig(Config):
     """Where the nearest passage has a lower cosine, the answer is that there is none. None: as
     held-out questions had it when the index was built (`threshold/` in its metrics)."""
     max_tokens: int = 256
+    unsourced_roles: tuple[Role, ...] = ("clinician", "quality", "admin")
+    """Whose questions go to the model alone where passages do not answer their kind; those of
+    others are looked up all the same, and the answer may be that there is none."""
 
 
 class Embed(Protocol):
@@ -55,12 +59,13 @@ async def find_evidence(
     config: AnswerConfig,
     embed: Embed,
     search: Search,
+    role: Role,
     embed_texts: EmbedTexts | None,
 ) -> Evidence:
     """Passages of the index, if the nearest is near enough, and of the record.
 
-    Where the request leaves it open and brings no record, a question of those that the policy was
-    fine-tuned to answer without passages is not looked up.
+    A question of those that the policy was fine-tuned to answer without passages is not looked up
+    where the request leaves it open, brings no record, and is of somebody of `unsourced_roles`.
     """
     question, top_k = request.messages[-1].plain()["content"], request.top_k or config.top_k
     where, record = request.filters, request.record
@@ -68,7 +73,8 @@ async def find_evidence(
         where = where.model_copy(update={"not_patient": record.patient_id})
     vectors = await embed(question)
     found = await search(question, vectors, top_k, where)
-    if request.retrieval is None and record is None and not found.looked_up:
+    left_open = request.retrieval is None and record is None
+    if left_open and role in config.unsourced_roles and not found.looked_up:
         return Evidence([], False, found.version)
     least = found.min_cosine if config.min_cosine is None else config.min_cosine
     nearest = max((hit["cosine"] for hit in found.hits), default=least)

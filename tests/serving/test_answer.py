@@ -10,6 +10,7 @@ from medray.retrieval.filters import PassageFilter
 from medray.serving.answer import UNSOURCED, Outcome, plan_answer, write_answer
 from medray.serving.citations import notice
 from medray.serving.evidence import AnswerConfig
+from medray.serving.identity.keys import Role
 from medray.serving.messages import Embedded, Finish, Fit, Found, Piece, QuestionVectors
 from medray.serving.schema.base import ApiError
 from medray.serving.schema.chat import ChatRequest
@@ -73,6 +74,7 @@ def answer(
     *,
     question: str = QUESTION,
     looked_up: bool = True,
+    role: Role = "clinician",
     **fields,
 ) -> tuple[str, Outcome]:
     async def embed(text: str) -> QuestionVectors:
@@ -87,7 +89,9 @@ def answer(
         request = ChatRequest.model_validate(
             {"model": "medray", "messages": [{"role": "user", "content": question}], **fields}
         )
-        plan = await plan_answer(request, CONFIG, embed, search, policy, embed_texts=embed_texts)
+        plan = await plan_answer(
+            request, CONFIG, embed, search, policy, role, embed_texts=embed_texts
+        )
         return [item async for item in write_answer(plan)]
 
     *texts, outcome = asyncio.run(run())
@@ -180,6 +184,16 @@ def test_a_question_that_passages_do_not_answer_goes_to_the_model_alone(cosine: 
     assert grounding.index_version == "v7"
     text, _ = answer(Script("Rest."), [hit(1, cosine)], looked_up=False, question="A cough?")
     assert text == f"{UNSOURCED[1]}Rest."
+
+
+def test_patients_get_no_answer_without_a_source_unless_it_is_allowed(monkeypatch):
+    policy = Script("考虑肺炎。")
+    text, _ = answer(policy, [hit(1, 0.4)], looked_up=False, role="patient")
+    assert (text, policy.seen) == (NO_ANSWER, [])
+    allowed = CONFIG.model_copy(update={"unsourced_roles": ("patient",)})
+    monkeypatch.setattr(f"{__name__}.CONFIG", allowed)
+    text, _ = answer(policy, [hit(1, 0.4)], looked_up=False, role="patient")
+    assert text == f"{UNSOURCED[0]}考虑肺炎。"
 
 
 def test_passages_that_are_asked_for_are_shown_whatever_the_question():
