@@ -149,6 +149,7 @@ def build_index(
             artefact.metrics["time/term_weights_s"] = round(time.monotonic() - started, 2)
         save_lexical(artefact.dir, lexical)
         save_sparse(artefact.dir)
+        remove(artefact.dir / ROUTER)  # of a run that was begun with other rows
         if questions is not None:
             measure_index(config, encoder, questions, prompts, artefact, client, uri, info)
         (artefact.dir / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
@@ -179,6 +180,7 @@ def refill(directory: Path) -> None:
     lexical = LexicalConfig.model_validate(info.get("lexical", {}))
     save_lexical(directory, build_lexical(directory / "passages", lexical, weights))
     save_sparse(directory)
+    remove(directory / ROUTER)  # learned from records too; until the next index all is looked up
     info |= {"collection": name, "passages": count_rows(directory / "passages")}
     (directory / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
 
@@ -222,7 +224,6 @@ def measure_index(
         artefact.metrics.update(
             {f"threshold/{name}": round(v, 4) for name, v in threshold._asdict().items()}
         )
-    remove(artefact.dir / ROUTER)  # of a run that was begun with other rows
     if prompts is not None:
         router, figures = measured_router(
             config.router, embedder, questions, prompts, tuning.vectors_QD, asked.vectors_QD

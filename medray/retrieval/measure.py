@@ -24,7 +24,7 @@ from medray.retrieval.routing import (
     Router,
     RouterConfig,
     learn_router,
-    prompts_without_passages,
+    prompts_for_the_model,
 )
 from medray.retrieval.search import Candidates, HybridConfig, Searcher
 from medray.retrieval.sparse import NONE, TokenWeights
@@ -145,23 +145,28 @@ def measured_router(
     asked_ND: np.ndarray,
 ) -> tuple[Router | None, dict[str, float]]:
     """Learns which questions are looked up from the training rows, and what it gets right: the
-    share of held-out questions that are looked up, and of held-out prompts that are not. With
-    fewer than FEWEST_EXAMPLES of either kind there is no router.
+    share of held-out questions that are looked up, and of held-out prompts that are not. None
+    where FEWEST_EXAMPLES of some kind are missing.
 
     Args:
         questions, prompts: directories of RetrievalQuestion and Instruction shards.
         tuning_ND: vectors of held-out questions that may choose the rule; asked_ND: of others.
     """
     trained = questions_of(questions, "train", config.examples)
-    alone = prompts_without_passages(prompts, "train", config.examples)
-    if min(len(trained), len(alone)) < FEWEST_EXAMPLES:
+    alone = [one.text for one in prompts_for_the_model(prompts, "train", config.examples)]
+    others = prompts_for_the_model(prompts, "dev", config.examples)
+    # Every other prompt of each task chooses the rule too.
+    choosing = [one.text for one in others if one.rank % 2 == 0]
+    measured = [one.text for one in others if one.rank % 2]
+    if min(len(trained), len(alone), len(tuning_ND), len(choosing)) < FEWEST_EXAMPLES:
         return None, {}
-    others = embedder.embed_queries(prompts_without_passages(prompts, "dev", config.examples))
     learned = Examples(*map(embedder.embed_queries, (trained, alone)))
-    router = learn_router(learned, Examples(tuning_ND, others[::2]), KEPT)
-    figures = {"router/looked_up_fraction": router.looks_up(asked_ND).mean()}
-    if len(others) > 1:
-        figures["router/alone_fraction"] = 1 - router.looks_up(others[1::2]).mean()
+    held_out = Examples(tuning_ND, embedder.embed_queries(choosing))
+    router = learn_router(learned, held_out, KEPT)
+    figures = {
+        "router/looked_up_fraction": router.looks_up(asked_ND).mean(),
+        "router/alone_fraction": 1 - router.looks_up(embedder.embed_queries(measured)).mean(),
+    }
     return router, {name: round(float(value), 4) for name, value in figures.items()}
 
 

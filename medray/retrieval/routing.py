@@ -5,9 +5,9 @@ A policy learns from rows of both kinds: questions with passages, whose answer q
 consultations, diagnoses from a record and the like, without any. Shown passages with the second
 kind it quotes what answers nothing, and how near the nearest passage is does not tell them apart
 (sample hospital: cosines of 0.81 to 0.95, as of questions without an answer); how they are asked
-does. A logistic regression on the encoder's vector is right for 99 of 100 held-out questions of
-either kind. It knows the two kinds only: what lies near neither is looked up as well, since a
-search can say that there is no answer and the model alone cannot.
+does: a logistic regression on the encoder's vector alone is right for 99 of 100 held-out questions
+of either kind. It knows the two kinds only: what lies far from what the model was taught to answer
+is looked up as well, since a search can say that there is no answer and the model alone cannot.
 Source: retrieval where a classifier of the question asks for it, as in Adaptive-RAG [Jeong et al.
 2024]; there the labels are a model's successes, here how the fine-tuning rows are made.
 Shapes: D of a vector, N questions, K centres.
@@ -27,13 +27,16 @@ from medray.common.records import Instruction
 from medray.common.rows import read_rows
 from medray.common.split import Split, unit_hash
 
-GROUNDED = "grounded"
-"""The task of fine-tuning rows that show passages."""
+TASKS = ("diagnosis", "differential", "treatment", "consultation", "dialogue", "quality")
+"""Of fine-tuning rows that passages do not answer: they ask about a patient. Others without
+passages (facts of a knowledge graph, exams, what a hospital brings) may be answered by some."""
 FEWEST_EXAMPLES = 20
-"""Of either kind, to learn from. Source: not given."""
-CENTRES = 64
-"""Of the vectors of questions for the model alone. Source: not given; of 16, 64 and 128
-this let through the fewest questions that were of neither kind (a greeting, English, a poem)."""
+"""Of either kind, to learn from and held out; with fewer all questions are looked up. Source: not
+given."""
+CENTRES, FEWEST_MEMBERS = 64, 5
+"""Of the vectors of questions for the model alone: at most, and how many each is the mean of, so
+that none is a patient's. Source: not given; of 16, 64 and 128 centres 64 let through the fewest
+questions that were of neither kind (a greeting, English, a poem)."""
 EVEN = 0.5
 
 
@@ -67,9 +70,8 @@ class Router:
 
     def looks_up(self, vectors_ND: np.ndarray) -> np.ndarray:
         """Whether to search passages for each question. [N]"""
-        return (self.probabilities(vectors_ND) >= self.least_probability) | (
-            self.nearest(vectors_ND) < self.least_cosine
-        )
+        unlike_N = self.probabilities(vectors_ND) < self.least_probability
+        return ~(unlike_N & (self.nearest(vectors_ND) >= self.least_cosine))  # NaN too
 
     def save(self, path: Path) -> None:
         """Writes an .npz file."""
@@ -93,9 +95,9 @@ def learn_router(learned: Examples, held_out: Examples, kept: float) -> Router:
     """Both kinds weigh the same, however many examples there are of each.
 
     Args:
-        held_out: other questions, or none. `kept` of each kind at least are to go where they
-            belong by the one limit that concerns them, so that where the kinds cannot be told apart
-            almost all are looked up.
+        held_out: other questions. `kept` of each kind at least are to go where they belong by the
+            one limit that concerns them, so that where the kinds cannot be told apart almost all
+            are looked up.
     """
     from sklearn.cluster import KMeans
     from sklearn.linear_model import LogisticRegression
@@ -108,40 +110,48 @@ def learn_router(learned: Examples, held_out: Examples, kept: float) -> Router:
     model.fit((vectors_ND - mean_D) / spread_D, labels_N)
     weights_D = model.coef_[0] / spread_D
     bias = float(model.intercept_[0] - weights_D @ mean_D)
-    num_centres = min(CENTRES, len(learned.alone_ND))
+    num_centres = min(CENTRES, len(learned.alone_ND) // FEWEST_MEMBERS)
     clusters: Any = KMeans(num_centres, random_state=0).fit(learned.alone_ND)
-    centres_KD = clusters.cluster_centers_
+    members_K = np.bincount(clusters.labels_, minlength=num_centres)
+    centres_KD = clusters.cluster_centers_[members_K >= FEWEST_MEMBERS]
     centres_KD /= np.linalg.norm(centres_KD, axis=1, keepdims=True)
     router = Router(weights_D, bias, EVEN, centres_KD, -1.0)
-    if len(held_out.looked_up_ND):
-        lowest = np.quantile(router.probabilities(held_out.looked_up_ND), 1 - kept, method="lower")
-        router.least_probability = min(EVEN, float(lowest))
-    if len(held_out.alone_ND):
-        lowest = np.quantile(router.nearest(held_out.alone_ND), 1 - kept, method="lower")
-        router.least_cosine = float(lowest)
+    probabilities_N = router.probabilities(held_out.looked_up_ND)
+    lowest = float(np.quantile(probabilities_N, 1 - kept, method="lower"))
+    router.least_probability = min(EVEN, lowest)
+    cosines_N = router.nearest(held_out.alone_ND)
+    router.least_cosine = float(np.quantile(cosines_N, 1 - kept, method="lower"))
     return router
 
 
-def prompts_without_passages(directory: Path, split: Split, most: int) -> list[str]:
-    """What fine-tuning rows ask without passages: `most` at most, of each task alike.
+class Prompt(NamedTuple):
+    """What a fine-tuning row asks, and its place among those of its task."""
+
+    rank: int
+    task: str
+    text: str
+
+
+def prompts_for_the_model(directory: Path, split: Split, most: int) -> list[Prompt]:
+    """What fine-tuning rows of TASKS ask: `most` at most, of each task alike.
 
     Args:
         directory: of Instruction shards.
     """
     first: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for row in read_rows(directory, Instruction):
-        if row.split == split and row.task != GROUNDED:
-            kept, item = first[row.task], (-unit_hash(row.id), _prompt(row))
+        if row.split == split and row.task in TASKS:
+            kept, item = first[row.task], (-unit_hash(row.id), _asked(row))
             (heapq.heappush if len(kept) < most else heapq.heappushpop)(kept, item)
     ranked = [
-        (rank, task, prompt)
+        Prompt(rank, task, text)
         for task, kept in first.items()
-        for rank, (_, prompt) in enumerate(sorted(kept, reverse=True))
+        for rank, (_, text) in enumerate(sorted(kept, reverse=True))
     ]
-    return [prompt for _, _, prompt in sorted(ranked)[:most]]
+    return sorted(ranked)[:most]
 
 
-def _prompt(row: Instruction) -> str:
+def _asked(row: Instruction) -> str:
     """The message that is searched with: the last, or the one that holds what all questions of the
     row share."""
     asked = [message.content for message in row.messages if message.role == "user"]

@@ -80,9 +80,15 @@ async def plan_answer(
     Args:
         embed_texts: for requests that may bring a record.
     Raises:
-        ApiError: 400 if the chat does not fit into the model's context.
+        ApiError: 400 if the chat does not fit into the model's context, 403 for an answer of the
+            model alone to one who gets none.
     """
-    messages = [message.plain() for message in request.messages]
+    messages = [_unmarked(message.plain()) for message in request.messages]
+    if request.retrieval is False and role not in config.unsourced_roles:
+        raise ApiError(
+            403, f"the role {role} is answered from passages; leave retrieval out",
+            code="insufficient_permissions", param="retrieval",
+        )  # fmt: skip
     if refused := refusal(messages[-1]["content"], role):
         return Plan([], False, refusal=refused)
     evidence = Evidence([], False, "")
@@ -147,8 +153,7 @@ async def write_answer(plan: Plan) -> AsyncGenerator[Piece | Outcome, None]:
         gate.verdicts.append(SentenceVerdict(verdict="no_answer"))
         yield Piece(NO_ANSWER)
     else:
-        if plan.notice:
-            yield Piece(plan.notice)
+        notice = plan.notice
         # Only `aclosing` tells the policy at once that its reader has gone.
         async with aclosing(plan.stream) as stream:
             async for item in stream:
@@ -160,9 +165,10 @@ async def write_answer(plan: Plan) -> AsyncGenerator[Piece | Outcome, None]:
                     if item.text or item.tokens:
                         yield item
                 elif text := gate.feed(item.text):
-                    yield Piece(text)
+                    yield Piece(notice + text)
+                    notice = ""
         if checked and (rest := gate.finish()):
-            yield Piece(rest)
+            yield Piece(notice + rest)
     yield Outcome(
         finish.finish_reason,
         Usage(
@@ -179,6 +185,20 @@ async def write_answer(plan: Plan) -> AsyncGenerator[Piece | Outcome, None]:
         ),
         finish.version,
     )
+
+
+def without_notice(text: str) -> str:
+    """An answer as the model wrote it."""
+    for notice in UNSOURCED:
+        text = text.removeprefix(notice)
+    return text
+
+
+def _unmarked(message: dict[str, str]) -> dict[str, str]:
+    """A message as the model may read it: its own words without what was put before them."""
+    if message["role"] != "assistant":
+        return message
+    return message | {"content": without_notice(message["content"])}
 
 
 def _with_passages(messages: Chat, passages: list[FoundPassage]) -> Chat:

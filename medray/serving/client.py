@@ -70,8 +70,10 @@ def ask(
 
 
 def sources(grounding: dict[str, Any]) -> str:
-    """The citations of an answer as lines of text: number, title, passage id, offsets; none of one
-    that rests on no passage."""
+    """The citations of an answer as lines of text: number, title, passage id, offsets; or that the
+    model answered alone, where the answer does not begin with that itself."""
+    if grounding.get("basis") == "model":
+        return "" if grounding["index_version"] else "\n（未依据资料：此回答没有出处。）"
     lines = []
     for citation in grounding["citations"]:
         mark = "✓" if citation["ok"] else f"✗ {citation['fault']}"

@@ -26,8 +26,8 @@ class AnswerConfig(Config):
     held-out questions had it when the index was built (`threshold/` in its metrics)."""
     max_tokens: int = 256
     unsourced_roles: tuple[Role, ...] = ("clinician", "quality", "admin")
-    """Whose questions go to the model alone where passages do not answer their kind; those of
-    others are looked up all the same, and the answer may be that there is none."""
+    """Who may get an answer of the model alone: where passages do not answer the kind of question,
+    or by `retrieval` false. Others get one from passages, or that there is none."""
 
 
 class Embed(Protocol):
@@ -64,8 +64,9 @@ async def find_evidence(
 ) -> Evidence:
     """Passages of the index, if the nearest is near enough, and of the record.
 
-    A question of those that the policy was fine-tuned to answer without passages is not looked up
-    where the request leaves it open, brings no record, and is of somebody of `unsourced_roles`.
+    A question of those that the policy was fine-tuned to answer without passages is left to it
+    where the request asks for no passages in any way and is of somebody of `unsourced_roles`. It is
+    searched for all the same: its vector is judged where the index is.
     """
     question, top_k = request.messages[-1].plain()["content"], request.top_k or config.top_k
     where, record = request.filters, request.record
@@ -73,7 +74,12 @@ async def find_evidence(
         where = where.model_copy(update={"not_patient": record.patient_id})
     vectors = await embed(question)
     found = await search(question, vectors, top_k, where)
-    left_open = request.retrieval is None and record is None
+    left_open = (
+        request.retrieval is None
+        and request.top_k is None
+        and request.filters.is_empty
+        and record is None
+    )
     if left_open and role in config.unsourced_roles and not found.looked_up:
         return Evidence([], False, found.version)
     least = found.min_cosine if config.min_cosine is None else config.min_cosine

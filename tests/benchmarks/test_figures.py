@@ -13,7 +13,7 @@ def test_an_answer_counts_by_what_it_quotes() -> None:
     assert gain.scores(case, reply) == pytest.approx(
         {
             "f1": 14 / 15, "rouge_l": 14 / 15, "citation_precision": 1 / 2, "citation_recall": 1,
-            "abstains": 0, "too_long": 0,
+            "abstains": 0, "alone": 0, "too_long": 0,
         },
         abs=1e-4,
     )  # fmt: skip

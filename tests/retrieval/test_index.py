@@ -69,10 +69,10 @@ def test_build_publish_search_and_rebuild(
 def test_an_index_knows_which_questions_are_looked_up(
     ray_cluster, encoder_dir: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    """24 questions of each split; as many rows that are asked without a passage."""
+    """48 questions of each split; as many rows that are asked without a passage."""
     questions, prompts = [], []
     for split in ("train", "dev"):
-        for k in range(24):
+        for k in range(48):
             disease, name = ("肺炎", "哮喘", "胃炎")[k % 3], f"{split}{k}"
             asked = RetrievalQuestion(
                 id=name, question=f"{disease}{k}怎么治疗？", passage_ids=[f"{disease}-治疗"],
@@ -92,14 +92,14 @@ def test_an_index_knows_which_questions_are_looked_up(
         prompts=tmp_path / "sft",
     )  # fmt: skip
     assert artefact.metrics["router/looked_up_fraction"] == 1.0
-    assert artefact.metrics["router/alone_fraction"] >= 0.7  # of twelve
+    assert artefact.metrics["router/alone_fraction"] >= 0.7  # of 24
     vectors = Embedder(encoder_dir).embed_queries(["哮喘怎么治疗？", "症状7，症状7。症状。"])
     published = artefact.publish()
     with open_index(published) as searcher:
         assert [searcher.looks_up(vector_D) for vector_D in vectors] == [True, False]
-    refill(published)  # an erasure keeps the rule
+    refill(published)  # an erasure leaves nothing that was learned from records
     with open_index(published) as searcher:
-        assert not searcher.looks_up(vectors[1])
+        assert searcher.looks_up(vectors[1])
 
 
 @pytest.mark.cluster

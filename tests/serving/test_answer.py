@@ -114,7 +114,7 @@ def test_grounded_answer_carries_its_citation():
 
 def test_invented_citation_is_left_out():
     text, outcome = answer(Script("《题1》[1]：“一派胡言”。"), [hit(1, 0.9)])
-    assert text == notice(1)
+    assert (text, outcome.grounding.basis) == (notice(1), "uncited")
     assert outcome.grounding.verdicts[0].verdict == "failed"
 
 
@@ -195,6 +195,23 @@ def test_patients_get_no_answer_without_a_source_unless_it_is_allowed(monkeypatc
     text, _ = answer(policy, [hit(1, 0.4)], looked_up=False, role="patient")
     assert text == f"{UNSOURCED[0]}考虑肺炎。"
 
+    monkeypatch.undo()
+    with pytest.raises(ApiError, match="role patient is answered from passages") as caught:
+        answer(policy, [hit(1, 0.9)], retrieval=False, role="patient")
+    assert caught.value.status == 403
+
+
+def test_the_model_does_not_read_the_notice_of_an_earlier_answer():
+    asked = [
+        {"role": "user", "content": "咳嗽。"},
+        {"role": "assistant", "content": f"{UNSOURCED[0]}多久了？"},
+        {"role": "user", "content": QUESTION},
+    ]
+    policy = Script("好。")
+    text, _ = answer(policy, [hit(1, 0.9)], looked_up=False, messages=asked)
+    assert text == f"{UNSOURCED[0]}好。"
+    assert policy.seen[1] == {"role": "assistant", "content": "多久了？"}
+
 
 def test_passages_that_are_asked_for_are_shown_whatever_the_question():
     policy = Script("《题1》[1]：“第1”。")
@@ -202,7 +219,10 @@ def test_passages_that_are_asked_for_are_shown_whatever_the_question():
     assert (outcome.grounding.basis, len(outcome.grounding.passages)) == ("passages", 1)
     text, outcome = answer(policy, [hit(1, 0.4)], looked_up=False, retrieval=True)
     assert (text, outcome.grounding.basis) == (NO_ANSWER, "nothing")
+    _, outcome = answer(policy, [hit(1, 0.9)], looked_up=False, top_k=1)
+    assert outcome.grounding.basis == "passages"
     _, outcome = answer(Script("好。"), [hit(1, 0.9)], looked_up=False, record=RECORD)
+    assert outcome.grounding.basis == "uncited"
     assert [p.passage_id for p in outcome.grounding.passages] == ["p1", "record#1-0"]
 
 

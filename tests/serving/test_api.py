@@ -13,6 +13,7 @@ from medray.common.errors import ConfigError
 from medray.generation.engine import HFEngine
 from medray.generation.prompts import NO_ANSWER
 from medray.generation.sampling import Sampling
+from medray.serving.answer import UNSOURCED
 from medray.serving.audit_log import read_entries, verify
 from medray.serving.identity.oidc import pseudonym
 from medray.serving.metrics import Metrics
@@ -43,6 +44,22 @@ def post(client: Any, path: str, body: Any, secret: str) -> Any:
 
 def entries(place: Path, request: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in read_entries(place / "audit", request, KEY)]
+
+
+def test_a_question_for_the_model_alone(client, hospital, secrets, place: Path) -> None:
+    body = chat(hospital.long_question, max_tokens=6)
+    told = post(client, "chat/completions", body, secrets["clinician"]).json()
+    text = told["choices"][0]["message"]["content"]
+    assert text.startswith(UNSOURCED[0]) and len(text) > len(UNSOURCED[0])
+    assert (told["medray"]["basis"], told["medray"]["index_version"]) == ("model", "i1")
+    answered = entries(place, told["id"])[1]
+    assert answered["basis"] == "model"
+    assert answered["texts"]["answer"] == text.removeprefix(UNSOURCED[0])  # the model's words
+    told = post(client, "chat/completions", body, secrets["patient"]).json()
+    assert told["medray"]["retrieval"] and len(told["medray"]["passages"]) == 3
+    refused = post(client, "chat/completions", {**body, "retrieval": False}, secrets["patient"])
+    assert refused.status_code == 403
+    assert refused.json()["error"]["code"] == "insufficient_permissions"
 
 
 def test_an_answer_is_grounded_and_logged(client, hospital, secrets, place: Path) -> None:

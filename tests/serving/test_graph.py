@@ -19,11 +19,13 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from medray import cli
 from medray.common.errors import ServiceError
 from medray.generation.prompts import NO_ANSWER
 from medray.retrieval.embed import Embedder, passage_text
 from medray.retrieval.rerank import Reranker
 from medray.serving import client, up
+from medray.serving.answer import UNSOURCED
 from medray.serving.artefacts import newest
 from medray.serving.citations import notice
 
@@ -403,17 +405,23 @@ def test_metrics_are_at_rays_endpoint(api, url, hospital):
         assert secret not in text
 
 
-def test_ask_of_the_command_line(url, hospital):
+def test_ask_of_the_command_line(url, hospital, capsys):
     for streamed in (True, False):
         pieces = list(client.ask(hospital.questions["true"], url, stream=streamed))
         assert "".join(piece.text for piece in pieces) == hospital.answers["true"]
         assert pieces[-1].grounding["citations"][0]["ok"]
-    printed = "".join(
-        piece.text if piece.grounding is None else client.sources(piece.grounding)
-        for piece in client.ask(hospital.questions["true"], url)
-    )
+    assert cli.main(["ask", hospital.questions["true"], "--url", url]) == 0
+    printed = capsys.readouterr().out
     assert printed.startswith(hospital.answers["true"])
     assert f"✓ [2] 《{hospital.cited.title}》" in printed
+    assert cli.main(["ask", hospital.long_question, "--url", url]) == 0
+    alone = capsys.readouterr().out
+    assert alone.startswith(UNSOURCED[0]) and alone.count("没有出处") == 1
+    assert cli.main(["ask", hospital.long_question, "--no-retrieval", "--url", url]) == 0
+    chosen = capsys.readouterr().out
+    assert not chosen.startswith(UNSOURCED[0]) and chosen.count("没有出处") == 1
+    assert cli.main(["ask", hospital.long_question, "--retrieval", "--url", url]) == 0
+    assert "没有出处" not in capsys.readouterr().out
 
 
 def test_taken_port_is_told_before_anything_starts(url, hospital):

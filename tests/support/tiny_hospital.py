@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -76,8 +77,10 @@ def build_encoder(target: Path) -> Path:
 
 def build_index(target: Path, encoder: Path) -> dict[str, tuple[str, list[Numbered]]]:
     """Writes the index; returns the grounded prompt and its passages for each question."""
+    from medray.retrieval.directory import ROUTER
     from medray.retrieval.embed import Embedder
     from medray.retrieval.passage_vectors import EmbedPassages
+    from medray.retrieval.routing import Router
     from medray.retrieval.search import open_index
 
     (target / "passages").mkdir(parents=True)
@@ -86,7 +89,12 @@ def build_index(target: Path, encoder: Path) -> dict[str, tuple[str, list[Number
     pq.write_table(table, target / "passages" / "part-00000.parquet")
     info = {"uri": "", "collection": "docs_v1", "alias": "docs", "config": {}}
     (target / "collection.json").write_text(json.dumps(info))
-    vectors = Embedder(encoder).embed_queries(list(QUESTIONS.values()))
+    embedder = Embedder(encoder)
+    vectors = embedder.embed_queries(list(QUESTIONS.values()))
+    # Whatever lies at LONG_QUESTION is for the model alone, all else is looked up.
+    alone_KD = embedder.embed_queries([LONG_QUESTION])
+    none_D = np.zeros(alone_KD.shape[1])
+    Router(none_D, -9.0, 0.5, alone_KD, 0.9999).save(target / ROUTER)
     with open_index(target) as searcher:
         found = [
             [hit.passage for hit in searcher.search(question, vector, TOP_K)]

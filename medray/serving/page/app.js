@@ -67,6 +67,7 @@ function signOut() {
   leaveAttend();
   leaveRatings();
   takeAway();
+  at("retrieval").value = "auto";
   at("key").focus();
 }
 

@@ -5,6 +5,7 @@
 const MOST_CHARS = Number(document.body.dataset.recordChars);
 const MOST_FILE_BYTES = 40 * MOST_CHARS;  // what the service reads: ten times as many characters
 let attached = null;  // {record, abnormal} as the service read it
+let basisBefore = "auto";  // what was chosen before a record came
 
 const charsOf = section => [...section.heading, ...section.text].length;
 const attachedChars = () => attached.record.sections.reduce((sum, section) => sum + charsOf(section), 0);
@@ -35,8 +36,10 @@ async function readFile(file) {
 // `open`: which of the sections stand open; without it, those with an abnormal result.
 function showRecord(open = []) {
   at("record-shown").hidden = at("record-away").hidden = !attached;
-  at("retrieval").disabled = Boolean(attached);  // a record is shown to the model as a source
-  if (attached) at("retrieval").value = "sources";
+  const basis = at("retrieval");
+  if (attached && !basis.disabled) [basisBefore, basis.value] = [basis.value, "sources"];
+  if (!attached && basis.disabled) basis.value = basisBefore;
+  basis.disabled = Boolean(attached);  // a record is shown to the model as a source
   at("record-sections").replaceChildren(...(attached?.record.sections ?? []).map(
     (section, number) => sectionCard(section, number, open[number])));
   describeRecord();

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
-from medray.serving.answer import Outcome, Plan, plan_answer, write_answer
+from medray.serving.answer import Outcome, Plan, plan_answer, without_notice, write_answer
 from medray.serving.identity.access import CHAT, Caller, may
 from medray.serving.routes.events import stream_events
 from medray.serving.schema.chat import ChatRequest, chunk, completion
@@ -91,7 +91,7 @@ def _log(service: Service, turn: Turn, text: str, outcome: Outcome) -> None:
     service.metrics.answered(grounding)
     turn.answered(
         outcome.usage,
-        {"answer": text},
+        {"answer": without_notice(text)},  # feedback on it becomes training rows
         finish_reason=outcome.finish_reason,
         model_version=outcome.version,
         index_version=grounding.index_version,

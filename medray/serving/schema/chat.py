@@ -86,7 +86,8 @@ class ChatRequest(Request):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     retrieval: bool | None = None
     """medray: true answers from passages or not at all, false asks the model alone. Left out, a
-    question of a kind that passages do not answer goes to the model alone, which is said first."""
+    question of a kind that passages do not answer goes to the model alone, which is said first,
+    unless `top_k`, `filters` or `record` ask for passages. Patients get no answer without any."""
     top_k: int | None = Field(None, ge=1, le=MOST_PASSAGES)
     """medray: how many passages to show the model."""
     filters: PassageFilter = PassageFilter()

@@ -71,7 +71,7 @@ class SentenceVerdict(BaseModel):
     faults: list[Fault] = []
 
 
-Basis = Literal["passages", "model", "nothing", "rule"]
+Basis = Literal["passages", "uncited", "model", "nothing", "rule"]
 
 
 class Grounding(BaseModel):
@@ -88,10 +88,13 @@ class Grounding(BaseModel):
     @computed_field
     @property
     def basis(self) -> Basis:
-        """What the answer rests on; `nothing`: it says that there is no answer."""
+        """What the answer rests on. `uncited`: passages were shown, and nothing of it that stands
+        cites one; `nothing`: it says that there is no answer."""
         if self.guard:
             return "rule"
         if not self.retrieval:
             return "model"
-        said = any(one.verdict != "no_answer" for one in self.verdicts)
-        return "passages" if said else "nothing"
+        said = {one.verdict for one in self.verdicts}
+        if "supported" in said:
+            return "passages"
+        return "nothing" if "no_answer" in said else "uncited"
