@@ -56,8 +56,11 @@ def written(text: str) -> set[bytes]:
     forms = {utf8, gbk, text.encode("utf-16-le"), escaped.encode()}
     for raw in (utf8, gbk):
         forms |= {quote(raw).encode(), repr(raw)[2:-1].encode()}
-    for shift in range(3):  # Base64 depends on what stands before; its ends hold neighbours' bits
-        forms.add(base64.b64encode(b" " * shift + utf8)[4:-4])
+    for shift in range(3):  # Base64 depends on what stands before
+        padded = base64.b64encode(b" " * shift + utf8)
+        # Without the characters that hold neighbours' bits too; a part shorter than need be would
+        # be met by chance in what is encrypted.
+        forms.add(padded[(0, 2, 3)[shift] : len(padded) - (0, 3, 2)[(shift + len(utf8)) % 3]])
     return {form.lower() for form in forms}
 
 
@@ -313,7 +316,8 @@ def test_what_must_be_found_is_found(site) -> None:
     [str.encode, lambda t: t.encode("gbk"), lambda t: json.dumps(t).encode(),
      lambda t: json.dumps(json.dumps(t)).encode(), lambda t: quote(t).encode(),
      lambda t: quote(t.encode("gbk")).lower().encode(), lambda t: repr(t.encode()).encode(),
-     lambda t: base64.b64encode(t.encode())],
+     lambda t: base64.b64encode(t.encode()), lambda t: base64.b64encode(b"1" + t.encode() + b"1"),
+     lambda t: base64.b64encode(b"12" + t.encode() + b"12")],
 )  # fmt: skip
 def test_the_search_knows_each_way_of_writing(tmp_path, write) -> None:
     (tmp_path / "log").write_bytes(b"\x00 " + write(patient(3)) + b" \xff")
