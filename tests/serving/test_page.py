@@ -130,6 +130,12 @@ def test_what_an_answer_rests_on_can_be_chosen(visit, hospital, secrets) -> None
     page.click("#send")
     page.wait_for_selector(".turn.assistant .cite")
     assert [body.get("retrieval") for body in asked if body] == [False, None]
+    page.select_option("#retrieval", "model")
+    page.click("#sign-out")  # whoever comes next does not find it so
+    page.fill("#key", secrets["patient"])
+    page.press("#key", "Enter")
+    page.wait_for_selector("#chat:not([hidden])")
+    assert page.input_value("#retrieval") == "auto"
 
 
 def test_a_consultation_by_keyboard(visit, hospital, secrets) -> None:
@@ -212,7 +218,7 @@ def test_a_record_is_marked_shortened_and_sent(visit, hospital, secrets) -> None
     assert text(page, "#record-sections mark") == "12.3 偏高"
     assert page.locator("#record-sections li").count() == 3
     assert page.locator("#record-sections details[open]").count() == 1
-    assert page.is_disabled("#retrieval")
+    assert page.is_disabled("#retrieval") and page.input_value("#retrieval") == "sources"
     page.click("#record-sections summary >> nth=0")
     page.click("#record-sections li:nth-child(1) button")
     assert page.locator("#record-sections li").count() == 2
@@ -226,6 +232,7 @@ def test_a_record_is_marked_shortened_and_sent(visit, hospital, secrets) -> None
     assert page.is_visible("#record-summary") and page.is_hidden("#record-sections")  # folded
     page.click("#record-away")
     assert page.is_hidden("#record-shown") and page.is_enabled("#retrieval")
+    assert page.input_value("#retrieval") == "auto"  # as it was before
     page.set_input_files("#record-file", record("big.txt", b"a" * 15_000 + b"\n" + b"b" * 4_000))
     page.wait_for_selector("#record-summary:has-text('19,001 / 30,000')")
 
