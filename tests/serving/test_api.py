@@ -301,7 +301,7 @@ def test_what_cannot_be_logged_is_not_answered(deployed, hospital, listening, pl
             assert answer.json()["choices"][0]["message"]["content"] == NO_ANSWER
             # No key for texts: feedback would be lost, so it is refused.
             said = {"request": answer.json()["id"], "score": 3}
-            assert again.post("/v1/feedback", json=said).status_code == 501
+            assert again.post("/v1/feedback", json=said).status_code == 404
     assert verify(place / "other").faults == []
 
 

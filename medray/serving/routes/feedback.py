@@ -19,7 +19,7 @@ async def feedback(
     """Keeps it. Whether there was such an answer is found when feedback is exported."""
     if not service.keeps_texts:
         raise ApiError(
-            501, "feedback is not kept here: the gateway has no audit log with a key for texts",
+            404, "feedback is not kept here; set gateway.audit_dir, and MEDRAY_AUDIT_KEY for texts",
             code="feedback_not_kept",
         )  # fmt: skip
     service.log(
