@@ -21,12 +21,12 @@ from medray.serving.embedding import Embedding
 from medray.serving.gateway import Gateway
 from medray.serving.handles import OTHER
 from medray.serving.identity.jwks import is_url
+from medray.serving.observe.traces import TracesConfig
 from medray.serving.policy import Policy
 from medray.serving.ratings import read_tasks
 from medray.serving.reranking import Reranking
 from medray.serving.retrieval import Retrieval
 from medray.serving.service import GatewayConfig
-from medray.serving.traces import TracesConfig
 
 logger = logging.getLogger(__name__)
 

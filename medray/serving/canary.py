@@ -21,7 +21,7 @@ from ray.serve.exceptions import RayServeException
 from medray.common.config import Config
 from medray.generation.sampling import Sampling
 from medray.serving.messages import Choices, Finish, Fit, Piece, Prompt
-from medray.serving.metrics import Metrics
+from medray.serving.observe.metrics import Metrics
 from medray.serving.switch import Switch
 
 logger = logging.getLogger(__name__)

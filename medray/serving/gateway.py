@@ -15,7 +15,8 @@ from ray.serve.handle import DeploymentHandle
 
 from medray.serving.body import BoundedBody
 from medray.serving.handles import Deployments
-from medray.serving.metrics import Metrics
+from medray.serving.observe.metrics import Metrics
+from medray.serving.observe.traces import Traced, Traces, TracesConfig
 from medray.serving.refusals import add_error_handlers
 from medray.serving.routes import (
     attend,
@@ -29,7 +30,6 @@ from medray.serving.routes import (
     vectors,
 )
 from medray.serving.service import GatewayConfig, Service
-from medray.serving.traces import Traced, Traces, TracesConfig
 
 
 @asynccontextmanager

@@ -25,8 +25,8 @@ from medray.serving.messages import (
     QuestionVectors,
     Spelled,
 )
-from medray.serving.metrics import Metrics
-from medray.serving.traces import Traces
+from medray.serving.observe.metrics import Metrics
+from medray.serving.observe.traces import Traces
 
 logger = logging.getLogger(__name__)
 NOT_TRACED = nullcontext()

@@ -20,7 +20,7 @@ from medray.generation.engine_process import EngineProcess
 from medray.generation.sampling import Chat, Sampling, Token, quotable
 from medray.serving.artefacts import Location
 from medray.serving.messages import Choices, Encoded, Finish, Fit, Piece, Prompt, Spelled
-from medray.serving.traces import Traces, TracesConfig
+from medray.serving.observe.traces import Traces, TracesConfig
 
 logger = logging.getLogger(__name__)
 FLUSH_S = 0.03

@@ -24,11 +24,11 @@ from medray.serving.identity.access import Caller
 from medray.serving.identity.keys import KeyFile
 from medray.serving.identity.oidc import OidcConfig, Tokens
 from medray.serving.limits import InFlight, Slot
-from medray.serving.metrics import Metrics
+from medray.serving.observe.metrics import Metrics
+from medray.serving.observe.traces import Traces
 from medray.serving.ratings import RatingRound
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.switch import Switch
-from medray.serving.traces import Traces
 
 logger = logging.getLogger(__name__)
 MODEL_ENDPOINTS = ("chatcmpl", "cmpl")

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 DASHBOARD = json.loads((ROOT / "cluster/grafana_serving.json").read_text(encoding="utf-8"))
 ALERTS = yaml.safe_load((ROOT / "cluster/prometheus_serving.yaml").read_text(encoding="utf-8"))
 RULES: list[dict[str, Any]] = [rule for group in ALERTS["groups"] for rule in group["rules"]]
-SOURCE = (ROOT / "medray/serving/metrics.py").read_text(encoding="utf-8")
+SOURCE = (ROOT / "medray/serving/observe/metrics.py").read_text(encoding="utf-8")
 DECLARED = re.compile(r'(Counter|Histogram|Gauge)\(\s*"(medray_\w+)"(?:[^()]|\([^()]*\))*\)')
 TAGS = {
     match[2]: (match[1], set(re.findall(r'"(\w+)"', match[0][match[0].rindex("(") :])))

@@ -196,7 +196,7 @@ def provider(providing) -> Iterator["Provider"]:
 
 @pytest.fixture(scope="module")
 def client(deployed: Any, place: Path, secrets, provider, listening) -> Iterator["Client"]:
-    from medray.serving.metrics import Metrics
+    from medray.serving.observe.metrics import Metrics
     from medray.serving.service import GatewayConfig, Service
 
     with pytest.MonkeyPatch.context() as patch:

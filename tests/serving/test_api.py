@@ -16,7 +16,7 @@ from medray.generation.sampling import Sampling
 from medray.serving.answer import UNSOURCED
 from medray.serving.audit_log import read_entries, verify
 from medray.serving.identity.oidc import pseudonym
-from medray.serving.metrics import Metrics
+from medray.serving.observe.metrics import Metrics
 from medray.serving.service import GatewayConfig, Service
 from medray.serving.switch import Switch
 

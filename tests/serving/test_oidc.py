@@ -19,7 +19,7 @@ from medray.common.errors import ConfigError, DataError
 from medray.serving.identity.jwks import ProviderKeys, read_keys
 from medray.serving.identity.keys import KeyFile
 from medray.serving.identity.oidc import OidcConfig, Tokens, pseudonym
-from medray.serving.metrics import Metrics
+from medray.serving.observe.metrics import Metrics
 from medray.serving.schema.base import ApiError
 from medray.serving.service import GatewayConfig, Service
 

@@ -11,7 +11,7 @@ import pytest
 from medray.cli import main
 from medray.common.errors import DataError
 from medray.serving.audit_log import read_entries
-from medray.serving.metrics import Metrics
+from medray.serving.observe.metrics import Metrics
 from medray.serving.ratings import (
     AlreadyJudged,
     Judgement,

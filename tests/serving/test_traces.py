@@ -19,16 +19,16 @@ from medray.common.errors import ConfigError
 from medray.serving.gateway import build_api
 from medray.serving.handles import Calls
 from medray.serving.messages import Finish, Fit, Piece
-from medray.serving.metrics import Metrics
-from medray.serving.service import GatewayConfig, Service
-from medray.serving.traces import (
-    FileExporter,
+from medray.serving.observe.metrics import Metrics
+from medray.serving.observe.span_file import FileExporter
+from medray.serving.observe.traces import (
     Traced,
     Traces,
     TracesConfig,
     told_parent,
     traceparent,
 )
+from medray.serving.service import GatewayConfig, Service
 
 THEIRS = "0af7651916cd43dd8448eb211c80319c"
 HEADER = f"00-{THEIRS}-b7ad6b7169203331-01"

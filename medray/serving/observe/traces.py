@@ -6,10 +6,8 @@ parent comes with the call. Attributes are numbers, versions, routes as they are
 of errors: no text, no filter, no key, and no path as it was asked for.
 """
 
-import fcntl
-import os
 import re
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,8 @@ from typing import Any
 from opentelemetry import context as contexts
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 from pydantic import Field, model_validator
@@ -27,8 +25,8 @@ from medray import __version__
 from medray.common.config import Config
 from medray.common.errors import ConfigError
 from medray.serving.messages import Finish, Fit, Piece
+from medray.serving.observe.span_file import FileExporter
 
-FILE = "spans.jsonl"
 DELAY_MS = 1000
 ROOT = contexts.create_key("medray-request")
 PARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
@@ -201,47 +199,6 @@ class Traced:
                 route = getattr(scope.get("route"), "path", "")
                 root.update_name(f"{method} {route}".strip())
                 root.set_attributes({"http.request.method": method, "http.route": route})
-
-
-class FileExporter(SpanExporter):
-    """Spans as lines of JSON. All processes of a machine share the file, and its bound."""
-
-    def __init__(self, directory: Path, max_bytes: int) -> None:
-        self._path, self._max_bytes = directory / FILE, max_bytes
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Adds lines, whole ones; starts the file anew where they would not go in."""
-        data = b"".join(span.to_json(indent=None).encode() + b"\n" for span in spans)
-        try:
-            handle = self._open()
-            try:
-                size = os.fstat(handle).st_size
-                if size and size + len(data) > self._max_bytes:
-                    os.replace(self._path, self._path.with_suffix(".1.jsonl"))
-                    os.close(handle)
-                    handle = self._open()
-                    size = os.fstat(handle).st_size
-                if os.write(handle, data) != len(data):
-                    os.ftruncate(handle, size)
-                    return SpanExportResult.FAILURE
-            finally:
-                os.close(handle)
-        except OSError:
-            return SpanExportResult.FAILURE  # a trace is not worth a request
-        return SpanExportResult.SUCCESS
-
-    def _open(self) -> int:
-        """The file, locked; not one that another process has put aside meanwhile."""
-        while True:
-            handle = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            try:
-                if os.path.samestat(os.fstat(handle), os.stat(self._path)):
-                    return handle
-            except FileNotFoundError:
-                pass
-            os.close(handle)
 
 
 def _exporters(config: TracesConfig) -> Iterator[SpanExporter]:
