@@ -39,10 +39,10 @@ from medray.generation.prompts import NO_ANSWER
 from medray.retrieval.embed import Embedder
 from medray.retrieval.filters import PassageFilter
 from medray.retrieval.search import Searcher, open_index
-from medray.serving.answer import UNSOURCED, Outcome, plan_answer, write_answer
+from medray.serving.answering.answer import UNSOURCED, Outcome, plan_answer, write_answer
+from medray.serving.answering.evidence import AnswerConfig
 from medray.serving.app import ServingConfig
 from medray.serving.artefacts import newest
-from medray.serving.evidence import AnswerConfig
 from medray.serving.messages import Found, QuestionVectors
 from medray.serving.policy import Policy
 from medray.serving.retrieval import hit_fields
@@ -57,7 +57,7 @@ LONGEST = 40
 
 
 class Served:
-    """One policy over one index, with the handles that `medray.serving.answer` asks for."""
+    """One policy over one index: the handles that `answering.answer` asks for."""
 
     def __init__(
         self, policy: Policy, embedder: Embedder, searcher: Searcher, config: ServingConfig

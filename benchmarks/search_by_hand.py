@@ -15,8 +15,9 @@ from pymilvus import AnnSearchRequest, DataType, Function, FunctionType, MilvusC
 from search_texts import DIM
 
 from medray.common.records import Passage
-from medray.retrieval.collection import ALIAS, connect, disconnect
+from medray.retrieval.collection import connect, disconnect
 from medray.retrieval.lexical import LexicalIndex
+from medray.retrieval.versions import ALIAS
 
 TOP, CANDIDATES, WEIGHT = 10, 100, 0.5
 FIELDS = list(Passage.model_fields)

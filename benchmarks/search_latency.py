@@ -32,16 +32,12 @@ from search_texts import DIM, latent_vectors, public_texts, sample_texts
 
 from medray.common.records import Passage
 from medray.common.rows import arrow_schema
-from medray.retrieval.collection import (
-    ALIAS,
-    CollectionConfig,
-    connect,
-    search_vectors,
-)
+from medray.retrieval.collection import CollectionConfig, connect, search_vectors
 from medray.retrieval.directory import INFO, LEXICAL, build_lexical, save_lexical
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 from medray.retrieval.recall import exact_top
 from medray.retrieval.search import Searcher, open_index
+from medray.retrieval.versions import ALIAS
 
 EFS = (32, 64, 256)
 """Beside the default."""

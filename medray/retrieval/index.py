@@ -19,14 +19,7 @@ from pymilvus import MilvusClient
 from medray.common.errors import DataError
 from medray.common.manifest import Artefact, Counts, remove
 from medray.common.rows import count_rows
-from medray.retrieval.collection import (
-    ALIAS,
-    CollectionConfig,
-    connect,
-    disconnect,
-    is_lite,
-    load_version,
-)
+from medray.retrieval.collection import CollectionConfig, connect, disconnect, is_lite
 from medray.retrieval.directory import (
     INFO,
     LEXICAL,
@@ -60,6 +53,7 @@ from medray.retrieval.routing import RouterConfig
 from medray.retrieval.search import HybridConfig, Searcher
 from medray.retrieval.sparse import SparseIndex
 from medray.retrieval.term_weights import TermWeightsConfig, learn_term_weights
+from medray.retrieval.versions import ALIAS, load_version
 
 logger = logging.getLogger(__name__)
 LITE = "milvus.db"

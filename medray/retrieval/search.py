@@ -24,7 +24,6 @@ from medray.retrieval.collection import (
     disconnect,
     get_rows,
     is_lite,
-    load_version,
     search_vectors,
 )
 from medray.retrieval.directory import ROUTER, SPARSE, open_lexical, read_columns, read_info
@@ -33,6 +32,7 @@ from medray.retrieval.fusion import UNMEASURED, fused, word_scores
 from medray.retrieval.lexical import LexicalIndex
 from medray.retrieval.routing import Router
 from medray.retrieval.sparse import NONE, SparseIndex, TokenWeights
+from medray.retrieval.versions import load_version
 
 EVERYTHING = PassageFilter()
 NAMES = ["passage_id", "doc_id"]

@@ -1,4 +1,4 @@
-"""The deployments behind the gateway, as `medray.serving.answer` wants them: plain async calls."""
+"""The deployments behind the gateway, as `answering.answer` wants them: plain async calls."""
 
 import asyncio
 import logging

@@ -15,10 +15,10 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from medray.common.config import Config
+from medray.serving.answering.evidence import AnswerConfig
 from medray.serving.audit_log import AuditLog, key_from_environment
 from medray.serving.canary import CanaryConfig
 from medray.serving.consult.sessions import ConsultConfig
-from medray.serving.evidence import AnswerConfig
 from medray.serving.handles import NOT_TRACED, Deployments
 from medray.serving.identity.access import Caller
 from medray.serving.identity.keys import KeyFile

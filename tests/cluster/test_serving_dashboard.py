@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from medray.serving.guard import Kind
+from medray.serving.answering.guard import Kind
 
 ROOT = Path(__file__).parent.parent.parent
 DASHBOARD = json.loads((ROOT / "cluster/grafana_serving.json").read_text(encoding="utf-8"))

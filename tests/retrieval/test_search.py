@@ -15,20 +15,13 @@ from pydantic import ValidationError
 from medray.common.errors import DataError, ServiceError
 from medray.common.records import Passage
 from medray.common.rows import arrow_schema
-from medray.retrieval.collection import (
-    CollectionConfig,
-    connect,
-    disconnect,
-    load_version,
-    search_vectors,
-    switch_alias,
-    versions,
-)
+from medray.retrieval.collection import CollectionConfig, connect, disconnect, search_vectors
 from medray.retrieval.directory import INFO, ROUTER
 from medray.retrieval.filters import PassageFilter
 from medray.retrieval.measure import Asked, calibrated_threshold
 from medray.retrieval.routing import Router
 from medray.retrieval.search import open_index
+from medray.retrieval.versions import load_version, switch_alias, versions
 
 # Cosine with (1, 0): a 1, b 0.6, c 0, d -1.
 VECTORS = {"a": (1.0, 0.0), "b": (0.6, 0.8), "c": (0.0, 1.0), "d": (-1.0, 0.0)}

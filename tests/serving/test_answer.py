@@ -7,9 +7,9 @@ import pytest
 
 from medray.generation.prompts import NO_ANSWER, Numbered, grounded_prompt
 from medray.retrieval.filters import PassageFilter
-from medray.serving.answer import UNSOURCED, Outcome, plan_answer, write_answer
-from medray.serving.citations import notice
-from medray.serving.evidence import AnswerConfig
+from medray.serving.answering.answer import UNSOURCED, Outcome, plan_answer, write_answer
+from medray.serving.answering.citations import notice
+from medray.serving.answering.evidence import AnswerConfig
 from medray.serving.identity.keys import Role
 from medray.serving.messages import Embedded, Finish, Fit, Found, Piece, QuestionVectors
 from medray.serving.schema.base import ApiError

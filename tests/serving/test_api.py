@@ -13,7 +13,7 @@ from medray.common.errors import ConfigError
 from medray.generation.engine import HFEngine
 from medray.generation.prompts import NO_ANSWER
 from medray.generation.sampling import Sampling
-from medray.serving.answer import UNSOURCED
+from medray.serving.answering.answer import UNSOURCED
 from medray.serving.audit_log import read_entries, verify
 from medray.serving.identity.oidc import pseudonym
 from medray.serving.observe.metrics import Metrics

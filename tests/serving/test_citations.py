@@ -3,7 +3,7 @@
 import pytest
 
 from medray.generation.prompts import NO_ANSWER
-from medray.serving.citations import CitationGate, notice
+from medray.serving.answering.citations import CitationGate, notice
 from medray.serving.schema.grounding import FoundPassage
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from medray.serving.answering.evidence import AnswerConfig
 from medray.serving.consult import words
 from medray.serving.consult.dialogue import Behind, Reply, likeliest, reply
 from medray.serving.consult.sessions import Consultations, ConsultConfig
-from medray.serving.evidence import AnswerConfig
 from medray.serving.messages import Finish, Fit, Found, Piece, QuestionVectors
 from medray.serving.schema.consult import Consultation, ConsultMessage
 

@@ -25,9 +25,9 @@ from medray.generation.prompts import NO_ANSWER
 from medray.retrieval.embed import Embedder, passage_text
 from medray.retrieval.rerank import Reranker
 from medray.serving import client, up
-from medray.serving.answer import UNSOURCED
+from medray.serving.answering.answer import UNSOURCED
+from medray.serving.answering.citations import notice
 from medray.serving.artefacts import newest
-from medray.serving.citations import notice
 
 pytestmark = pytest.mark.cluster
 CONFIGS = Path(__file__).parents[2] / "serve_configs"

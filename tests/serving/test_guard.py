@@ -2,7 +2,7 @@
 
 import pytest
 
-from medray.serving.guard import RULES, refusal
+from medray.serving.answering.guard import RULES, refusal
 
 REFUSED = {
     "self_harm": [

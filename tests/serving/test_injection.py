@@ -7,7 +7,7 @@ the question; and what a model that obeys it would say is not shown as supported
 import pytest
 
 from medray.generation.prompts import grounded_prompt, read_passages, shown
-from medray.serving.citations import CitationGate
+from medray.serving.answering.citations import CitationGate
 from medray.serving.policy import Policy
 from medray.serving.schema.grounding import FoundPassage
 

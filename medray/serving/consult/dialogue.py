@@ -15,7 +15,7 @@ from contextlib import aclosing
 from typing import Literal, NamedTuple
 
 from medray.generation.sampling import Chat, Sampling
-from medray.serving.answer import (
+from medray.serving.answering.answer import (
     Generate,
     Outcome,
     Plan,
@@ -23,9 +23,9 @@ from medray.serving.answer import (
     plan_answer,
     write_answer,
 )
+from medray.serving.answering.evidence import AnswerConfig, Embed, Search
 from medray.serving.consult import words
 from medray.serving.consult.sessions import ConsultConfig
-from medray.serving.evidence import AnswerConfig, Embed, Search
 from medray.serving.messages import Choices, Finish, Piece
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.schema.chat import ChatMessage, ChatRequest

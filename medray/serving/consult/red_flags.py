@@ -12,9 +12,9 @@ mistakes the second is chosen.
 import re
 from collections.abc import Sequence
 
+from medray.serving.answering.guard import HAN
 from medray.serving.consult.negation import denied
 from medray.serving.consult.signs import LISTS, SIGNS, Sign
-from medray.serving.guard import HAN
 
 GAP = "(?:(?![没无未不，。；,;]).){0,6}"
 ENGLISH_GAP = r"(?:(?!\b(?:no|not|never|without)\b|n['’]t|[.;!?]).){0,30}"

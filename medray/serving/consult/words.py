@@ -10,8 +10,8 @@ the patient wants to know, plain words, room for feelings, a next step.
 import re
 from typing import Literal
 
+from medray.serving.answering.guard import HAN
 from medray.serving.consult.signs import Sign
-from medray.serving.guard import HAN
 
 Language = Literal["zh", "en"]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
-from medray.serving.answer import Outcome, Plan, plan_answer, without_notice, write_answer
+from medray.serving.answering.answer import Outcome, Plan, plan_answer, without_notice, write_answer
 from medray.serving.identity.access import CHAT, Caller, may
 from medray.serving.routes.events import stream_events
 from medray.serving.schema.chat import ChatRequest, chunk, completion

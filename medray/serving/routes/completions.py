@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
-from medray.serving import complete
+from medray.serving.answering import complete
 from medray.serving.identity.access import MODEL, Caller, may
 from medray.serving.routes.events import stream_events
 from medray.serving.schema.base import Usage

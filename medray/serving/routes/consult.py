@@ -14,11 +14,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
+from medray.serving.answering.guard import Refusal, refusal
 from medray.serving.consult import words
 from medray.serving.consult.dialogue import Behind, Reply, reply
 from medray.serving.consult.red_flags import red_flag
 from medray.serving.consult.signs import Sign
-from medray.serving.guard import Refusal, refusal
 from medray.serving.identity.access import CONSULT, Caller, may
 from medray.serving.messages import Piece
 from medray.serving.routes.attend import ENDPOINT, checked

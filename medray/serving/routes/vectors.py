@@ -7,7 +7,7 @@ import numpy as np
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
-from medray.serving.evidence import find_passages
+from medray.serving.answering.evidence import find_passages
 from medray.serving.identity.access import MODEL, SEARCH, Caller, may
 from medray.serving.schema.base import ApiError, Usage
 from medray.serving.schema.embeddings import EmbeddingRequest, embeddings

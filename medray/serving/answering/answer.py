@@ -15,9 +15,9 @@ from typing import NamedTuple, Protocol
 
 from medray.generation.prompts import NO_ANSWER, grounded_prompt, shown
 from medray.generation.sampling import Chat, Sampling
-from medray.serving.citations import CitationGate
-from medray.serving.evidence import AnswerConfig, Embed, Evidence, Search, find_evidence
-from medray.serving.guard import HAN, Refusal, refusal
+from medray.serving.answering.citations import CitationGate
+from medray.serving.answering.evidence import AnswerConfig, Embed, Evidence, Search, find_evidence
+from medray.serving.answering.guard import HAN, Refusal, refusal
 from medray.serving.identity.keys import Role
 from medray.serving.messages import Choices, Finish, Fit, Piece, Prompt
 from medray.serving.record.passages import EmbedTexts
