@@ -67,14 +67,23 @@ def _switch(args: argparse.Namespace, action: list[str]) -> int:
     from medray.serving.switch import Switch
     from medray.serving.up import read_config
 
-    verb, _, what = " ".join(action).partition("-")
-    if verb not in ("stop", "start") or what not in ("model", "canary"):
+    word, *given = action
+    verb, _, what = word.partition("-")
+    if (
+        verb not in ("stop", "start")
+        or what not in ("model", "canary")
+        or len(given) > (word == "stop-model")
+    ):
         raise ConfigError(
-            f"medray serve {' '.join(action)}: it is stop-model, start-model, stop-canary, "
-            "start-canary, use-index KEY or roll-back-index"
+            f"medray serve {' '.join(action)}: it is stop-model, stop-model NAME, start-model, "
+            "stop-canary, start-canary, use-index KEY or roll-back-index"
         )
     _, config = read_config(find_serve_config(args.config), args.overrides)
-    gateway = config.gateway
+    gateway, instead = config.gateway, "".join(given)
+    if instead and instead not in config.models:
+        raise ConfigError(
+            f"{instead!r} is not kept warm; models: {', '.join(config.models) or 'there are none'}"
+        )
     path, setting = (
         (gateway.stop_file, "gateway.stop_file")
         if what == "model"
@@ -82,9 +91,15 @@ def _switch(args: argparse.Namespace, action: list[str]) -> int:
     )
     if not path:
         raise ConfigError(f"this config has no such switch; set {setting} and serve it")
-    changed = Switch(path).stop() if verb == "stop" else Switch(path).start()
+    changed = Switch(path).stop(instead) if verb == "stop" else Switch(path).start()
     state = "stopped" if verb == "stop" else "answering"
     _say(f"the {what} is {state}{'' if changed else ', as it was before'}\n")
+    if word == "stop-model":
+        _say(
+            f"{instead} answers instead from now on\n" if instead
+            else "no other answers; one of `models` would at once (stop-model NAME), and one that "
+            "is served anew after the seconds that `medray serve` tells when it is ready\n"
+        )  # fmt: skip
     return 0
 
 

@@ -147,7 +147,8 @@ def test_the_switch_of_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert (tmp_path / "stopped").exists() == made
     for words, told in (
         ("stop-model", "set gateway.stop_file"),
-        ("pause", "stop-model, start-model"),
+        ("pause", "stop-model NAME, start-model"),
+        ("stop-model previous", "'previous' is not kept warm"),
     ):
-        assert cli.main(["serve", words]) == 2
+        assert cli.main(["serve", *words.split()]) == 2
         assert told in capsys.readouterr().err

@@ -19,6 +19,7 @@ from medray.serving.budget import Budget
 from medray.serving.consult.sessions import Consultations
 from medray.serving.embedding import Embedding
 from medray.serving.gateway import Gateway
+from medray.serving.gateway_config import GatewayConfig
 from medray.serving.handles import OTHER
 from medray.serving.identity.jwks import is_url
 from medray.serving.observe.traces import TracesConfig
@@ -26,7 +27,6 @@ from medray.serving.policy import Policy
 from medray.serving.ratings import read_tasks
 from medray.serving.reranking import Reranking
 from medray.serving.retrieval import Retrieval
-from medray.serving.service import GatewayConfig
 
 logger = logging.getLogger(__name__)
 

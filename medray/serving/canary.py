@@ -12,7 +12,6 @@ import random
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Protocol
 
 from pydantic import Field
 from ray.exceptions import RayError
@@ -20,7 +19,8 @@ from ray.serve.exceptions import RayServeException
 
 from medray.common.config import Config
 from medray.generation.sampling import Sampling
-from medray.serving.messages import Choices, Finish, Fit, Piece, Prompt
+from medray.serving.answering.complete import Complete
+from medray.serving.messages import Encoded, Finish, Fit, Piece, Prompt, Spelled, settled
 from medray.serving.observe.metrics import Metrics
 from medray.serving.switch import Switch
 
@@ -48,19 +48,11 @@ class CanaryConfig(Config):
     until it starts anew."""
 
 
-class Answers(Protocol):
-    """A policy, as chats need it."""
-
-    def stream(
-        self, prompt: Prompt, sampling: Sampling, /
-    ) -> AsyncGenerator[Fit | Piece | Finish, None]: ...
-
-
 class Canary:
     """The two policies as one."""
 
     def __init__(
-        self, config: CanaryConfig, trusted: Answers, new: Answers, metrics: Metrics
+        self, config: CanaryConfig, trusted: Complete, new: Complete, metrics: Metrics
     ) -> None:
         self._config, self._trusted, self._new, self._metrics = config, trusted, new, metrics
         self._failed: deque[bool] = deque(maxlen=config.newest)
@@ -78,6 +70,14 @@ class Canary:
         self._stopped = stopped
         return stopped
 
+    async def encode(self, prompts: list[str] | list[list[int]]) -> Encoded:
+        """By the trusted one: what is encoded or scored is no chat."""
+        return await self._trusted.encode(prompts)
+
+    async def score(self, texts: list[list[int]], num_top: int) -> list[list[Spelled]]:
+        """By the trusted one."""
+        return await self._trusted.score(texts, num_top)
+
     async def stream(
         self, prompt: Prompt, sampling: Sampling
     ) -> AsyncGenerator[Fit | Piece | Finish, None]:
@@ -89,12 +89,8 @@ class Canary:
                     first = await asyncio.wait_for(anext(items), self._config.first_item_s)
                     # Too long for its context is no failure; the other one's may be longer.
                     fits = not isinstance(first, Fit) or first.index is not None
-                    if isinstance(first, Fit) and first.index is not None:
-                        # Which passages the reader sees is settled by this, whoever answers.
-                        assert isinstance(prompt, Choices)
-                        prompt = prompt.conversations[first.index]
-                        room = {"max_new_tokens": first.max_new_tokens}
-                        sampling = sampling.model_copy(update=room)
+                    if isinstance(first, Fit):
+                        prompt, sampling = settled(prompt, sampling, first)
                     if fits:
                         yield first
                         async for item in items:

@@ -14,6 +14,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from medray.serving.body import BoundedBody
+from medray.serving.gateway_config import GatewayConfig
 from medray.serving.handles import Deployments
 from medray.serving.observe.metrics import Metrics
 from medray.serving.observe.traces import Traced, Traces, TracesConfig
@@ -29,7 +30,7 @@ from medray.serving.routes import (
     state,
     vectors,
 )
-from medray.serving.service import GatewayConfig, Service
+from medray.serving.service import Service
 
 
 @asynccontextmanager
@@ -66,7 +67,10 @@ class Gateway:
         traces: TracesConfig | None = None,
     ) -> None:
         metrics, traced = Metrics(), Traces(traces) if traces else None
-        deployed = Deployments(handles, metrics, config.rerank_candidates, config.canary, traced)
+        deployed = Deployments(
+            handles, metrics, config.rerank_candidates, config.canary, traced,
+            config.request_timeout_s,
+        )  # fmt: skip
         self._service = Service(config, deployed, metrics, traced)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

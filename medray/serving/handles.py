@@ -15,6 +15,7 @@ from medray.retrieval.filters import PassageFilter
 from medray.serving.canary import Canary, CanaryConfig
 from medray.serving.identity.keys import Caller
 from medray.serving.messages import (
+    CHANGED,
     Embedded,
     Encoded,
     Finish,
@@ -24,9 +25,12 @@ from medray.serving.messages import (
     Prompt,
     QuestionVectors,
     Spelled,
+    settled,
 )
+from medray.serving.meter import too_late
 from medray.serving.observe.metrics import Metrics
 from medray.serving.observe.traces import Traces
+from medray.serving.schema.base import ApiError
 
 logger = logging.getLogger(__name__)
 NOT_TRACED = nullcontext()
@@ -40,20 +44,34 @@ OTHER = "model-"
 class Calls:
     """Calls to deployments, timed; again on another replica if one dies."""
 
-    def __init__(self, metrics: Metrics, traces: Traces | None = None) -> None:
-        self._metrics, self._traces = metrics, traces
+    def __init__(
+        self, metrics: Metrics, traces: Traces | None = None, limit_s: float | None = None
+    ) -> None:
+        self._metrics, self._traces, self._limit_s = metrics, traces, limit_s
 
     async def __call__(self, stage: str, method: Any, *arguments: Any) -> Any:
-        """Calls a deployment's method."""
+        """Calls a deployment's method.
+
+        Raises:
+            ApiError: 504 if it does not answer in time.
+        """
         traced = self._traces.span(stage) if self._traces is not None else NOT_TRACED
         with self._metrics.stage(stage), traced:
-            for _ in range(RETRIES):
-                try:
-                    return await method.remote(*arguments)
-                except RayActorError as error:
-                    kind = type(error).__name__
-                    logger.warning("a replica died (%s); %s is repeated", kind, stage)
-            return await method.remote(*arguments)
+            try:
+                async with asyncio.timeout(self._limit_s):
+                    return await self._repeated(stage, method, *arguments)
+            except TimeoutError:
+                logger.error("%s took more than %s s", stage, self._limit_s)
+                raise too_late(self._limit_s or 0) from None
+
+    async def _repeated(self, stage: str, method: Any, *arguments: Any) -> Any:
+        for _ in range(RETRIES):
+            try:
+                return await method.remote(*arguments)
+            except RayActorError as error:
+                kind = type(error).__name__
+                logger.warning("a replica died (%s); %s is repeated", kind, stage)
+        return await method.remote(*arguments)
 
 
 class PolicyHandle:
@@ -83,29 +101,44 @@ class PolicyHandle:
         """What fits of `Choices`, text, then why it ended; a reader that leaves cancels it.
 
         When a replica dies, another goes on from what was sent. The log-probabilities of tokens
-        whose text was held back then are not told.
+        whose text was held back then are not told. Where the model was changed meanwhile, an answer
+        of which nothing was sent begins anew.
+
+        Raises:
+            ApiError: 503 if the model was changed in the middle of an answer.
         """
         done: list[int] = []
         num_sent = num_deaths = 0
-        fits = False
+        version = ""
         parent = self._traces.parent() if self._traces is not None else ""
         while True:
             handle = self._handle.options(stream=True)
             response = (
-                handle.traced_stream.remote(prompt, sampling, done, num_sent, parent)
-                if parent else handle.stream.remote(prompt, sampling, done, num_sent)
+                handle.traced_stream.remote(prompt, sampling, done, num_sent, version, parent)
+                if parent else handle.stream.remote(prompt, sampling, done, num_sent, version)
             )  # fmt: skip
-            ended = False
+            ended = changed = False
             try:
                 async for item in response:  # type: ignore[attr-defined]
                     if isinstance(item, Piece):
                         done += item.ids
                         num_sent += len(item.text)
-                    if not (fits and isinstance(item, Fit)):  # another replica says it again
+                        version = item.version
+                    if isinstance(item, Finish) and item.finish_reason == CHANGED:
+                        changed = True
+                    else:
                         yield item
-                    fits = fits or isinstance(item, Fit)
+                    if isinstance(item, Fit):
+                        prompt, sampling = settled(prompt, sampling, item)
                 ended = True
-                return
+                if not changed:
+                    return
+                if num_sent:
+                    raise ApiError(
+                        503, "the model was changed in the middle of this answer; ask again",
+                        code=CHANGED, retry_after_s=1,
+                    )  # fmt: skip
+                done = []
             except RayActorError as error:
                 ended = True
                 num_deaths += 1
@@ -130,14 +163,15 @@ class Deployments:
         rerank_candidates: int = 0,
         canary: CanaryConfig | None = None,
         traces: Traces | None = None,
+        limit_s: float | None = None,
     ) -> None:
         """`handles` by name: policy, embedding, retrieval and consultations; budget where requests
         carry keys; reranking where a reranker looks again at the `rerank_candidates` best of each
-        search; `model-NAME` of each other model."""
+        search; `model-NAME` of each other model. A call may take `limit_s`."""
         # By gRPC and not as Ray's objects, which cost twice as much a message.
         self._handles = {name: h.options(_by_reference=False) for name, h in handles.items()}
         self._rerank_candidates = rerank_candidates
-        call = self._call = Calls(metrics, traces)
+        call = self._call = Calls(metrics, traces, limit_s)
         self.policy = PolicyHandle(self._handles["policy"], call, traces)
         self.others = {
             name.removeprefix(OTHER): PolicyHandle(handle, call, traces)

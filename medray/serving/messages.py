@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from medray.generation.sampling import Chat
+from medray.generation.sampling import Chat, Sampling
 
 
 class Choices(NamedTuple):
@@ -30,6 +30,15 @@ class Fit(NamedTuple):
     context_tokens: int
 
 
+def settled(prompt: Prompt, sampling: Sampling, fit: Fit) -> tuple[Prompt, Sampling]:
+    """What is asked once a policy has said what fits: whoever goes on writes by the same passages,
+    which the reader sees."""
+    if isinstance(prompt, Choices) and fit.index is not None:
+        prompt = prompt.conversations[fit.index]
+        sampling = sampling.model_copy(update={"max_new_tokens": fit.max_new_tokens})
+    return prompt, sampling
+
+
 class Encoded(NamedTuple):
     """Prompts as tokens and as text, and what the model takes."""
 
@@ -53,12 +62,19 @@ class Piece(NamedTuple):
     """Text of an answer; its tokens, if their log-probabilities were asked for.
 
     `ids` are all tokens generated since the piece before, those too whose text is held back:
-    another replica goes on from them where this one dies.
+    another replica goes on from them where this one dies, if it has the same `version` of the
+    model.
     """
 
     text: str
     tokens: tuple[Spelled, ...] = ()
     ids: tuple[int, ...] = ()
+    version: str = ""
+
+
+CHANGED = "model_changed"
+"""Why a stream ends that was to go on from another version's tokens. The first item, and the
+last."""
 
 
 class Finish(NamedTuple):

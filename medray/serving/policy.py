@@ -19,7 +19,16 @@ from medray.generation.detokenise import Detokeniser
 from medray.generation.engine_process import EngineProcess
 from medray.generation.sampling import Chat, Sampling, Token, quotable
 from medray.serving.artefacts import Location
-from medray.serving.messages import Choices, Encoded, Finish, Fit, Piece, Prompt, Spelled
+from medray.serving.messages import (
+    CHANGED,
+    Choices,
+    Encoded,
+    Finish,
+    Fit,
+    Piece,
+    Prompt,
+    Spelled,
+)
 from medray.serving.observe.traces import Traces, TracesConfig
 
 logger = logging.getLogger(__name__)
@@ -95,7 +104,12 @@ class Policy:
         return [list(map(Speller(self._engine.tokenizer), row)) for row in scored]
 
     async def stream(
-        self, prompt: Prompt, sampling: Sampling, done: Sequence[int] = (), num_sent: int = 0
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        done: Sequence[int] = (),
+        num_sent: int = 0,
+        version: str = "",
     ) -> AsyncGenerator[Fit | Piece | Finish, None]:
         """Yields what fits, if there is a choice, then text, then one Finish. Closing the iterator
         ends the generation.
@@ -103,7 +117,11 @@ class Policy:
         Args:
             done: tokens that another replica generated before it died.
             num_sent: characters of their text that it had sent.
+            version: of the model that generated them; another's tokens are not gone on from.
         """
+        if done and version != self._version:
+            yield Finish(CHANGED, 0, self._version)
+            return
         ids: Any = prompt
         chat: Chat = []
         if isinstance(prompt, Choices):
@@ -132,22 +150,28 @@ class Policy:
                         if text.finish_reason is not None:
                             break
                         if loop.time() - sent >= FLUSH_S:
-                            yield pending
+                            yield pending._replace(version=self._version)
                             pending, sent = Piece(""), loop.time()
             pending = _join(pending, text.finish(), spell)
             if pending != Piece(""):
-                yield pending
+                yield pending._replace(version=self._version)
             yield Finish(text.finish_reason or "length", text.num_tokens, self._version)
         finally:
             self._num_active -= 1
 
     async def traced_stream(
-        self, prompt: Prompt, sampling: Sampling, done: Sequence[int], num_sent: int, parent: str
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        done: Sequence[int],
+        num_sent: int,
+        version: str,
+        parent: str,
     ) -> AsyncGenerator[Fit | Piece | Finish, None]:
         """`stream` with spans below `parent`, a `traceparent`."""
         assert self._traces is not None, "the gateway and the policy are configured together"
         first = "fit" if isinstance(prompt, Choices) else "first_token"
-        stream = self.stream(prompt, sampling, done, num_sent)
+        stream = self.stream(prompt, sampling, done, num_sent, version)
         async with aclosing(self._traces.generation(stream, parent, first)) as items:
             async for item in items:
                 yield item

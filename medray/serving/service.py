@@ -1,4 +1,4 @@
-"""What the routes share: settings, deployments, and the life of one request.
+"""What the routes share: deployments, and the life of one request.
 
 A request is admitted (key, limits, a place in flight), logged as asked, answered, and logged as
 answered or failed. What cannot be logged is not answered.
@@ -14,16 +14,15 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from medray.common.config import Config
-from medray.serving.answering.evidence import AnswerConfig
+from medray.serving.answering.complete import Complete
 from medray.serving.audit_log import AuditLog, key_from_environment
-from medray.serving.canary import CanaryConfig
-from medray.serving.consult.sessions import ConsultConfig
+from medray.serving.gateway_config import GatewayConfig
 from medray.serving.handles import NOT_TRACED, Deployments
 from medray.serving.identity.access import Caller
 from medray.serving.identity.keys import KeyFile
-from medray.serving.identity.oidc import OidcConfig, Tokens
+from medray.serving.identity.oidc import Tokens
 from medray.serving.limits import InFlight, Slot
+from medray.serving.meter import Meter
 from medray.serving.observe.metrics import Metrics
 from medray.serving.observe.traces import Traces
 from medray.serving.ratings import RatingRound
@@ -34,42 +33,6 @@ logger = logging.getLogger(__name__)
 MODEL_ENDPOINTS = ("chatcmpl", "cmpl")
 LEFT = (None, GeneratorExit, asyncio.CancelledError)
 """How a turn ends whose client has gone."""
-
-
-class GatewayConfig(Config):
-    """What the gateway serves, to whom, and how much at a time."""
-
-    model_name: str = "medray"
-    embedding_name: str = "medray-embedding"
-    reranker_name: str = "medray-reranker"
-    rerank_candidates: int = 30
-    """Passages of a search that the reranker, if one is served, looks at again."""
-    max_in_flight: int = 32
-    """Requests in flight at one gateway replica; more are answered 429."""
-    retry_after_s: int = 2
-    max_input_chars: int = 200_000
-    """Longer requests are refused before a tokenizer sees them."""
-    max_body_bytes: int = 2_000_000
-    """Longer bodies are refused while they come in."""
-    body_timeout_s: float = 30.0
-    """A body that has not arrived by then is refused."""
-    health_timeout_s: float = 5.0
-    keys_file: str = ""
-    """API keys, see `medray keys`; a path that every gateway replica reaches. Empty, and without
-    `oidc`: no key is asked for, which `medray serve` allows on this machine's own address alone."""
-    oidc: OidcConfig | None = None
-    """The hospital's identity provider, whose tokens are accepted as keys are."""
-    stop_file: str = ""
-    """While this file exists the model does not answer, see `medray serve stop-model`; a path that
-    every gateway replica reaches."""
-    audit_dir: str = ""
-    """Where the audit log is written, see `medray audit`. Empty: none is."""
-    ratings_dir: str = ""
-    """Where physicians' ratings are kept, a directory with the `responses.jsonl` of
-    `sample_responses`; a path that every gateway replica reaches. Empty: nothing is rated."""
-    answer: AnswerConfig = AnswerConfig()
-    consult: ConsultConfig = ConsultConfig()
-    canary: CanaryConfig = CanaryConfig()
 
 
 class Service:
@@ -114,6 +77,12 @@ class Service:
         """Whether what is said here is kept, encrypted."""
         return self._audit is not None and self._audit.keeps_texts
 
+    def answering(self, name: str) -> str:
+        """The model that answers for `name`: while the one that is served is stopped, another that
+        was named to answer instead."""
+        instead = self.switch.instead if name == self.config.model_name else ""
+        return instead if instead in self.deployed.others else name
+
     def close(self) -> None:
         """Ends the audit log's chain, and writes the traces that are left."""
         if self._audit is not None:
@@ -131,19 +100,21 @@ class Service:
         endpoint: str,
         asked: dict[str, str],
         urgent: bool = False,
+        model: str = "",
         **fields: Any,
     ) -> "Turn":
         """Lets one request in.
 
         Args:
             asked: its texts, for the audit log.
+            model: what is to answer, where it is one of several.
             urgent: an emergency, which no limit holds up; no model is asked.
         Raises:
             ApiError: 429 if a limit is reached or too much is in flight, 503 while the model is
                 stopped.
         """
         if endpoint in MODEL_ENDPOINTS:
-            self.switch.check()
+            self.switch.check(model)
         limits = caller.limits
         if not urgent and (limits.requests_per_minute or limits.tokens_per_day):
             wait_s = await self.deployed.take(caller)
@@ -153,9 +124,9 @@ class Service:
                     code="rate_limit_exceeded", retry_after_s=math.ceil(wait_s),
                 )  # fmt: skip
         slot = Slot(None) if urgent else self.in_flight.take()
-        turn = Turn(self, caller, endpoint, slot)
+        turn = Turn(self, caller, endpoint, slot, model)
         try:
-            turn.log("asked", asked, **fields)
+            turn.log("asked", asked, **({"model": model} if model else {}), **fields)
         except BaseException:
             turn.free()
             raise
@@ -186,8 +157,13 @@ class Turn:
     """One request that was let in. As a context manager it gives its place back at the end, and
     logs what went wrong."""
 
-    def __init__(self, service: Service, caller: Caller, endpoint: str, slot: Any) -> None:
-        self._service, self._caller, self._slot = service, caller, slot
+    def __init__(
+        self, service: Service, caller: Caller, endpoint: str, slot: Any, model: str = ""
+    ) -> None:
+        self._service, self._caller, self._slot, self._model = service, caller, slot, model
+        self._meter: Meter | None = None
+        self._shown: list[str] = []
+        self._known: dict[str, Any] = {}
         self._began, self._outcome, self._has_text = time.perf_counter(), "", False
         service.metrics.in_flight(service.in_flight.count)
         self.id, self._endpoint = f"{endpoint}-{uuid.uuid4().hex}", endpoint
@@ -196,13 +172,23 @@ class Turn:
         """What all parts of the answer carry."""
         return {"id": self.id, "created": int(time.time()), "model": model}
 
-    def goes_on(self) -> None:
+    def meter(self, policy: Complete) -> Meter:
+        """The policy for this request, whose tokens are counted whether it is answered or not."""
+        self._meter = Meter(policy, self._service.config.request_timeout_s)
+        return self._meter
+
+    def note(self, **fields: Any) -> None:
+        """What the audit log is to have if there is no answer."""
+        self._known |= fields
+
+    def goes_on(self, text: str = "") -> None:
         """To be called before each piece of text is sent.
 
         Raises:
             ApiError: 503 if the model was stopped meanwhile.
         """
-        self._service.switch.check()
+        self._service.switch.check(self._model)
+        self._shown.append(text)
         if not self._has_text:
             self._has_text = True
             self._service.metrics.first_text(self._endpoint, self._seconds)
@@ -245,7 +231,19 @@ class Turn:
         outcome = self._outcome or ("left" if kind in LEFT else kind.__name__)
         metrics.ended(self._endpoint, outcome, self._seconds)
         if not self._outcome:
-            self.log("failed", {}, reason=outcome)
+            self._unfinished(outcome)
+
+    def _unfinished(self, outcome: str) -> None:
+        """Logs what was shown until then; a reader that left is charged for what was generated."""
+        text, known = "".join(self._shown), dict(self._known)
+        if self._meter is not None and (usage := self._meter.usage).total_tokens:
+            known |= usage.model_dump()
+            if self._meter.version:
+                known["model_version"] = self._meter.version
+            self._service.metrics.tokens(usage.prompt_tokens, usage.completion_tokens)
+            if outcome == "left" and self._caller.limits.tokens_per_day:
+                self._service.deployed.spend(self._caller, usage.total_tokens)
+        self.log("failed", {"answer": text} if text else {}, reason=outcome, **known)
 
 
 async def _service(request: Request) -> Service:  # a plain function is run in a thread

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def start(
         secured = tls.options() if tls is not None else {}
         serve.start(http_options={"host": host, "port": port, **secured})
         tell("starting the deployments: gateway, policy, embedding, retrieval")
+        began = time.monotonic()
         target = serve.RunTarget(application, name, schema.applications[0].route_prefix)
         # Not waited for here: Serve itself would wait for ever, without a word why.
         serve.run_many(
@@ -138,6 +140,7 @@ def start(
     except BaseException:
         running.stop()
         raise
+    tell(f"all are ready after {time.monotonic() - began:.0f} s")
     tell(f"serving {config.gateway.model_name} at {running.url}/v1")
     return running
 

@@ -110,7 +110,7 @@ class InProcess:
         self._policy, self._embedder, self._searcher = policy, embedder, searcher
         self.policy = self.chats = self
         self.others: dict[str, Any] = {}
-        self._budget = Budget()
+        self._budget, self.spent = Budget(), threading.Event()
         self.consultations = Consultations(ConsultConfig())
         self._tasks: set[Any] = set()
         self.stream = policy.stream
@@ -144,6 +144,7 @@ class InProcess:
 
     def spend(self, caller: Any, num_tokens: int) -> None:
         self._budget.spend(caller.id, num_tokens)
+        self.spent.set()
 
     async def consult(self, method: str, *arguments: Any) -> Any:
         return await getattr(self.consultations, method)(*arguments)
@@ -183,6 +184,7 @@ def secrets(place: Path) -> dict[str, str]:
     }
     made["hurried"] = file.add("hurried", "clinician", requests_per_minute=2).secret
     made["thrifty"] = file.add("thrifty", "clinician", tokens_per_day=3).secret
+    made["leaver"] = file.add("leaver", "clinician", tokens_per_day=3).secret
     gone = file.add("gone", "clinician")
     file.revoke(gone.key.id)
     return made | {"gone": gone.secret}
@@ -196,8 +198,9 @@ def provider(providing) -> Iterator["Provider"]:
 
 @pytest.fixture(scope="module")
 def client(deployed: Any, place: Path, secrets, provider, listening) -> Iterator["Client"]:
+    from medray.serving.gateway_config import GatewayConfig
     from medray.serving.observe.metrics import Metrics
-    from medray.serving.service import GatewayConfig, Service
+    from medray.serving.service import Service
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDRAY_AUDIT_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")

@@ -1,8 +1,9 @@
 """The HTTP API over the real models, search and key file, in this process: no Serve between."""
 
+import asyncio
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from medray.generation.prompts import NO_ANSWER
 from medray.generation.sampling import Sampling
 from medray.serving.answering.answer import UNSOURCED
 from medray.serving.audit_log import read_entries, verify
+from medray.serving.gateway_config import GatewayConfig
 from medray.serving.identity.oidc import pseudonym
+from medray.serving.messages import Finish, Piece
+from medray.serving.meter import Meter
 from medray.serving.observe.metrics import Metrics
-from medray.serving.service import GatewayConfig, Service
+from medray.serving.schema.base import ApiError
+from medray.serving.service import Service
 from medray.serving.switch import Switch
 
 pytestmark = pytest.mark.xdist_group("hospital")  # one worker makes the models
@@ -305,6 +310,76 @@ def test_what_cannot_be_logged_is_not_answered(deployed, hospital, listening, pl
     assert verify(place / "other").faults == []
 
 
+def test_a_reader_that_leaves_is_charged_and_logged(
+    client, deployed, hospital, secrets, place: Path
+) -> None:
+    request = chat(hospital.long_question, retrieval=False, max_tokens=2000, stream=True)
+    deployed.spent.clear()
+    with client.events("/v1/chat/completions", request, secrets["leaver"]) as events:
+        name = json.loads(next(events))["id"]
+        shown = next(
+            text for line in events if (text := json.loads(line)["choices"][0]["delta"]["content"])
+        )
+    assert deployed.spent.wait(60)
+    refused = post(client, "chat/completions", chat("肺炎"), secrets["leaver"])
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    asked, failed = entries(place, name)
+    assert (asked["model"], failed["event"], failed["reason"]) == ("medray", "failed", "left")
+    assert failed["texts"]["answer"].startswith(shown)
+    assert (failed["model_version"], failed["passages"]) == ("model", [])
+    assert 0 < failed["completion_tokens"] < 2000 and failed["prompt_tokens"] > 0
+
+
+def test_an_answer_that_takes_too_long_ends() -> None:
+    class Stuck:
+        async def stream(self, *_: Any) -> AsyncGenerator[Piece, None]:
+            yield Piece("咳", (), (4, 5), "v1")
+            await asyncio.Event().wait()
+
+    async def read() -> None:
+        meter = Meter(Stuck(), limit_s=0.05)  # type: ignore[arg-type]
+        with pytest.raises(ApiError) as raised:
+            async for _ in meter.stream([1, 2, 3], Sampling()):
+                pass
+        assert (raised.value.status, raised.value.code) == (504, "timeout")
+        assert meter.usage.model_dump() == {
+            "prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5,
+        }  # fmt: skip
+
+    asyncio.run(read())
+
+
+def test_another_model_answers_while_the_one_that_is_served_is_stopped(
+    client, deployed, hospital, secrets, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Before:
+        """The same model by another version's name."""
+
+        async def stream(self, *asked: Any) -> AsyncGenerator[Any, None]:
+            async for item in deployed.policy.stream(*asked):
+                yield item._replace(version="before") if isinstance(item, Finish) else item
+
+    monkeypatch.setitem(deployed.others, "previous", Before())
+    switch = Switch(str(place / "stopped"))
+    request = chat(hospital.long_question, retrieval=False, max_tokens=2000, stream=True)
+    try:
+        with client.events("/v1/chat/completions", request, secrets["clinician"]) as events:
+            next(events)
+            assert switch.stop("previous") and not switch.stop("previous")
+            *_, last = events
+        assert json.loads(last)["error"]["code"] == "model_stopped"
+        asked = post(client, "chat/completions", chat(hospital.questions["true"]),
+                     secrets["clinician"]).json()  # fmt: skip
+        assert asked["system_fingerprint"] == "before"
+        assert asked["choices"][0]["message"]["content"] == hospital.answers["true"]
+        assert entries(place, asked["id"])[0]["model"] == "previous"
+        assert switch.stop("nobody")  # not served here
+        refused = post(client, "chat/completions", chat("肺炎"), secrets["clinician"])
+        assert refused.status_code == 503
+    finally:
+        switch.start()
+
+
 def test_the_emergency_switch(client, hospital, secrets, place: Path) -> None:
     """Answers that are under way end, new ones are refused, passages are still found."""
     switch = Switch(str(place / "stopped"))
@@ -318,6 +393,7 @@ def test_the_emergency_switch(client, hospital, secrets, place: Path) -> None:
         assert json.loads(last)["error"]["code"] == "model_stopped"
         asked, failed = entries(place, first["id"])
         assert (asked["event"], failed["reason"]) == ("asked", "ApiError")
+        assert failed["completion_tokens"] > 0
         refused = post(client, "chat/completions", chat("肺炎"), secrets["clinician"])
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "60")
         body = {"model": "medray", "prompt": "一"}

@@ -1,5 +1,6 @@
 """Consultations over HTTP: questions, judgement, emergencies, clinicians, and who may see what."""
 
+import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -174,6 +175,11 @@ def test_no_limit_and_no_switch_holds_up_an_emergency(
     client, deployed, listening, place: Path, secrets
 ) -> None:
     hurried = Party(client, secrets["hurried"])  # two requests a minute, used up or not
+    codes = [hurried.post("", OPENED).status_code for _ in range(3)]
+    assert codes[-1] == 429
+    kept = asyncio.run(deployed.consultations.status())["open"]
+    assert hurried.post("", OPENED).status_code == 429
+    assert asyncio.run(deployed.consultations.status())["open"] == kept  # it takes no room
     answers = [hurried.post("", {"content": "出血不止"}) for _ in range(4)]
     assert {answer.json()["status"] for answer in answers} == {"urgent"}
     patient = Party(client, secrets["patient"])

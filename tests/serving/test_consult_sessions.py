@@ -72,17 +72,29 @@ def test_where_there_is_no_room_the_oldest_that_was_judged_goes() -> None:
 def test_a_turn_that_died_holds_up_no_longer_than_its_time() -> None:
     desk = Desk(turn_s=10, idle_s=1000)
     desk.open(consultation("a"), "p")
+    desk.begin("a", "p", "r0", said("你好"))
+    desk.finish("a", "r0", [said("怎么了？", "model", "question")], "asking")
     assert desk.begin("a", "p", "r1", said("咳嗽")).messages[-1].content == "咳嗽"
     assert desk.begin("a", "p", "r2", said("咳嗽")) == "busy"
     assert desk.begin("a", "q", "r2", said("咳嗽")) == "unknown"
     desk.clock.now += 11
     assert desk.begin("a", "p", "r3", said("咳嗽")).status == "asking"
     late = desk.finish("a", "r1", [said("多久了？", "model", "question")], "asking")
-    assert late.messages == []  # the turn of r1 is nobody's any more
+    assert len(late.messages) == 2  # the turn of r1 is nobody's any more
     desk.abandon("a", "r1")  # nor does its end touch r3's
     assert desk.begin("a", "p", "r4", said("咳嗽")) == "busy"
     desk.abandon("a", "r3")
     assert desk.begin("a", "p", "r4", said("咳嗽")).messages[-1].content == "咳嗽"
+
+
+def test_a_turn_that_was_to_open_and_failed_leaves_none() -> None:
+    desk = Desk()
+    desk.open(consultation("a"), "p")
+    desk.begin("a", "p", "r1", said("咳嗽"))
+    desk.abandon("a", "r0")
+    assert desk.status() == {"open": 1}
+    desk.abandon("a", "r1")
+    assert desk.status() == {"open": 0}
 
 
 @pytest.mark.parametrize("between", ["take_over", "alarm"])

@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from medray.common.errors import ConfigError, DataError
+from medray.serving.gateway_config import GatewayConfig
 from medray.serving.identity.jwks import ProviderKeys, read_keys
 from medray.serving.identity.keys import KeyFile
 from medray.serving.identity.oidc import OidcConfig, Tokens, pseudonym
 from medray.serving.observe.metrics import Metrics
 from medray.serving.schema.base import ApiError
-from medray.serving.service import GatewayConfig, Service
+from medray.serving.service import Service
 
 SECRET = bytes(range(32))
 UNREADABLE = "it is not a signed JWT that can be read"

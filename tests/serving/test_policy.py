@@ -7,7 +7,7 @@ import pytest
 
 from medray.generation.sampling import Sampling
 from medray.serving import policy as module
-from medray.serving.messages import Choices, Finish, Piece
+from medray.serving.messages import CHANGED, Choices, Finish, Piece
 from medray.serving.policy import Policy
 
 pytestmark = pytest.mark.xdist_group("hospital")  # one worker makes the models
@@ -40,9 +40,21 @@ def test_another_replica_goes_on_from_any_place(policy: Policy, hospital, stop) 
     for cut in range(len(pieces) + 1):
         done = [token for piece in pieces[:cut] for token in piece.ids]
         sent = "".join(piece.text for piece in pieces[:cut])
-        rest, again = asyncio.run(collect(policy, prompt, sampling, done, len(sent)))
+        gone_on = (done, len(sent), pieces[0].version)
+        rest, again = asyncio.run(collect(policy, prompt, sampling, *gone_on))
         assert sent + "".join(piece.text for piece in rest) == whole
         assert again == finish
+
+
+def test_another_models_tokens_are_not_gone_on_from(policy: Policy, hospital) -> None:
+    prompt, sampling = chat(hospital.long_question), Sampling(max_new_tokens=8)
+    pieces, finish = asyncio.run(collect(policy, prompt, sampling))
+    assert {piece.version for piece in pieces} == {finish.version} == {"model"}
+    done = list(pieces[0].ids)
+    nothing, ended = asyncio.run(collect(policy, prompt, sampling, done, 1, "before"))
+    assert (nothing, ended) == ([], Finish(CHANGED, 0, "model"))
+    anew, same = asyncio.run(collect(policy, prompt, sampling, [], 0, "before"))
+    assert (anew, same) == (pieces, finish)
 
 
 def test_pieces_come_together_when_tokens_come_fast(

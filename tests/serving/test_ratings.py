@@ -11,6 +11,7 @@ import pytest
 from medray.cli import main
 from medray.common.errors import DataError
 from medray.serving.audit_log import read_entries
+from medray.serving.gateway_config import GatewayConfig
 from medray.serving.observe.metrics import Metrics
 from medray.serving.ratings import (
     AlreadyJudged,
@@ -19,7 +20,7 @@ from medray.serving.ratings import (
     RatingRound,
     in_order,
 )
-from medray.serving.service import GatewayConfig, Service
+from medray.serving.service import Service
 
 KEY = bytes(range(32))
 TASKS = [

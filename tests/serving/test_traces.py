@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from medray.common.errors import ConfigError
 from medray.serving.gateway import build_api
+from medray.serving.gateway_config import GatewayConfig
 from medray.serving.handles import Calls
 from medray.serving.messages import Finish, Fit, Piece
 from medray.serving.observe.metrics import Metrics
@@ -28,7 +29,7 @@ from medray.serving.observe.traces import (
     told_parent,
     traceparent,
 )
-from medray.serving.service import GatewayConfig, Service
+from medray.serving.service import Service
 
 THEIRS = "0af7651916cd43dd8448eb211c80319c"
 HEADER = f"00-{THEIRS}-b7ad6b7169203331-01"

@@ -151,10 +151,13 @@ class Consultations:
         return self._add(session, replies)
 
     async def abandon(self, identifier: str, request: str) -> None:
-        """The turn failed: its message is not in the consultation, and may be sent again."""
+        """The turn failed: its message is not in the consultation, and may be sent again. One that
+        was to open a consultation leaves none, for nobody was told of it."""
         session = self._sessions.get(identifier)
         if session is not None and session.pending and session.pending.request == request:
             session.pending = None
+            if not session.consultation.messages:
+                del self._sessions[identifier]
 
     async def alarm(
         self, identifier: str, owner: str, sign: str, messages: Sequence[ConsultMessage]

@@ -30,13 +30,15 @@ async def chat(
     deployed = service.deployed
     asked = {"messages": json.dumps(messages, ensure_ascii=False)}
     with ExitStack() as stack:
-        turn = stack.enter_context(await service.admit(caller, "chatcmpl", asked))
+        model = service.answering(request.model)
+        turn = stack.enter_context(await service.admit(caller, "chatcmpl", asked, model=model))
+        policy = turn.meter(deployed.others.get(model, deployed.chats))
         with service.span("plan"):
             plan = await plan_answer(
                 request, service.config.answer, deployed.embed_question, deployed.search,
-                deployed.others.get(request.model, deployed.chats), caller.role,
-                embed_texts=deployed.embed,
+                policy, caller.role, embed_texts=deployed.embed,
             )  # fmt: skip
+        turn.note(index_version=plan.index_version, passages=[p.passage_id for p in plan.passages])
         if request.stream:
             options = request.stream_options
             counted = options is not None and options.include_usage
@@ -52,7 +54,7 @@ async def _whole(service: Service, plan: Plan, turn: Turn, model: str) -> dict[s
             if isinstance(item, Outcome):
                 outcome = item
             else:
-                turn.goes_on()
+                turn.goes_on(item.text)
                 texts.append(item.text)
                 tokens += item.tokens
     assert outcome is not None
@@ -69,7 +71,7 @@ async def _chunks(
     async with aclosing(write_answer(plan)) as items:
         async for item in items:
             if not isinstance(item, Outcome):
-                turn.goes_on()
+                turn.goes_on(item.text)
                 texts.append(item.text)
                 yield chunk(named, {"content": item.text}, item.tokens)
                 continue

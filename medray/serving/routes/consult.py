@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
+from medray.serving.answering.answer import Generate
 from medray.serving.answering.guard import Refusal, refusal
 from medray.serving.consult import words
 from medray.serving.consult.dialogue import Behind, Reply, reply
@@ -50,12 +51,10 @@ async def open_consultation(
     )
     sign = red_flag([text])
     if sign is None:
-        service.switch.check()
-    fault = await service.deployed.consult("open", opened, caller.id)
-    if sign is None:
-        checked(fault)
-        return await _hear(service, caller, opened, text, stream=bool(request.stream))
+        service.switch.check(service.answering(service.config.model_name))
+        return await _hear(service, caller, opened, text, opens=True, stream=bool(request.stream))
     # Where there is no room for it, it is not kept; what to do is said all the same.
+    await service.deployed.consult("open", opened, caller.id)
     return await _alarm(service, caller, opened, text, sign, bool(request.stream))
 
 
@@ -117,14 +116,20 @@ async def _hear(
     found: Consultation,
     text: str,
     *,
+    opens: bool = False,
     judged: bool = False,
     stream: bool = False,
 ) -> Response:
     refused = _refused(text) if text else None
     with ExitStack() as stack:
         turn = stack.enter_context(
-            await service.admit(caller, ENDPOINT, _asked(found, text), consultation=found.id)
-        )
+            await service.admit(
+                caller, ENDPOINT, _asked(found, text), consultation=found.id,
+                model=service.answering(service.config.model_name),
+            )
+        )  # fmt: skip
+        if opens:  # what is not let in takes no room
+            checked(await service.deployed.consult("open", found, caller.id))
         message = ConsultMessage(
             author="patient", kind="refused" if refused else "statement", content=text,
             request=turn.id,
@@ -177,14 +182,16 @@ async def _answer(
         )
         yield Piece(refused.text)
     else:
-        service.switch.check()
+        model = service.answering(service.config.model_name)
+        service.switch.check(model)
+        policy = turn.meter(service.deployed.others.get(model, service.deployed.chats))
         said = None
-        async with aclosing(reply(begun, _behind(service), judged)) as items:
+        async with aclosing(reply(begun, _behind(service, policy), judged)) as items:
             async for item in items:
                 if isinstance(item, Reply):
                     said = item
                 else:
-                    turn.goes_on()
+                    turn.goes_on(item.text)
                     yield item
         assert said is not None
         yield await _finish(service, turn, begun, said)
@@ -228,12 +235,9 @@ async def _finish(service: Service, turn: Turn, begun: Consultation, said: Reply
     return told
 
 
-def _behind(service: Service) -> Behind:
+def _behind(service: Service, policy: Generate) -> Behind:
     config, deployed = service.config, service.deployed
-    return Behind(
-        config.answer, config.consult, deployed.embed_question, deployed.search,
-        deployed.chats,
-    )  # fmt: skip
+    return Behind(config.answer, config.consult, deployed.embed_question, deployed.search, policy)
 
 
 def _refused(text: str) -> Refusal | None:
