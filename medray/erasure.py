@@ -37,7 +37,7 @@ from medray.instructions.screen.run import QUARANTINE
 from medray.launch import join_ray, load_profile, set_environment
 from medray.privacy.audit import erase_audit
 from medray.privacy.surrogates import Surrogates, load_key
-from medray.retrieval.index import refill
+from medray.retrieval.index import drop_former, refill
 
 logger = logging.getLogger(__name__)
 RESULTS = ("quality", "evaluation")
@@ -218,6 +218,8 @@ def _clear(
         not any(c.rejected["erased"] for c in gone.values())
         and list_files(directory) == manifest.files
     ):
+        if step == "index":
+            drop_former(directory)
         return {}
     if step == "corpus":
         for path in (directory / "audit").glob("*.sealed"):
@@ -237,6 +239,8 @@ def _clear(
     )
     write_manifest(directory, cleared)
     storage.update(step, key)
+    if step == "index":
+        drop_former(directory)  # until now replicas found the index as it was before
     renamed[manifest.content] = cleared.content
     return {f"{step}/{key}/{name}": c.rejected["erased"] for name, c in gone.items()}
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
@@ -27,8 +28,9 @@ class CollectionConfig(Config):
     """Source: [HNSW 4.1], within its range of 5 to 48."""
     hnsw_ef_construction: int = 200
     hnsw_ef: int = 128
-    keep_versions: int = 2
-    """Collections left in place, so that the alias can be moved back."""
+    keep_versions: int = Field(default=2, ge=1)
+    """Finished collections left in a cluster, so that indexes before the newest are open at once;
+    an older one is filled anew from its index when that is opened."""
 
 
 def connect(uri: str, token: str = "") -> MilvusClient:
@@ -70,12 +72,16 @@ def is_lite(uri: str) -> bool:
 
 def check_there(client: MilvusClient, collection: str) -> None:
     """Raises ServiceError if Milvus does not answer or has no such collection."""
+    if not is_there(client, collection):
+        raise ServiceError(f"Milvus has no collection {collection} any more; open the index anew")
+
+
+def is_there(client: MilvusClient, collection: str) -> bool:
+    """Whether Milvus has a collection; raises ServiceError if it does not answer."""
     try:
-        if client.has_collection(collection):
-            return
+        return bool(client.has_collection(collection))
     except MilvusException as error:
         raise ServiceError(f"Milvus does not answer: {error.message}") from None
-    raise ServiceError(f"Milvus has no collection {collection} any more; open the index anew")
 
 
 def search_vectors(

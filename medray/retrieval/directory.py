@@ -59,6 +59,13 @@ def read_info(index_dir: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def write_info(index_dir: Path, info: dict[str, Any]) -> None:
+    """Writes collection.json, whole or not at all: a replica may be reading."""
+    temporary = index_dir / f".{INFO}"
+    temporary.write_text(json.dumps(info, indent=1), encoding="utf-8")
+    temporary.replace(index_dir / INFO)
+
+
 def save_lexical(directory: Path, lexical: LexicalIndex) -> None:
     """Writes an index artefact's index of words, whole or not at all."""
     _replace(directory / LEXICAL, lexical.save)

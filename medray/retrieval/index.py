@@ -6,7 +6,6 @@ question says.
 Source: [EMR-LLM] retrieval of the k nearest passages by cosine; DESIGN.md 3 on versions and alias.
 """
 
-import json
 import logging
 import time
 from pathlib import Path
@@ -21,7 +20,6 @@ from medray.common.manifest import Artefact, Counts, remove
 from medray.common.rows import count_rows
 from medray.retrieval.collection import CollectionConfig, connect, disconnect, is_lite
 from medray.retrieval.directory import (
-    INFO,
     LEXICAL,
     ROUTER,
     SPARSE,
@@ -30,6 +28,7 @@ from medray.retrieval.directory import (
     read_info,
     save_lexical,
     save_sparse,
+    write_info,
 )
 from medray.retrieval.embed import Embedder, has_heads
 from medray.retrieval.filters import COLUMNS
@@ -53,10 +52,20 @@ from medray.retrieval.routing import RouterConfig
 from medray.retrieval.search import HybridConfig, Searcher
 from medray.retrieval.sparse import SparseIndex
 from medray.retrieval.term_weights import TermWeightsConfig, learn_term_weights
-from medray.retrieval.versions import ALIAS, load_version
+from medray.retrieval.versions import (
+    ALIAS,
+    alias_target,
+    drop_older,
+    drop_unfinished,
+    fill,
+    finish,
+    switch_alias,
+)
 
 logger = logging.getLogger(__name__)
 LITE = "milvus.db"
+FORMER = "former"
+"""Key of collection.json: the collections that were dropped when the index was refilled."""
 
 
 class IndexConfig(EmbeddingConfig):
@@ -121,11 +130,12 @@ def build_index(
         rows_out = count_rows(target)
         artefact.counts["embed"] = Counts(rows_in=rows_in, rows_out=rows_out)
         started = time.monotonic()
-        name = load_version(client, target, config.collection)
+        drop_unfinished(client)
+        filled = fill(client, target, config.collection)
         artefact.metrics["time/load_s"] = round(time.monotonic() - started, 2)
         info = {
             "uri": "" if lite else uri,
-            "collection": name,
+            "collection": filled,
             "alias": ALIAS,
             "passages": rows_out,
             MAX_TOKENS: config.max_tokens,
@@ -146,27 +156,35 @@ def build_index(
         remove(artefact.dir / ROUTER)  # of a run that was begun with other rows
         if questions is not None:
             measure_index(config, encoder, questions, prompts, artefact, client, uri, info)
-        (artefact.dir / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
+        # A version last of all: a build that dies before leaves none behind.
+        name = info["collection"] = finish(client, filled)
+        switch_alias(client, name)
+        drop_older(client, config.collection.keep_versions)
+        write_info(artefact.dir, info)
     finally:
         disconnect(client, uri)
     logger.info("index: %d passages in %s; %s", rows_out, name, artefact.metrics)
 
 
 def refill(directory: Path) -> None:
-    """Fills the collection of an index artefact anew from its Parquet, and drops all others: a
-    passage that was taken out of the shards is in no version of the collection any more.
+    """Fills the collection of an index artefact anew from its Parquet, and drops the one that it
+    named before: a passage that was taken out of the shards is in neither. Those of other indexes
+    stay.
 
     Raises:
         ServiceError: if no Milvus answers. DataError: if no passage is left.
     """
     info = read_info(directory)
-    config = CollectionConfig.model_validate(info["config"]).model_copy(update={"keep_versions": 1})
+    config = CollectionConfig.model_validate(info["config"])
     uri = info["uri"] or str(directory / LITE)
     if not info["uri"]:
         remove(directory / LITE)
     client = connect(uri)
     try:
-        name = load_version(client, directory / "passages", config)
+        drop_unfinished(client)  # they may hold what was taken out
+        name = finish(client, fill(client, directory / "passages", config))
+        if alias_target(client) in ("", info.get("collection")):
+            switch_alias(client, name)
     finally:
         disconnect(client, uri)
     old = directory / LEXICAL
@@ -175,8 +193,28 @@ def refill(directory: Path) -> None:
     save_lexical(directory, build_lexical(directory / "passages", lexical, weights))
     save_sparse(directory)
     remove(directory / ROUTER)  # learned from records too; until the next index all is looked up
+    if info["uri"] and info.get("collection") not in (None, name):
+        info[FORMER] = [*info.get(FORMER, []), info["collection"]]
     info |= {"collection": name, "passages": count_rows(directory / "passages")}
-    (directory / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
+    write_info(directory, info)
+    drop_former(directory)
+
+
+def drop_former(directory: Path) -> None:
+    """Drops the collections that an index in a cluster named before it was refilled, also those
+    that a replica which had not heard of it has filled anew since.
+
+    Raises:
+        ServiceError: if no Milvus answers.
+    """
+    info = read_info(directory)
+    if former := info.get(FORMER):
+        client = connect(info["uri"])
+        try:
+            for name in former:
+                client.drop_collection(name)
+        finally:
+            disconnect(client, info["uri"])
 
 
 def measure_index(

@@ -4,6 +4,7 @@ Candidates are the nearest by cosine (Milvus), the best by words (BM25) and, whe
 weighs tokens (BGE-M3), the best by these; each gets all scores, and `fusion` makes one ranking.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import Field
 from pymilvus import MilvusClient
 
 from medray.common.config import Config
+from medray.common.errors import ServiceError
 from medray.common.records import Passage
 from medray.common.scratch import scratch_directory
 from medray.retrieval.collection import (
@@ -23,7 +25,7 @@ from medray.retrieval.collection import (
     connect,
     disconnect,
     get_rows,
-    is_lite,
+    is_there,
     search_vectors,
 )
 from medray.retrieval.directory import ROUTER, SPARSE, open_lexical, read_columns, read_info
@@ -32,7 +34,9 @@ from medray.retrieval.fusion import UNMEASURED, fused, word_scores
 from medray.retrieval.lexical import LexicalIndex
 from medray.retrieval.routing import Router
 from medray.retrieval.sparse import NONE, SparseIndex, TokenWeights
-from medray.retrieval.versions import load_version
+from medray.retrieval.versions import ALIAS, fill, restore
+
+logger = logging.getLogger(__name__)
 
 EVERYTHING = PassageFilter()
 NAMES = ["passage_id", "doc_id"]
@@ -211,25 +215,41 @@ def open_index(index_dir: Path) -> Iterator[Searcher]:
     """Opens an index artefact, and closes it at the end.
 
     Milvus Lite locks its file to one process, so the directory's own is never opened: each process
-    fills a private copy from the directory's Parquet and drops it. A cluster is shared by its URI.
+    fills a private copy from the directory's Parquet and drops it. A cluster is shared by its URI;
+    where later builds have dropped the index's collection there, it is filled anew, once.
 
     Raises:
-        DataError: if the directory is not an index. ServiceError: no Milvus at its URI.
+        DataError: if the directory is not an index. ServiceError: no Milvus at its URI, or the
+            collection cannot be filled.
     """
     info, passages = read_info(index_dir), index_dir / "passages"
     with ExitStack() as stack:
-        uri, collection = info["uri"], info.get("collection", "")
-        if not uri:
-            uri = str(stack.enter_context(scratch_directory()) / "milvus.db")
+        uri = info["uri"] or str(stack.enter_context(scratch_directory()) / "milvus.db")
         client = connect(uri)
         stack.callback(disconnect, client, uri)
-        if is_lite(uri):
-            collection = load_version(
-                client, passages, CollectionConfig.model_validate(info["config"])
-            )
+        if not info["uri"]:
+            config = CollectionConfig.model_validate(info["config"])
+            collection = fill(client, passages, config, f"{ALIAS}_v1")
+        else:
+            collection = info["collection"]
+            _open_shared(client, collection, index_dir, info)
         columns = read_columns(passages, "passage_id", *COLUMNS)
         lexical, path = open_lexical(index_dir), index_dir / SPARSE
         # Like the index of words, made in memory where an artefact was left without it.
         sparse = SparseIndex.load(path) if path.is_dir() else SparseIndex.build(passages)
         router = Router.load(index_dir / ROUTER) if (index_dir / ROUTER).is_file() else None
         yield Searcher(client, uri, collection, lexical, columns, info, sparse, router)
+
+
+def _open_shared(
+    client: MilvusClient, collection: str, index_dir: Path, info: dict[str, Any]
+) -> None:
+    if not is_there(client, collection):
+        logger.warning("collection %s is gone; it is filled anew from the index", collection)
+        config = CollectionConfig.model_validate(info["config"])
+        restore(client, collection, index_dir / "passages", config)
+        # An erasure that refilled the index meanwhile dropped the collection: for good.
+        if read_info(index_dir) != info:
+            client.drop_collection(collection)
+            raise ServiceError(f"{index_dir} was refilled meanwhile; open it again")
+    client.load_collection(collection)

@@ -1,13 +1,16 @@
 """Versions of a collection in Milvus, behind one alias.
 
 In: passages with vectors in Parquet. Out: the next version, filled, checked, and the alias moved to
-it. Traps of Lite met here: a collection of a reopened file is not loaded; flush and index files are
-written behind the call that asked for them.
+it. Until it is whole it has a name that is no version's, by which the next build knows what a
+killed one left behind; so builds on one cluster go one after another. Traps of Lite met here: a
+collection of a reopened file is not loaded; flush and index files are written behind the call that
+asked for them.
 """
 
 import logging
 import re
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +23,12 @@ from pymilvus.exceptions import MilvusException
 
 from medray.common.errors import DataError, ServiceError
 from medray.common.records import Passage
-from medray.retrieval.collection import CollectionConfig, search_vectors, vectors_of
+from medray.retrieval.collection import CollectionConfig, is_there, search_vectors, vectors_of
 from medray.retrieval.filters import complete
 
 logger = logging.getLogger(__name__)
 ALIAS = "docs"
+UNFINISHED = "unfinished"
 INSERT_ROWS = 1000
 MAX_BYTES = 65_535
 """Milvus' limit of a VARCHAR, in UTF-8 bytes."""
@@ -34,16 +38,16 @@ FIELDS = {*Passage.model_fields, "vector"}
 
 
 def versions(client: MilvusClient, alias: str = ALIAS) -> list[str]:
-    """Names of the alias' collections, oldest first."""
-    names: list[str] = client.list_collections()  # pyright: ignore[reportAssignmentType]
-    found = [re.fullmatch(rf"{alias}_v(\d+)", name) for name in names]
+    """Names of the alias' finished collections, oldest first."""
+    found = [re.fullmatch(rf"{alias}_v(\d+)", name) for name in _collections(client)]
     return [match.group() for match in sorted((m for m in found if m), key=lambda m: int(m[1]))]
 
 
 def load_version(
     client: MilvusClient, directory: Path, config: CollectionConfig, alias: str = ALIAS
 ) -> str:
-    """Fills the next version from Parquet, checks it, then moves the alias to it.
+    """Fills the next version from Parquet, checks it, then moves the alias to it and drops all but
+    the newest `keep_versions`.
 
     Readers of the alias see the old version until the new one is whole.
 
@@ -53,10 +57,94 @@ def load_version(
         DataError: if a passage is too long or ids repeat.
         ServiceError: if fewer rows arrived than were sent.
     """
+    drop_unfinished(client)
+    name = finish(client, fill(client, directory, config), alias)
+    switch_alias(client, name, alias)
+    drop_older(client, config.keep_versions, alias)
+    return name
+
+
+def fill(client: MilvusClient, directory: Path, config: CollectionConfig, name: str = "") -> str:
+    """Fills a collection and checks it; one that cannot be filled is dropped.
+
+    Args:
+        name: empty for one that is no version until `finish` makes it one.
+    Returns:
+        the collection's name, for the time being.
+    Raises:
+        DataError, ServiceError: as `load_version`.
+    """
     _check_ids(directory)
+    name = name or f"{ALIAS}_{UNFINISHED}_{uuid.uuid4().hex[:12]}"
+    try:
+        rows = _fill(client, directory, config, name)
+    except Exception:
+        client.drop_collection(name)
+        raise
+    logger.info("collection %s: %d passages", name, rows)
+    return name
+
+
+def finish(client: MilvusClient, filled: str, alias: str = ALIAS) -> str:
+    """Makes what `fill` has filled the next version; returns its name, such as docs_v2."""
     existing = versions(client, alias)
     number = int(existing[-1].rpartition("_v")[2]) + 1 if existing else 1
     name = f"{alias}_v{number}"
+    _rename(client, filled, name)
+    return name
+
+
+def restore(client: MilvusClient, name: str, directory: Path, config: CollectionConfig) -> None:
+    """Fills a version that is gone anew, under its name; the alias stays where it is.
+
+    Raises:
+        DataError, ServiceError: as `load_version`.
+    """
+    filled = fill(client, directory, config)
+    try:
+        _rename(client, filled, name)
+    except MilvusException as error:
+        client.drop_collection(filled)
+        if not is_there(client, name):  # else another replica has been faster
+            raise ServiceError(f"{name} cannot be filled anew: code {error.code}") from None
+
+
+def drop_unfinished(client: MilvusClient) -> None:
+    """Drops what builds that died have left half filled."""
+    for name in _collections(client):
+        if name.startswith(f"{ALIAS}_{UNFINISHED}_"):
+            logger.warning("collection %s was left unfinished; it is dropped", name)
+            client.drop_collection(name)
+
+
+def drop_older(client: MilvusClient, keep: int, alias: str = ALIAS) -> None:
+    """Drops all versions but the newest; an index that one of them belongs to fills it anew when
+    it is opened (`search.open_index`)."""
+    for name in versions(client, alias)[:-keep]:
+        logger.info("collection %s is dropped, %d newer ones being there", name, keep)
+        client.drop_collection(name)
+
+
+def alias_target(client: MilvusClient, alias: str = ALIAS) -> str:
+    """The version that the alias points at; empty if there is no alias."""
+    known: dict[str, Any] = client.list_aliases()  # pyright: ignore[reportAssignmentType]
+    there = alias in known.get("aliases", [])
+    return client.describe_alias(alias)["collection_name"] if there else ""
+
+
+def switch_alias(client: MilvusClient, name: str, alias: str = ALIAS) -> None:
+    """Points the alias at a version; moving it back is the rollback."""
+    if alias_target(client, alias):
+        client.alter_alias(collection_name=name, alias=alias)
+    else:
+        client.create_alias(collection_name=name, alias=alias)
+
+
+def _collections(client: MilvusClient) -> list[str]:
+    return client.list_collections()  # pyright: ignore[reportReturnType]
+
+
+def _fill(client: MilvusClient, directory: Path, config: CollectionConfig, name: str) -> int:
     rows = 0
     first: np.ndarray | None = None
     for batch in _batches(directory):
@@ -72,20 +160,12 @@ def load_version(
         raise DataError(f"no passage with a vector in {directory}; build the index again")
     client.flush(name)
     _load(client, name, rows, first, config)
-    switch_alias(client, name, alias)
-    for old in existing[: max(0, len(existing) + 1 - config.keep_versions)]:
-        client.drop_collection(old)
-    logger.info("collection %s: %d passages, alias %s moved to it", name, rows, alias)
-    return name
+    return rows
 
 
-def switch_alias(client: MilvusClient, name: str, alias: str = ALIAS) -> None:
-    """Points the alias at a version; moving it back is the rollback."""
-    known: dict[str, Any] = client.list_aliases()  # pyright: ignore[reportAssignmentType]
-    if alias in known.get("aliases", []):
-        client.alter_alias(collection_name=name, alias=alias)
-    else:
-        client.create_alias(collection_name=name, alias=alias)
+def _rename(client: MilvusClient, filled: str, name: str) -> None:
+    client.rename_collection(filled, name)
+    client.load_collection(name)  # Lite releases what it renames
 
 
 def _batches(directory: Path) -> Iterator[pa.RecordBatch]:
@@ -156,7 +236,6 @@ def _load(
             logger.warning("%s not ready: %s", name, type(error).__name__)
         time.sleep(0.2 * (attempt + 1))
         client.release_collection(name)
-    client.drop_collection(name)
     raise ServiceError(
         f"collection {name} holds {found} rows after loading, {rows} were sent; "
         "look at Milvus' log and its disk, then build the index again"

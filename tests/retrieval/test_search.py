@@ -16,12 +16,20 @@ from medray.common.errors import DataError, ServiceError
 from medray.common.records import Passage
 from medray.common.rows import arrow_schema
 from medray.retrieval.collection import CollectionConfig, connect, disconnect, search_vectors
-from medray.retrieval.directory import INFO, ROUTER
+from medray.retrieval.directory import INFO, ROUTER, read_info
 from medray.retrieval.filters import PassageFilter
+from medray.retrieval.index import drop_former, refill
 from medray.retrieval.measure import Asked, calibrated_threshold
 from medray.retrieval.routing import Router
 from medray.retrieval.search import open_index
-from medray.retrieval.versions import load_version, switch_alias, versions
+from medray.retrieval.versions import (
+    alias_target,
+    fill,
+    load_version,
+    restore,
+    switch_alias,
+    versions,
+)
 
 # Cosine with (1, 0): a 1, b 0.6, c 0, d -1.
 VECTORS = {"a": (1.0, 0.0), "b": (0.6, 0.8), "c": (0.0, 1.0), "d": (-1.0, 0.0)}
@@ -204,6 +212,86 @@ def test_versions_alias_and_rollback(tmp_path: Path) -> None:
         disconnect(client, uri)
     client = connect(uri)  # the lock is free again in the same process
     assert versions(client) == ["docs_v2", "docs_v3"]
+    disconnect(client, uri)
+
+
+def test_what_a_killed_build_left_is_no_version_and_goes_with_the_next(tmp_path: Path) -> None:
+    uri, config = str(tmp_path / "milvus.db"), CollectionConfig(keep_versions=2)
+    whole, half = (write_index(tmp_path / names, names) / "passages" for names in ("abcd", "ab"))
+    client = connect(uri)
+    try:
+        assert load_version(client, whole, config) == "docs_v1"
+        left = {fill(client, half, config) for _ in range(3)}  # never finished
+        assert set(client.list_collections()) == {"docs_v1", *left}
+        assert versions(client) == ["docs_v1"]
+        assert load_version(client, whole, config) == "docs_v2"
+        assert sorted(client.list_collections()) == ["docs_v1", "docs_v2"]
+        # What is refused on the way leaves nothing at all.
+        long = write_index(tmp_path / "long", "a") / "passages"
+        (shard,) = long.glob("*.parquet")
+        table = pq.read_table(shard)
+        place = table.schema.get_field_index("title")
+        pq.write_table(table.set_column(place, "title", [["长" * 30_000]]), shard)
+        with pytest.raises(DataError, match="field title holds more than 65535 bytes"):
+            load_version(client, long, config)
+        assert sorted(client.list_collections()) == ["docs_v1", "docs_v2"]
+    finally:
+        disconnect(client, uri)
+
+
+def test_an_index_whose_collection_was_dropped_fills_it_anew(tmp_path: Path) -> None:
+    """On a shared Milvus: its three later builds kept two versions."""
+    uri, config = str(tmp_path / "milvus.db"), CollectionConfig(keep_versions=2)
+    index = write_index(tmp_path / "first", "bcd", uri=uri, collection="docs_v1")
+    client = connect(uri)
+    load_version(client, index / "passages", config)
+    for names in ("a", "ab", "abc"):
+        load_version(client, write_index(tmp_path / names, names) / "passages", config)
+    assert versions(client) == ["docs_v3", "docs_v4"]
+    disconnect(client, uri)
+    for _ in range(2):  # the second time it is there
+        with open_index(index) as searcher:
+            hits = searcher.search("", np.array([1.0, 0.0]), 4)
+            assert [hit.passage.passage_id for hit in hits] == ["b", "c", "d"]
+            searcher.check()
+            client = connect(uri)
+            assert versions(client) == ["docs_v1", "docs_v3", "docs_v4"]
+            assert alias_target(client) == "docs_v4"
+            assert len(client.list_collections()) == 3
+            client.close()
+
+
+def test_a_refill_drops_the_collection_of_its_own_index_alone(tmp_path: Path) -> None:
+    uri, config = str(tmp_path / "milvus.db"), CollectionConfig()
+    client = connect(uri)
+    indexes = []
+    for number, names in enumerate(("abcd", "bcd"), start=1):
+        index = write_index(tmp_path / names, names, uri=uri, collection=f"docs_v{number}")
+        load_version(client, index / "passages", config)
+        indexes.append(index)
+    disconnect(client, uri)
+    for index in indexes:
+        (shard,) = (index / "passages").glob("*.parquet")
+        table = pq.read_table(shard)
+        pq.write_table(table.slice(0, len(table) - 1), shard)  # without d
+        refill(index)
+    client = connect(uri)
+    try:
+        assert versions(client) == ["docs_v3", "docs_v4"]
+        assert [read_info(index)["collection"] for index in indexes] == versions(client)
+        # The alias stood for the second index, and still does.
+        assert alias_target(client) == "docs_v4"
+        for name, ids in (("docs_v3", {"a", "b", "c"}), ("docs_v4", {"b", "c"})):
+            client.load_collection(name)
+            rows = client.query(name, filter="", output_fields=["passage_id"], limit=9)
+            assert {row["passage_id"] for row in rows} == ids
+        # A replica that had not heard of the refill has filled the old one anew, with d.
+        restore(client, "docs_v1", write_index(tmp_path / "old") / "passages", config)
+    finally:
+        disconnect(client, uri)
+    drop_former(indexes[0])
+    client = connect(uri)
+    assert versions(client) == ["docs_v3", "docs_v4"]
     disconnect(client, uri)
 
 
