@@ -29,6 +29,7 @@ class IndexAlias:
 
     def __init__(self, path: str, first: Location) -> None:
         self._path = Path(path).expanduser() if path else None
+        self.first = first
         self._first = self._named = Named(index=first)
         self._stamp: tuple[int, int] | None = None
 

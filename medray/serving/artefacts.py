@@ -14,7 +14,8 @@ import pyarrow.fs as pafs
 from medray.common.config import Config
 from medray.common.errors import ConfigError, StorageError
 from medray.common.lineage import find_outdated
-from medray.common.storage import Storage, StorageConfig
+from medray.common.storage import MANIFEST, Storage, StorageConfig
+from medray.retrieval.directory import INFO
 
 logger = logging.getLogger(__name__)
 PIPELINE = "pipeline.json"
@@ -41,6 +42,24 @@ class Location(Config):
         if not Path(self.path).is_dir():
             raise StorageError(f"no directory at {self.path}; check the path")
         return Path(self.path)
+
+    def stamp(self) -> str:
+        """What changes when the files that were served are rewritten under the same name, as by an
+        erasure: collection.json, which is written last of an index's; in an object store the
+        manifest.
+
+        Raises:
+            OSError, StorageError: if it is not there.
+        """
+        place = Path(self.path)
+        if not self.path:
+            storage = Storage(StorageConfig(root=self.root))
+            if storage.is_remote:
+                return storage.read_text(f"{self.step}/{self.key}/{MANIFEST}") or ""
+            place = storage.path(self.step, self.key)
+        files = (place / name for name in (INFO, MANIFEST))
+        found = next((file for file in files if file.is_file()), place).stat()
+        return f"{found.st_ino} {found.st_mtime_ns}"
 
     @property
     def version(self) -> str:
