@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medray.common.config import Config
 from medray.common.errors import ConfigError
-from medray.common.manifest import stored_manifest
+from medray.common.manifest import read_manifest, stored_manifest
 from medray.common.storage import Storage, StorageConfig
 from medray.serving.artefacts import Location
 
@@ -60,12 +60,14 @@ class IndexAlias:
 
         Raises:
             ConfigError: if the version was made by another encoder than the one that is served:
-                their vectors have nothing to do with each other.
+                their vectors have nothing to do with each other. A directory without a manifest
+                does not say which one made it, and is taken as it is.
         """
         now = self.named().index
         if to == now:
             return False
-        if _encoder(to) != _encoder(now):
+        encoders = [_encoder(index) for index in (to, now)]
+        if None not in encoders and encoders[0] != encoders[1]:
             raise ConfigError(
                 f"index {to.version} was made by another encoder than {now.version}; an encoder "
                 "moves with its index when the application is deployed anew, not by the alias"
@@ -118,9 +120,13 @@ def find_index(newest: Location, name: str = "") -> Location:
     return newest.model_copy(update={"key": found[0]})
 
 
-def _encoder(index: Location) -> str:
-    """The content of the encoder that an index was made with; empty where a directory says none."""
+def _encoder(index: Location) -> str | None:
+    """The content of the encoder that an index was made with; None where a directory has no
+    manifest that names it."""
     if index.path:
-        return ""
+        try:
+            return read_manifest(Path(index.path)).parents.get("encoder")
+        except (FileNotFoundError, ValueError):
+            return None
     manifest = stored_manifest(Storage(StorageConfig(root=index.root)), index.step, index.key)
     return manifest.parents.get("encoder", "")

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medray.common.errors import DataError
+from medray.common.errors import ConfigError, DataError
+from medray.common.manifest import Manifest, write_manifest
 from medray.common.records import Passage
 from medray.common.rows import arrow_schema
 from medray.retrieval.directory import INFO
@@ -138,3 +139,20 @@ def test_a_replica_starts_although_the_alias_names_what_cannot_be_opened(
     file.unlink()
     with pytest.raises(DataError, match="build the index first"):
         started()
+
+
+def test_a_directory_of_another_encoder_is_refused(tmp_path: Path) -> None:
+    def made(name: str, encoder: str) -> Location:
+        index = write_index(tmp_path / name, "a")
+        manifest = Manifest(
+            step="index", key=name, created="", duration_s=0, medray="", git_commit="",
+            packages={}, parents={"encoder": encoder}, input="", counts={}, metrics={}, files=[],
+        )  # fmt: skip
+        write_manifest(tmp_path / name, manifest)
+        return index
+
+    alias = IndexAlias(str(tmp_path / "alias.json"), made("first", "one"))
+    with pytest.raises(ConfigError, match="other was made by another encoder than first"):
+        alias.move(made("other", "two"))
+    assert alias.move(made("same", "one"))
+    assert alias.move(write_index(tmp_path / "unsaid", "a"))  # nothing is known of it
