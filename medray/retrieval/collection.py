@@ -6,6 +6,7 @@ exact. Trap of Lite met here: the file's lock outlives `client.close()`.
 """
 
 import logging
+import os
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,9 @@ from pymilvus.exceptions import MilvusException
 from medray.common.config import Config
 from medray.common.errors import DataError, ServiceError
 from medray.common.records import Passage
+
+TOKEN = "MEDRAY_MILVUS_TOKEN"
+"""USER:PASSWORD or an API key; in the environment alone, for settings are written to artefacts."""
 
 
 class CollectionConfig(Config):
@@ -33,8 +37,8 @@ class CollectionConfig(Config):
     an older one is filled anew from its index when that is opened."""
 
 
-def connect(uri: str, token: str = "") -> MilvusClient:
-    """Opens Milvus Lite or a cluster.
+def connect(uri: str) -> MilvusClient:
+    """Opens Milvus Lite or a cluster, a cluster with the token in MEDRAY_MILVUS_TOKEN if it is set.
 
     Raises:
         ServiceError: if nothing answers at the URI, or another process holds the Lite file.
@@ -46,6 +50,7 @@ def connect(uri: str, token: str = "") -> MilvusClient:
         # have (AllocTimestamp, which the client does without); what fails reaches the client.
         logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
     try:
+        token = "" if is_lite(uri) else os.environ.get(TOKEN, "")
         return MilvusClient(uri, token=token, timeout=20)
     except (MilvusException, RuntimeError) as error:
         hint = (
