@@ -57,12 +57,22 @@ def numbered_sentences(
     ]
 
 
-def spans(text: str, max_chars: int) -> list[tuple[int, int]]:
-    """(start, end) of the pieces of a text; a sentence longer than `max_chars` is cut hard."""
+def spans(text: str, max_chars: int, overlap: int = 0) -> list[tuple[int, int]]:
+    """(start, end) of the pieces of a text; a sentence longer than `max_chars` is cut hard.
+
+    Args:
+        overlap: sentences of the piece before that a piece begins with; fewer, where its first
+            sentence of its own would not fit. No two pieces begin at the same place.
+    """
     pieces: list[tuple[int, int]] = []
-    for start, end in split_sentences(text):
+    sentences = split_sentences(text)
+    for number, (start, end) in enumerate(sentences):
+        before = [at for at, _ in sentences[max(0, number - overlap) : number]]
+        fitting = [at for at in before if end - at <= max_chars]
         if pieces and end - pieces[-1][0] <= max_chars:
             pieces[-1] = (pieces[-1][0], end)
+        elif fitting:
+            pieces.append((fitting[0], end))
         else:
             pieces += [(at, min(at + max_chars, end)) for at in range(start, end, max_chars)]
     return pieces

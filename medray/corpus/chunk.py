@@ -19,18 +19,22 @@ class ChunkConfig(Config):
     """Source: not given; chosen so that a few passages fit into a prompt of 1 024 tokens."""
     min_chars: int = Field(default=8, ge=1)
     """Shorter pieces answer nothing. Source: not given."""
+    overlap_sentences: int = Field(default=0, ge=0)
+    """The last sentences of a passage that the next one of its section begins with, as far as they
+    fit. Source: not given."""
     skip_superseded: bool = True
     """Leave out documents that name their successor, so that nobody is advised by an old one."""
 
 
 def chunk(document: Document, config: ChunkConfig) -> Iterator[Passage]:
-    """Yields passages: whole sentences up to `max_chars`, never over a section's end.
+    """Yields passages: whole sentences up to `max_chars`, never over a section's end, and
+    from one to the next `overlap_sentences` twice.
 
     `passage_id` is `<doc_id>#<section>-<start>`; the title is `<title> <heading>`.
     """
     for index, section in enumerate(document.sections):
         title = f"{document.title} {section.heading}".strip()
-        for start, end in spans(section.text, config.max_chars):
+        for start, end in spans(section.text, config.max_chars, config.overlap_sentences):
             if end - start >= config.min_chars:
                 yield Passage(
                     passage_id=f"{document.doc_id}#{index}-{start}",
