@@ -156,3 +156,18 @@ def test_a_directory_of_another_encoder_is_refused(tmp_path: Path) -> None:
         alias.move(made("other", "two"))
     assert alias.move(made("same", "one"))
     assert alias.move(write_index(tmp_path / "unsaid", "a"))  # nothing is known of it
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_rewritten_artefact_has_another_stamp(tmp_path: Path, scheme: str) -> None:
+    """Under a local root and in an object store."""
+    place = tmp_path / "index" / "i1"
+    place.mkdir(parents=True)
+    served = Location(root=f"{scheme}{tmp_path}", step="index", key="i1")
+    seen = set[str]()
+    for text in ("{}", "{ }"):
+        (place / ".manifest.json").write_text(text)
+        (place / ".manifest.json").replace(place / "manifest.json")
+        assert served.stamp() == served.stamp()
+        seen.add(served.stamp())
+    assert len(seen) == 2
