@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from medray.evaluation.bootstrap import paired_difference
 from medray.evaluation.figures import mean
 from medray.evaluation.text import character_f1, rouge_l
-from medray.generation.prompts import CITATION
+from medray.generation.prompts import replace_citations
 
 METRICS = (
     "f1", "rouge_l", "citation_precision", "citation_recall", "abstains", "alone", "too_long",
@@ -57,7 +57,7 @@ def scores(case: Case, reply: Reply) -> dict[str, float | None]:
 
 def said(text: str) -> str:
     """An answer without the heads of its citations: what it quotes, not where that stands."""
-    return CITATION.sub(lambda match: match[3], text)
+    return replace_citations(text, lambda citation: citation.quote)
 
 
 def compare(cases: Sequence[Case], replies: tuple[list[Reply], list[Reply]]) -> dict[str, Any]:

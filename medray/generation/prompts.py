@@ -11,7 +11,7 @@ Source: `[q; d1; …; dk]` [EMR-LLM 1.5]; diagnosis and differential prompts [EM
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from medray.common.sentences import CLAUSE_MARKS, SENTENCE_MARKS
@@ -80,7 +80,7 @@ def shown(title: str, text: str) -> Numbered:
     return Numbered(title.translate(IN_TITLE), text.translate(ONE_LINE))
 
 
-PASSAGE_LINE = re.compile(r"^《([^》]*)》\[(\d+)\]：“(.*)”$", re.MULTILINE)
+PASSAGE_LINE = re.compile(r"^《([^》\n]*)》\[(\d{1,9})\]：“(.*)”$", re.MULTILINE)
 
 
 def read_passages(prompt: str) -> list[Numbered]:
@@ -95,8 +95,8 @@ RECORD = -1
 def citable_texts(prompt: str) -> dict[int, Numbered]:
     """Number → what an answer may quote: the passages of a grounded prompt (of a number that comes
     twice, the later, since the passages follow the question) or the record of a quality prompt."""
-    if match := QUALITY_RECORD.match(prompt):
-        return {RECORD: Numbered("", match[1])}
+    if (record := _quality_record(prompt)) is not None:
+        return {RECORD: Numbered("", record)}
     found = PASSAGE_LINE.findall(prompt)
     return {int(number): Numbered(title, text) for title, number, text in found}
 
@@ -106,12 +106,39 @@ def grounded_answer(title: str, number: int, quote: str) -> str:
     return f"《{title}》[{number}]：“{quote}”。"
 
 
-CITATION = re.compile(r"《([^》]*)》\[(\d+)\]：“([^”]*)”")
+BEHIND_TITLE = re.compile(r"》\[(\d{1,9})\]：“")
 
 
 def parse_citations(answer: str) -> list[Citation]:
     """All citations of an answer, in order."""
-    return [Citation(t, int(k), quote) for t, k, quote in CITATION.findall(answer)]
+    return [citation for _, _, citation in find_citations(answer)]
+
+
+def find_citations(answer: str) -> Iterator[tuple[int, int, Citation]]:
+    """Each 《title》[number]：“quote” with where it begins and ends. One pass: an expression would
+    try every 《 of a text that closes none, and read on to its end each time."""
+    begin = 0
+    while (close := answer.find("》", begin)) >= 0:
+        title = answer.find("《", begin, close)
+        begin = close + 1
+        head = BEHIND_TITLE.match(answer, close)
+        if title < 0 or head is None:
+            continue
+        end = answer.find("”", head.end())
+        if end < 0:
+            return
+        begin = end + 1
+        quote = answer[head.end() : end]
+        yield title, begin, Citation(answer[title + 1 : close], int(head[1]), quote)
+
+
+def replace_citations(answer: str, text: Callable[[Citation], str]) -> str:
+    """An answer with a text in the place of each of them."""
+    parts, begin = [], 0
+    for start, end, citation in find_citations(answer):
+        parts += [answer[begin:start], text(citation)]
+        begin = end
+    return "".join([*parts, answer[begin:]])
 
 
 def check_citation(citation: Citation, passages: Sequence[Numbered]) -> str | None:
@@ -132,7 +159,16 @@ def quality_prompt(ask: str, knowledge: Sequence[str], sentences: Sequence[str])
 
 
 QUALITY_QUESTION = "质控："
-QUALITY_RECORD = re.compile(rf"病历：((?s:.*?))\n(?:说明：.*\n)*{QUALITY_QUESTION}.*\Z")
+
+
+def _quality_record(prompt: str) -> str | None:
+    """The record of a quality prompt, read from its end; None if it is no such prompt."""
+    end = prompt.rfind("\n")
+    if not prompt.startswith("病历：") or not prompt.startswith(QUALITY_QUESTION, end + 1):
+        return None
+    while prompt.startswith("说明：", (begin := prompt.rfind("\n", 0, end)) + 1):
+        end = begin
+    return prompt[len("病历：") : end]
 
 
 def split_quality_prompt(prompt: str) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from medray.generation.prompts import (
     quality_answer,
     quality_prompt,
     read_passages,
+    replace_citations,
 )
 
 PASSAGES = [
@@ -125,3 +126,21 @@ def test_the_other_prompts_by_hand() -> None:
         "病历：一。二。\n说明：量表\n质控：是否评估？"
     )
     assert exam_prompt("问？", {"A": "甲", "B": "乙"}) == "问？\nA. 甲\nB. 乙\n答案："
+
+
+def test_citations_in_the_way_of_each_other() -> None:
+    """The first 《 before a 》, as far as the first ” behind."""
+    answer = "甲《乙《丙》[1]：“丁》[2]：“戊”己》《》[3]：“”《庚》[4]：“辛"
+    found = [("乙《丙", 1, "丁》[2]：“戊"), ("", 3, "")]
+    assert parse_citations(answer) == [Citation(*one) for one in found]
+    assert replace_citations(answer, lambda one: f"<{one.number}>") == "甲<1>己》<3>《庚》[4]：“辛"
+
+
+def test_texts_that_open_and_never_close_are_read_once() -> None:
+    """Each would take hours if every opening were followed to the text's end."""
+    many = 1_000_000
+    for text in ("《" * many, "《》[1]：“" * many, "《甲》" * many, "《" * many + "》" * many):
+        assert parse_citations(text) == []
+    assert citable_texts("《\n" * many) == {}
+    assert citable_texts("病历：" + "\n说明：甲" * 100_000 + "\n无") == {}
+    assert parse_citations(f"《甲》[{'1' * 5000}]：“乙”") == []  # Python converts no such number

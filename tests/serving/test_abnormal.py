@@ -1,8 +1,11 @@
 """Abnormal values by the ranges and marks that a record prints, case by case."""
 
+import time
+
 import pytest
 
-from medray.serving.record.abnormal import abnormal_values
+from medray.serving.record.abnormal import LONGEST_BEHIND, abnormal_values
+from medray.serving.schema.record import MOST_FILE_CHARS
 
 # Text → (value, direction) of each that is abnormal, as one reads it.
 CASES = {
@@ -68,3 +71,30 @@ def test_offsets_are_of_the_whole_text() -> None:
     text = "\n".join(CASES)
     found = [f"{text[v.start : v.end]} {v.direction}" for v in abnormal_values(text)]
     assert found == [case for cases in CASES.values() for case in cases.split(", ") if case]
+
+
+HALF = "1" * (MOST_FILE_CHARS // 2 - 2)
+
+
+@pytest.mark.parametrize(("text", "count"), [
+    ("↑1;" * (MOST_FILE_CHARS // 3), MOST_FILE_CHARS // 3),
+    ("1↑;" * (MOST_FILE_CHARS // 3), MOST_FILE_CHARS // 3),
+    ("↑1 mmol/L " * (MOST_FILE_CHARS // 10), MOST_FILE_CHARS // 10 - 1),  # the value's before it
+    (f"{HALF}.{HALF}.1", 0), (f"1 {HALF}-{HALF}x", 0), (" " * MOST_FILE_CHARS, 0),
+    ("1 1-1" + " " * MOST_FILE_CHARS, 0), ("1.1" * (MOST_FILE_CHARS // 3), 0),
+], ids=range(8))  # fmt: skip
+def test_the_longest_file_is_read_in_one_pass(text: str, count: int) -> None:
+    """Half a minute of the processor is ten times what one pass takes; each of these took minutes
+    at least where a value looked at all that stands before or behind it."""
+    began = time.process_time()
+    assert len(abnormal_values(text)) == count
+    assert time.process_time() - began < 30
+
+
+def test_a_value_with_its_unit_is_seen_as_far_back_as_one_is_long() -> None:
+    """The longest unit has 12 + 3 · 13 letters and signs: 1 digit, 2 spaces and these are 54."""
+    unit = "a" * 12 + ("/" + "a" * 12) * 3
+    text = f"7 {unit} ↑1"
+    assert len(text) - 2 == 54 <= LONGEST_BEHIND
+    found = abnormal_values(text)
+    assert [(v.start, v.end) for v in found] == [(0, 1)]

@@ -3,6 +3,7 @@
 import pytest
 
 from medray.serving.consult import words
+from medray.serving.consult.negation import denied
 from medray.serving.consult.red_flags import red_flag
 from medray.serving.consult.signs import SIGNS
 
@@ -112,3 +113,24 @@ def test_every_sign_has_its_texts_in_both_languages() -> None:
     for texts in words.URGENT.values():
         assert "120" in texts["zh"]
         assert "emergency" in texts["en"]
+
+
+@pytest.mark.parametrize(("before", "expected"), [
+    # Twenty words that can each be read as one or as two, and what makes the whole be read again.
+    ("没" + "真的" * 20 + "疼", False), ("没" + "有过" * 20 + "疼", False),
+    ("没" + "伴有" * 20 + "疼", False), ("没" + "真的" * 20, True),
+    # So can links of a list be the end of what is listed.
+    ("没有" + "也无" * 30 + "疼" * 9, False), ("没有" + "甲以及" * 20, True),
+    ("无甲或者、", True), ("没有感觉到、", True),
+])  # fmt: skip
+def test_a_denial_is_read_once_however_often_it_can_be_read(before: str, expected: bool) -> None:
+    """Two to the power of twenty readings are not tried."""
+    text = before + "胸痛"
+    for _ in range(300):
+        assert denied(text, len(before), len(text)) is expected
+
+
+def test_long_messages_are_read_in_one_pass() -> None:
+    assert red_flag(["paralys" * 30_000]) is None
+    assert red_flag(["no chest pain " * 5_000]) is None
+    assert red_flag(["没有胸痛" + " " * 200_000]) is None

@@ -15,11 +15,11 @@ import re
 from collections.abc import Sequence
 
 from medray.generation.prompts import (
-    CITATION,
     NO_ANSWER,
     Citation,
     check_citation,
     parse_citations,
+    replace_citations,
     shown,
 )
 from medray.serving.schema.grounding import CheckedCitation, Fault, FoundPassage, SentenceVerdict
@@ -73,7 +73,7 @@ class CitationGate:
             return sentence
         citations = [self._check(citation) for citation in parse_citations(sentence)]
         faults: list[Fault] = [c.fault for c in citations if c.fault]
-        if MARKER.search(CITATION.sub("", sentence)):
+        if MARKER.search(replace_citations(sentence, lambda _: "")):
             faults.append("no_quote")
         self.citations += citations
         if faults:

@@ -18,7 +18,7 @@ LISTS = {
     "(?:身体|身子|肢体|上肢|下肢|手脚|胳膊|手臂|手|脚|腿|臂|脸)?",
     "weak": "(?:不能动|动不了|不会动|不听使唤|无力|没力|没劲|使不上劲|麻|抬不起|瘫)",
     "one_side": r"\b(?:one|left|right)\b(?: \w+)? ?\b(?:side|arm|leg|hand|face)\b",
-    "is_weak": r"(?:weak|numb|paraly[sz]\w*|can't move|won't move|cannot move)",
+    "is_weak": r"(?:weak|numb|paraly[sz]\w{0,8}|can't move|won't move|cannot move)",
     "cannot": "(?:can't|cannot|unable to)",
 }
 BREATHLESS = r"""

@@ -27,7 +27,10 @@ PLAIN = str.maketrans(
     "0123456789()[][].:<>%/*,;HL~~~------|↑↓μ",
 )
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
-VALUE = rf"(?<![\d.,/^*×\-])(?P<value>(?:[<>≤≥]=?[ ]?)?-?{NUMBER})(?![\d.]*\d)"
+# Digits are taken whole (`++`): fewer of them are never a value, since others follow, and to try
+# each number of them would take time that grows with its square.
+WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d++)(?:\.\d++)?+"
+VALUE = rf"(?<![\d.,/^*×\-])(?P<value>(?:[<>≤≥]=?[ ]?)?-?{WHOLE})(?![\d.]*\d)"
 # 10^9/L and its spellings; else words of letters joined by slashes.
 UNIT = (
     r"(?:[×xX*]?\s?10\s?(?:\^|\*\*|[eE])?\s?[\d⁰¹²³⁶⁹]{1,2}\s?/\s?[A-Za-zμ]{1,3}"
@@ -61,7 +64,11 @@ ITEM = re.compile(
     re.IGNORECASE,
 )
 ARROW_FIRST = re.compile(rf"(?P<arrow1>{ARROWS})[ ]?{VALUE}(?![ ]?[↑↓])")
-CELL = re.compile(r"[^\t|]+?(?=\t|\||[ ]{2,}|$)")
+VALUE_BEFORE = re.compile(rf"\d[ ]?(?:{UNIT})?[ ]?$")
+LONGEST_BEHIND = 64
+"""Characters that a number's last digit, its unit and spaces take at most; counted from the
+expression, so that no more of a line needs to be looked at."""
+CELL = re.compile(r"[^\t|]+?(?=\t|\||[ ]{2}|$)")
 VALUE_CELL = re.compile(
     rf"(?:.*[\s:\u4e00-\u9fff])?{VALUE}[ ]?(?P<arrow1>{ARROWS})?[ ]?(?:{UNIT})?"
     rf"[ ]?(?P<arrow2>{ARROWS})?(?:[ ]?\((?P<mark>{ARROWS}|{LETTERS})\))?",
@@ -95,7 +102,8 @@ def _inline(line: str) -> Iterator[AbnormalValue]:
         yield from _judged(match, arrow, groups["letter"], limits)
     for match in ARROW_FIRST.finditer(line):
         # In `80↑ 90` the arrow is the first one's.
-        before = re.search(rf"(?:{NUMBER})[ ]?(?:{UNIT})?[ ]?$", line[: match.start()])
+        at = match.start()
+        before = VALUE_BEFORE.search(line, max(0, at - LONGEST_BEHIND), at)
         if before is None and match.start("value") not in arrowed:
             yield from _judged(match, match["arrow1"], None, None)
 
