@@ -183,6 +183,7 @@ def secrets(place: Path) -> dict[str, str]:
         for name, role in (("neighbour", "patient"), ("colleague", "clinician"))
     }
     made["hurried"] = file.add("hurried", "clinician", requests_per_minute=2).secret
+    made["filing"] = file.add("filing", "patient", requests_per_minute=1).secret
     made["thrifty"] = file.add("thrifty", "clinician", tokens_per_day=3).secret
     made["leaver"] = file.add("leaver", "clinician", tokens_per_day=3).secret
     gone = file.add("gone", "clinician")

@@ -465,6 +465,18 @@ def test_a_file_becomes_a_chats_record(client, hospital, secrets) -> None:
     assert client.post("/v1/record", data=raw).status_code == 401
 
 
+def test_a_file_counts_as_a_request(client, deployed, listening, secrets) -> None:
+    def send(client: Any) -> Any:
+        return client.post("/v1/record", data=b"a", headers=bearer(secrets["filing"]))
+
+    # One a minute with this key.
+    assert [send(client).status_code for _ in range(2)] == [200, 429]
+    config = GatewayConfig.parse({"max_in_flight": 0}, "test")
+    with listening(Service(config, deployed, Metrics())) as full:
+        refused = send(full)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
+
+
 def test_a_record_is_shown_beside_the_index_through_openai(client, secrets, place: Path) -> None:
     with openai.OpenAI(
         base_url=f"http://127.0.0.1:{client.port}/v1", api_key=secrets["clinician"]
