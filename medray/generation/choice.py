@@ -18,7 +18,8 @@ from medray.generation.sampling import Sampling, Token
 
 
 class TokenChoice(LogitsProcessor):
-    """The choices of one answer. `told` grows by a Token a step if log-probabilities are asked."""
+    """The choices of one answer. `told` grows by a Token a step if log-probabilities are asked: as
+    the engine's thread fills it while others read, it is the same list from beginning to end."""
 
     def __init__(
         self,

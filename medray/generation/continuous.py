@@ -115,11 +115,12 @@ class ContinuousEngine:
                 if output.error:
                     # Its own text may quote what it was given.
                     raise GenerationError("the engine failed on this request")
+                # Read by index and left as it is: the engine's thread appends to it meanwhile.
+                told = choice.told[seen : len(output.generated_tokens)]
                 ids = output.generated_tokens[seen:]
                 seen += len(ids)
-                told, choice.told = choice.told[: len(ids)], choice.told[len(ids) :]
                 if ids:
-                    yield told or [Token(token) for token in ids]
+                    yield told if len(told) == len(ids) else [Token(token) for token in ids]
         finally:
             if not finished:
                 manager.cancel_request(request)

@@ -1,6 +1,8 @@
 """The contract of engines that stream, which each must pass."""
 
 import asyncio
+import itertools
+import threading
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from medray.common.errors import GenerationError
+from medray.generation import choice
 from medray.generation.batching import BatchingConfig
 from medray.generation.continuous import ContinuousEngine
 from medray.generation.engine import HFEngine
@@ -105,6 +108,44 @@ def test_log_probabilities_are_the_models(streams, engine: HFEngine) -> None:
         assert token.logprob == pytest.approx(again.logprob, abs=1e-4)
         assert [k for k, _ in token.top] == [k for k, _ in again.top]
         assert [p for _, p in token.top] == pytest.approx([p for _, p in again.top], abs=1e-4)
+
+
+def test_no_token_is_lost_where_steps_and_their_reader_meet(
+    engine: HFEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second token is taken down while the first is read, and the next two come together."""
+    first_read, fourth_begun, numbers = threading.Event(), threading.Event(), itertools.count()
+    plainly = choice.told
+
+    def told(*arguments: Any) -> Token:
+        number = next(numbers)
+        if number == 1:
+            assert first_read.wait(60)
+        elif number == 3:
+            fourth_begun.set()
+        return plainly(*arguments)
+
+    monkeypatch.setattr("medray.generation.choice.told", told)
+    streams = ContinuousEngine(engine, SMALL)
+    prompt = engine.encode(PROMPTS[1])
+    sampling = Sampling(max_new_tokens=8, num_logprobs=0)
+
+    async def read() -> list[list[Token]]:
+        batches = []
+        async for tokens in streams.tokens(prompt, sampling, {}):
+            batches.append(tokens)
+            if not first_read.is_set():
+                # What has been read is cut off when the reader asks for more.
+                asyncio.get_running_loop().call_soon(first_read.set)
+                asyncio.get_running_loop().call_soon(fourth_begun.wait, 60)
+        return batches
+
+    batches = asyncio.run(read())
+    streams.close()
+    answer = [token for tokens in batches for token in tokens]
+    assert [token.id for token in answer] == engine.generate_ids([prompt], sampling)[0]
+    assert len(answer) > 4 and all(token.logprob is not None for token in answer)
+    assert len(batches[0]) == 1 and len(batches[1]) >= 2
 
 
 def test_quotations_are_guided_in_a_batch(streams, engine: HFEngine) -> None:
