@@ -83,6 +83,7 @@ def test_citation_points_into_the_document():
     [citation] = gate.citations
     # The passage is [100:109] of its section and the quote its first five characters.
     assert (citation.passage_id, citation.start, citation.end) == ("p2", 100, 105)
+    assert (citation.source, citation.section) == ("手册", "治疗")
     assert citation.ok
     assert citation.sentence == 0
 
@@ -91,6 +92,7 @@ def test_failed_citation_is_reported_with_its_sentence():
     _, gate = run(["请休息。《肺炎 治疗》[5]：“青霉素”。"])
     [citation] = gate.citations
     assert (citation.sentence, citation.ok, citation.passage_id) == (1, False, None)
+    assert (citation.source, citation.section) == ("", "")  # there is no fifth passage
     assert gate.verdicts[citation.sentence].verdict == "failed"
 
 

@@ -55,7 +55,10 @@ class CheckedCitation(BaseModel):
     """Index into `verdicts`."""
     number: int
     passage_id: str | None
+    """None where there is no passage of this number; `source` and `section` are empty then."""
+    source: str = ""
     title: str
+    section: str = ""
     quote: str
     start: int | None = None
     """Where the quote begins in the section of the document."""
