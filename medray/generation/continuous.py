@@ -28,7 +28,7 @@ from medray.generation.choice import TokenChoice
 from medray.generation.engine import HFEngine
 from medray.generation.packed_attention import use_packed_attention
 from medray.generation.prompts import Numbered
-from medray.generation.sampling import Sampling, Token
+from medray.generation.sampling import EngineLoad, Sampling, Token
 
 logger = logging.getLogger(__name__)
 PROBES = ("患者咳嗽三天，", "Which drug is given first?", "请问")
@@ -50,6 +50,7 @@ class ContinuousEngine:
         """
         self._engine = engine
         self._choices = _Choices()
+        self._cached_tokens = 0
         # A copy with the same weights: the manager changes a model's attention for as long as it
         # runs, and the engine's own passes must not meet that.
         tensors = chain(engine.model.parameters(), engine.model.buffers())
@@ -80,6 +81,7 @@ class ContinuousEngine:
         self._manager.start()
         try:
             _probe(self)
+            self._count_cached()
         except BaseException:
             self.close()
             raise
@@ -131,6 +133,25 @@ class ContinuousEngine:
         """See `TokenStreams.check`."""
         if not self._manager.is_running():
             raise GenerationError("the engine's thread has ended")
+
+    def load(self) -> EngineLoad:
+        """See `TokenStreams.load`. The engine's thread goes on meanwhile: a request that passes
+        from one list to the other as they are counted may stand in none, or in both."""
+        queue, scheduler = self._manager.input_queue, self._manager.batch_processor.scheduler
+        waiting = queue.qsize() + len(scheduler.waiting_requests)
+        return EngineLoad(waiting, len(scheduler.active_requests), self._cached_tokens)
+
+    def _count_cached(self) -> None:
+        """Counts what is found in the cache; the manager itself but writes it to its log."""
+        cache = self._manager.batch_processor.cache
+        search = cache.search_prefix_match
+
+        def counted(request: str, prompt: list[int]) -> int:
+            found = search(request, prompt)
+            self._cached_tokens += found
+            return found
+
+        cache.search_prefix_match = counted
 
     def close(self) -> None:
         """See `TokenStreams.close`."""

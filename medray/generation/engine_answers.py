@@ -14,7 +14,7 @@ from medray.common.errors import GenerationError, MedrayError
 from medray.generation.batching import BatchingConfig
 from medray.generation.continuous import ContinuousEngine
 from medray.generation.engine import HFEngine
-from medray.generation.engine_process import Loaded
+from medray.generation.engine_process import LOAD, Loaded
 from medray.generation.plain import PlainStreams
 from medray.generation.sampling import Token, TokenStreams
 from medray.generation.vllm_streams import VLLMStreams
@@ -46,6 +46,8 @@ class _Answers:
         threading.Thread(target=receive, daemon=True).start()
         while not ended.is_set():
             self._streams.check()
+            if (load := self._streams.load()) is not None:
+                self._tell(LOAD, load)
             with suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), CHECK_S)
 

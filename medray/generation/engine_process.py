@@ -24,9 +24,11 @@ from medray.common.errors import GenerationError
 from medray.generation.batching import BatchingConfig
 from medray.generation.chat import chat_prompt, encode
 from medray.generation.prompts import Numbered
-from medray.generation.sampling import Chat, Sampling, Token
+from medray.generation.sampling import Chat, EngineLoad, Sampling, Token
 
 OTHER_HALF = "medray.generation.engine_answers"
+LOAD = -1
+"""Stands for a request's number where an `EngineLoad` is told."""
 ENDED = "the engine's process has ended"
 
 
@@ -48,11 +50,13 @@ class EngineProcess:
         model_dir: Path | str,
         batching: BatchingConfig,
         on_end: Callable[[], None] | None = None,
+        on_load: Callable[[EngineLoad], None] | None = None,
     ) -> None:
         """Starts the process and waits until it has loaded the model.
 
         Args:
             on_end: called, in a thread, if the process ends before it is closed.
+            on_load: called, in that thread, every few seconds with what the engine has to do.
         Raises:
             CheckpointError: as `HFEngine`. ConfigError: if vLLM is asked for and not there.
             GenerationError: if the process ends meanwhile.
@@ -79,7 +83,8 @@ class EngineProcess:
         self.tokenizer, self.eos_ids, self.max_tokens, self.num_embeddings = loaded
         self._numbers, self._sending = itertools.count(), threading.Lock()
         self._readers: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Queue[Any]]] = {}
-        self._on_end, self._closed = on_end, False
+        self._on_end, self._on_load, self._closed = on_end, on_load, False
+        self._load: EngineLoad | None = None
         self._thread = threading.Thread(target=self._receive, name="engine", daemon=True)
         self._thread.start()
 
@@ -113,6 +118,10 @@ class EngineProcess:
         """See `TokenStreams.check`."""
         if not self._thread.is_alive():
             raise GenerationError(ENDED)
+
+    def load(self) -> EngineLoad | None:
+        """See `TokenStreams.load`: as the process told last."""
+        return self._load
 
     def close(self) -> None:
         """See `TokenStreams.close`."""
@@ -174,7 +183,11 @@ class EngineProcess:
         """One call a loop for a step's tokens."""
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Any], Any]]] = {}
         for number, item in items:
-            if reader := self._readers.get(number):
+            if number == LOAD:
+                self._load = item
+                if self._on_load is not None:
+                    self._on_load(item)
+            elif reader := self._readers.get(number):
                 by_loop.setdefault(reader[0], []).append((reader[1], item))
         for loop, pairs in by_loop.items():
             with suppress(RuntimeError):  # a loop that is closed has no reader any more

@@ -77,6 +77,9 @@ class PlainStreams:
     def check(self) -> None:
         """See `TokenStreams.check`. A failure ends one stream only."""
 
+    def load(self) -> None:
+        """See `TokenStreams.load`: not told."""
+
     def close(self) -> None:
         """See `TokenStreams.close`."""
         self._pool.shutdown(cancel_futures=True)

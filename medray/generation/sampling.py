@@ -55,6 +55,17 @@ class Token(NamedTuple):
     top: tuple[tuple[int, float], ...] = ()
 
 
+class EngineLoad(NamedTuple):
+    """What an engine has to do, and what it was spared."""
+
+    waiting: int
+    """Answers whose turn has not come."""
+    active: int
+    cached_tokens: int
+    """Tokens of prompts that were found in the cache, as another prompt's beginning, since the
+    engine was started."""
+
+
 class TokenStreams(Protocol):
     """An engine that answers many prompts at a time, each as a stream of tokens."""
 
@@ -79,6 +90,10 @@ class TokenStreams(Protocol):
 
     def check(self) -> None:
         """Raises GenerationError if nothing can be answered any more."""
+        ...
+
+    def load(self) -> EngineLoad | None:
+        """What there is to do now; None of an engine that does not tell."""
         ...
 
     def close(self) -> None:

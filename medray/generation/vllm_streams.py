@@ -120,6 +120,9 @@ class VLLMStreams:
         if self._llm.errored:
             raise GenerationError("vLLM's engine has ended")
 
+    def load(self) -> None:
+        """See `TokenStreams.load`: vLLM exports its own."""
+
     def close(self) -> None:
         """See `TokenStreams.close`."""
         self._llm.shutdown()

@@ -29,6 +29,7 @@ from medray.serving.messages import (
     Prompt,
     Spelled,
 )
+from medray.serving.observe.metrics import EngineMetrics
 from medray.serving.observe.traces import Traces, TracesConfig
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,9 @@ class Policy:
     ) -> None:
         """Loads the model."""
         self._traces = Traces(traces) if traces else None
-        self._engine = EngineProcess(model.fetch(), batching, on_end=_end_replica)
+        self._engine = EngineProcess(
+            model.fetch(), batching, on_end=_end_replica, on_load=EngineMetrics().told
+        )
         self._version = model.version
         self._num_slots = batching.max_requests
         self._num_active = 0

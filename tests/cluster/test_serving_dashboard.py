@@ -8,7 +8,9 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from medray.generation.sampling import EngineLoad
 from medray.serving.answering.guard import Kind
+from medray.serving.observe.metrics import EngineMetrics
 
 ROOT = Path(__file__).parent.parent.parent
 DASHBOARD = json.loads((ROOT / "cluster/grafana_serving.json").read_text(encoding="utf-8"))
@@ -56,3 +58,12 @@ def test_every_metric_is_shown_and_alerts_say_what_to_do() -> None:
     assert set(re.findall(r'kind="(\w+)"', shown)) <= set(get_args(Kind))
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(ids) == len(set(ids))
+
+
+def test_an_engines_cached_tokens_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine tells all since it was started, a counter takes what is new."""
+    metrics, added = EngineMetrics(), []
+    monkeypatch.setattr(metrics._cached, "inc", added.append)
+    for cached in (0, 48, 48, 96):
+        metrics.told(EngineLoad(waiting=5, active=1, cached_tokens=cached))
+    assert added == [48, 48]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from medray.common.errors import CheckpointError, GenerationError
 from medray.generation.batching import BatchingConfig
 from medray.generation.engine import HFEngine
 from medray.generation.engine_process import EngineProcess
-from medray.generation.sampling import Sampling, Token
+from medray.generation.sampling import EngineLoad, Sampling, Token
 
 SMALL = BatchingConfig(max_requests=4, cache_tokens=256, page_tokens=16, batch_tokens=16)
 LONG = Sampling(max_new_tokens=100)
@@ -45,6 +46,13 @@ def test_scores_and_tokens_are_those_of_the_model(model_dir: Path, engine: HFEng
     process.close()
     with pytest.raises(GenerationError, match="has ended"):
         asyncio.run(whole(process, texts[0]))
+
+
+def test_what_there_is_to_do_is_told(model_dir: Path) -> None:
+    told: queue.Queue[EngineLoad] = queue.Queue()
+    process = EngineProcess(model_dir, SMALL, on_load=told.put)
+    assert told.get(timeout=60) == (0, 0, 0) == process.load()
+    process.close()
 
 
 def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:

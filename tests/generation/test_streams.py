@@ -19,7 +19,7 @@ from medray.generation.engine import HFEngine
 from medray.generation.engine_process import EngineProcess
 from medray.generation.plain import PlainStreams
 from medray.generation.prompts import RECORD, Numbered
-from medray.generation.sampling import Sampling, Token, TokenStreams
+from medray.generation.sampling import EngineLoad, Sampling, Token, TokenStreams
 
 PROMPTS = ["咳嗽", "肺炎三天。", "哮喘", "胃痛是否肺炎？", "A", "咳嗽三天是否哮喘？是。"]
 SMALL = BatchingConfig(max_requests=4, cache_tokens=256, page_tokens=16, batch_tokens=16)
@@ -146,6 +146,57 @@ def test_no_token_is_lost_where_steps_and_their_reader_meet(
     assert [token.id for token in answer] == engine.generate_ids([prompt], sampling)[0]
     assert len(answer) > 4 and all(token.logprob is not None for token in answer)
     assert len(batches[0]) == 1 and len(batches[1]) >= 2
+
+
+def test_a_prompt_that_begins_as_another_is_taken_from_the_cache(engine: HFEngine) -> None:
+    """In whole pages of 16 tokens, of which the prompt's last token is never one."""
+    streams = ContinuousEngine(engine, SMALL)
+    begin = (engine.encode("咳嗽三天是否肺炎？") * 20)[:48]
+    prompts = [begin + engine.encode(end) for end in ("哮喘", "胃痛。", "A")]
+    before = streams.load().cached_tokens
+    cached, short = [], Sampling(max_new_tokens=3)
+    for prompt in prompts:
+        answer = ids(ask(streams, (prompt, short)))
+        assert answer == engine.generate_ids([prompt], short)  # as if nothing were shared
+        cached.append(streams.load().cached_tokens - before)
+    assert cached == [0, 48, 96]
+    ask(streams, (begin[:40], short))
+    assert streams.load().cached_tokens - before == 96 + 32
+    streams.close()
+
+
+def test_what_waits_is_counted(engine: HFEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first answer's second step is held up until five others have come."""
+    held, counted, numbers = threading.Event(), threading.Event(), itertools.count()
+    plainly = choice.told
+
+    def told(*arguments: Any) -> Token:
+        if next(numbers) == 1:
+            held.set()
+            assert counted.wait(60)
+        return plainly(*arguments)
+
+    monkeypatch.setattr("medray.generation.choice.told", told)
+    streams = ContinuousEngine(engine, SMALL)
+    prompt, sampling = engine.encode(PROMPTS[1]), Sampling(max_new_tokens=4, num_logprobs=0)
+
+    async def run() -> EngineLoad:
+        async def one() -> list[list[Token]]:
+            return [tokens async for tokens in streams.tokens(prompt, sampling, {})]
+
+        first = asyncio.create_task(one())
+        assert await asyncio.to_thread(held.wait, 60)
+        others = [asyncio.create_task(one()) for _ in range(5)]
+        await asyncio.sleep(0)  # each asks for its place, and waits
+        load = streams.load()
+        counted.set()
+        await asyncio.gather(first, *others)
+        return load
+
+    load = asyncio.run(run())
+    assert (load.waiting, load.active) == (5, 1)
+    assert streams.load()[:2] == (0, 0)
+    streams.close()
 
 
 def test_quotations_are_guided_in_a_batch(streams, engine: HFEngine) -> None:

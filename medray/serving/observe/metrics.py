@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from medray.generation.sampling import EngineLoad
 from medray.serving.schema.grounding import Grounding
 
 SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120]
@@ -103,3 +104,24 @@ class Metrics:
             yield
         finally:
             self._stage.observe(time.perf_counter() - began, {"stage": name})
+
+
+class EngineMetrics:
+    """What one replica's engine has to do, every few seconds."""
+
+    def __init__(self) -> None:
+        self._waiting = Gauge("medray_engine_waiting", "Answers whose turn has not come", ())
+        self._active = Gauge("medray_engine_active", "Answers that are generated together", ())
+        self._cached = Counter(
+            "medray_prefix_cached_tokens_total",
+            "Tokens of prompts that were found in the cache as the beginning of another", (),
+        )  # fmt: skip
+        self._num_cached = 0
+
+    def told(self, load: EngineLoad) -> None:
+        """Sets the gauges; what is new of the cached tokens is added."""
+        self._waiting.set(load.waiting)
+        self._active.set(load.active)
+        if new := load.cached_tokens - self._num_cached:  # a counter refuses 0
+            self._cached.inc(new)
+        self._num_cached = load.cached_tokens
