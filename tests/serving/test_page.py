@@ -237,6 +237,47 @@ def test_a_record_is_marked_shortened_and_sent(visit, hospital, secrets) -> None
     page.wait_for_selector("#record-summary:has-text('19,001 / 30,000')")
 
 
+def test_a_record_is_pasted_by_keyboard(visit, secrets) -> None:
+    page = visit(secrets["patient"], "en-GB")
+    assert page.is_hidden("#pasted")
+    page.locator("#record-paste summary").focus()
+    page.keyboard.press("Enter")
+    page.get_by_label("The record's text").focus()
+    page.keyboard.insert_text('{"sections": 1}')
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#status.bad:has-text('This JSON is no record')")
+    assert page.input_value("#pasted") == '{"sections": 1}'  # to be mended
+    page.fill("#pasted", RECORD)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#record-summary:has-text('1 abnormal result')")
+    assert text(page, "#record-sections mark") == "12.3 high"
+    assert page.evaluate("document.activeElement.id") == "record-summary"
+    assert page.is_hidden("#pasted") and page.input_value("#pasted") == ""
+    page.click("#record-paste summary")
+    page.fill("#pasted", RECORD)
+    page.click("#sign-out")  # whoever comes next does not find it
+    assert page.input_value("#pasted") == "" and page.is_hidden("#record-shown")
+
+
+def test_passages_are_found_with_all_their_scores(visit, secrets) -> None:
+    page = visit(secrets["clinician"], "en-GB")
+    page.click("#view-search")
+    page.fill("#query", "肺炎")
+    page.press("#query", "Enter")
+    page.wait_for_selector("#found li")
+    assert "vector 0." in text(page, "#found li >> nth=0")
+    assert "reranker" not in text(page, "#found")  # none is served here
+    ranked = {"score": 0.5, "cosine": 0.25, "bm25": 1.5, "sparse": 0, "relevance": 0}
+    for language, expected in (
+        ("zh", "综合 0.50 · 向量 0.25 · 词 1.5 · 重排 0.00"),
+        ("en", "combined 0.50 · vector 0.25 · words 1.5 · reranker 0.00"),
+    ):
+        scores = f"passage => WORDS.{language}.scores(passage)"
+        assert page.evaluate(scores, ranked) == expected
+        shorter = page.evaluate(scores, ranked | {"relevance": None})
+        assert shorter == expected.rsplit(" · ", 1)[0]
+
+
 def test_answers_are_rated_blind_by_keyboard(visit, place, secrets) -> None:
     page = visit(secrets["colleague"])
     page.click("#view-ratings")

@@ -1,7 +1,7 @@
 "use strict";
-// The patient's record beside a question: a file that is dropped or chosen, read by the service, shown
-// with its abnormal results marked, and sent with each question until it is taken away. It stays in
-// this page's memory.
+// The patient's record beside a question: a file that is dropped or chosen, or text that is pasted, read
+// by the service, shown with its abnormal results marked, and sent with each question until it is taken
+// away. It stays in this page's memory.
 const MOST_CHARS = Number(document.body.dataset.recordChars);
 const MOST_FILE_BYTES = 40 * MOST_CHARS;  // what the service reads: ten times as many characters
 let attached = null;  // {record, abnormal} as the service read it
@@ -16,12 +16,15 @@ function withRecord() {
   return attached ? { record: attached.record } : {};
 }
 
+// Text that was pasted stays to be mended where it cannot be read.
 async function readFile(file) {
   if (file.size > MOST_FILE_BYTES) return say(words.fileTooLong(MOST_CHARS), true);
   say(words.reading);
   try {
     const read = await (await call("v1/record", file)).json();
     attached = { record: read.record, abnormal: read.abnormal };
+    at("pasted").value = "";
+    at("record-paste").open = false;
     showRecord();
     at("record-shown").open = true;
     at("record-summary").focus();
@@ -100,7 +103,8 @@ const opened = () => [...at("record-sections").querySelectorAll("details")].map(
 
 function takeAway() {
   attached = null;
-  at("record-file").value = "";
+  at("record-file").value = at("pasted").value = "";
+  at("record-paste").open = false;
   showRecord();
 }
 
@@ -112,6 +116,13 @@ at("record-file").addEventListener("change", () => {
   const [file] = at("record-file").files;
   at("record-file").value = "";  // the same file may be chosen again
   if (file) readFile(file);
+});
+at("paste").addEventListener("submit", event => {
+  event.preventDefault();
+  readFile(new Blob([at("pasted").value]));
+});
+at("pasted").addEventListener("keydown", event => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("paste").requestSubmit();
 });
 at("record-away").addEventListener("click", () => { takeAway(); at("question").focus(); });
 for (const [type, over] of [["dragover", true], ["dragleave", false], ["drop", false]])
