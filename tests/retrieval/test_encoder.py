@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import ray.train.v2.api.exceptions
 import torch
@@ -23,7 +24,7 @@ from medray.common.rows import write_rows
 from medray.common.storage import Storage, StorageConfig
 from medray.retrieval.embed import Embedder
 from medray.retrieval.training.contrastive import ContrastiveConfig
-from medray.retrieval.training.encoder import SCRATCH, train_encoder
+from medray.retrieval.training.encoder import MINED, SCRATCH, train_encoder
 from medray.retrieval.training.encoder_data import prepare_data
 from medray.retrieval.training.encoder_model import EncoderConfig, build_masked_model
 from medray.retrieval.training.mlm import MlmConfig
@@ -109,6 +110,27 @@ def test_writes_models_losses_and_counts(straight: Artefact) -> None:
     assert straight.counts["contrastive_questions"].rows_out == 5
     assert Embedder(straight.dir / "model").embed(["肺炎"]).shape == (1, 32)
     assert {"mlm", "model", *SCRATCH} <= {path.name for path in straight.dir.iterdir()}
+
+
+@pytest.mark.cluster
+def test_hard_negatives_are_mined_and_met(
+    straight: Artefact, corpus, instructions, tmp_path: Path
+) -> None:
+    contrastive = straight.config.contrastive.model_copy(
+        update={"hard_negatives": 2, "mined_after": 1}
+    )
+    config = tiny(log_every=3, contrastive=contrastive)
+    artefact = open_artefact(tmp_path, config)
+    train_encoder(config, corpus, instructions, artefact)
+    rows = pq.read_table(artefact.dir / "encoder_data" / MINED).to_pylist()
+    assert len(rows) == 5
+    for row in rows:
+        assert len(row["negatives"]) >= 2 and not set(row["gold"]) & set(row["negatives"])
+    # The same pairs and weights with more to tell apart: the first loss can only be higher.
+    assert artefact.metrics["mlm/loss_after"] == straight.metrics["mlm/loss_after"]
+    before = artefact.metrics["contrastive/loss_before"]
+    assert before > straight.metrics["contrastive/loss_before"] + 0.1
+    assert artefact.metrics["contrastive/loss_after"] < before
 
 
 @pytest.mark.cluster

@@ -14,16 +14,21 @@ from medray.retrieval.training.contrastive import ContrastiveConfig, PairBatches
 from medray.retrieval.training.pair_loss import PairLoss
 
 
-def gradient(rank: int, num_workers: int, encoder: Path, passages: Path, target: Path) -> None:
+def gradient(
+    rank: int, num_workers: int, hard_negatives: int, encoder: Path, passages: Path, target: Path
+) -> None:
     """Writes the gradient of one step; the questions share passages, so some are masked."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{target}.init", rank=rank, world_size=num_workers
     )
     questions = [(f"肺炎{i}", [i % 3]) for i in range(8)]
+    # The six of the batch bring 15: one is filled up. Row 0 answers two of them.
+    mined = [[4, 5, 6, 7, 8, 9] if i % 3 else [9, 0][: i + 1] for i in range(8)]
     batches = PairBatches(
-        ContrastiveConfig(batch_size=8), questions, pq.read_table(passages),
-        AutoTokenizer.from_pretrained(encoder), seed=0,
+        ContrastiveConfig(batch_size=8, hard_negatives=hard_negatives), questions,
+        pq.read_table(passages), AutoTokenizer.from_pretrained(encoder), seed=0,
+        mined=mined if hard_negatives else [],
     )  # fmt: skip
     model = AutoModel.from_pretrained(encoder)
     for name, parameter in model.named_parameters():
@@ -40,15 +45,15 @@ def gradient(rank: int, num_workers: int, encoder: Path, passages: Path, target:
 
 
 @pytest.mark.cluster  # no Ray, but two rounds of fresh processes
+@pytest.mark.parametrize("hard_negatives", [0, 3])
 def test_gradient_does_not_depend_on_the_number_of_workers(
-    encoder_dir: Path, corpus: Path, tmp_path: Path
+    hard_negatives: int, encoder_dir: Path, corpus: Path, tmp_path: Path
 ) -> None:
     found = []
     for num_workers in (1, 2):
         target = tmp_path / f"{num_workers}.pt"
-        multiprocessing.spawn(
-            gradient, (num_workers, encoder_dir, corpus / "passages", target), num_workers
-        )
+        arguments = num_workers, hard_negatives, encoder_dir, corpus / "passages", target
+        multiprocessing.spawn(gradient, arguments, num_workers)
         found.append(torch.load(target))
     scale = max(values.abs().max().item() for values in found[0].values())
     assert scale > 1e-3

@@ -37,9 +37,11 @@ from medray.retrieval.training.mlm import (
     MlmBatches,
     open_blocks,
 )
+from medray.retrieval.training.negatives import load_mined, mine_by_words
 from medray.retrieval.training.trainer import fit, publish_model
 
 logger = logging.getLogger(__name__)
+MINED = "mined.parquet"
 SCRATCH = ("encoder_data", "encoder_train")
 """Names in the artefact's directory that are not part of the artefact; drop them at publishing."""
 
@@ -68,6 +70,12 @@ def train_encoder(
     counts = json.loads((data / "counts.json").read_text(encoding="utf-8"))
     artefact.counts["mlm_documents"] = Counts.model_validate(counts)
     _count_questions(instructions, artefact)
+    mined, contrastive = data / MINED, config.contrastive
+    if contrastive.hard_negatives and contrastive.steps and not mined.exists():
+        mine_by_words(
+            corpus / "passages", instructions / "questions", mined,
+            (contrastive.mined_after, contrastive.mined_until), config.seed, config.num_workers,
+        )  # fmt: skip
     if not (directory / "model").is_dir():
         loop_config = {
             "config": config.model_dump(mode="json"),
@@ -129,9 +137,12 @@ def train_worker(settings: dict[str, Any]) -> None:
     if config.contrastive.steps:
         passages = load_passages(Path(settings["passages"]))
         questions = load_questions(Path(settings["questions"]), passages)
+        mined = []
+        if config.contrastive.hard_negatives:
+            mined = load_mined(directory / "encoder_data" / MINED, passages)
         stage = Stage(
             "contrastive", PairLoss(encoder, config.contrastive.temperature),
-            PairBatches(config.contrastive, questions, passages, tokenizer, config.seed),
+            PairBatches(config.contrastive, questions, passages, tokenizer, config.seed, mined),
             config.contrastive.steps, config.contrastive.learning_rate,
             config.contrastive.warmup_steps, first_step=config.mlm.steps,
             section="encoder.contrastive",

@@ -1,7 +1,8 @@
 """The InfoNCE loss of stage 2, see `contrastive`. In: a worker's batch. Out: its mean loss.
 
 A file of its own, for FlagEmbedding's training takes seconds to import, and only workers need it.
-Shapes: B pairs of one worker, G pairs of the global batch, D width.
+Shapes: B pairs of one worker, P its passages (of the pairs, then hard negatives), G passages of the
+global batch, D width.
 """
 
 from typing import Any
@@ -33,11 +34,11 @@ class PairLoss(BiEncoderOnlyEmbedderModel):
     ) -> Tensor:
         """Returns the mean InfoNCE over this worker's questions against all workers' passages."""
         queries_BD: Tensor = self.encode(queries)  # pyright: ignore[reportAssignmentType]
-        passages_BD: Tensor = self.encode(passages)  # pyright: ignore[reportAssignmentType]
+        passages_PD: Tensor = self.encode(passages)  # pyright: ignore[reportAssignmentType]
         if dist.is_initialized() and dist.get_world_size() > 1:
-            passages_GD: Tensor = GatherRows.apply(passages_BD)  # pyright: ignore[reportAssignmentType]
+            passages_GD: Tensor = GatherRows.apply(passages_PD)  # pyright: ignore[reportAssignmentType]
         else:
-            passages_GD = passages_BD
+            passages_GD = passages_PD
         return info_nce(self.compute_score(queries_BD, passages_GD), masked, target)
 
 
@@ -66,7 +67,8 @@ def info_nce(scores_BG: Tensor, masked_BG: Tensor, target_B: Tensor) -> Tensor:
 
     Args:
         scores_BG: similarity over temperature.
-        masked_BG: True where the passage also answers the question but is not its target.
+        masked_BG: True where the passage also answers the question but is not its target, and where
+            it only fills up.
         target_B: column of each question's own passage.
     """
     scores_BG = scores_BG.masked_fill(masked_BG, -torch.inf)

@@ -6,7 +6,6 @@ Source: [C-Pack 3.2]. Differs: the loop is that of the encoder, which a killed r
 """
 
 import logging
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from medray.retrieval.rerank import SETTINGS, Reranker, RerankSettings, blended
 from medray.retrieval.search import Hit, Searcher, open_index
 from medray.retrieval.training.listwise import GroupBatches, GroupsConfig, ListwiseLoss
 from medray.retrieval.training.loop import Stage, load_state, run_stage
+from medray.retrieval.training.negatives import SCHEMA, negatives_of, write_mined
 from medray.retrieval.training.trainer import RetrievalTraining, fit, publish_model
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,10 @@ def mine(
     for question, (text, vector_D, weights) in zip(train, asked.each(), strict=True):
         gold = set(question.passage_ids)
         hits = searcher.search(text, vector_D, config.groups.depth, weights=weights)
-        negatives = [h.passage.passage_id for h in hits if h.passage.passage_id not in gold]
+        ranked = [(hit.passage.passage_id, read_of(hit)) for hit in hits]
+        # What repeats a text that answers has its score, and is found with it.
+        answers = {read for name, read in ranked if name in gold}
+        negatives = negatives_of(ranked, gold, answers)
         if negatives:
             rows.append(
                 {"question": question.question, "gold": question.passage_ids,
@@ -134,10 +137,7 @@ def mine(
             )  # fmt: skip
     if not rows:
         raise DataError("the index holds no passage beside those that answer")
-    target.parent.mkdir(exist_ok=True)
-    temporary = target.with_suffix(".tmp")
-    pq.write_table(pa.Table.from_pylist(rows), temporary)
-    os.replace(temporary, target)
+    write_mined(pa.Table.from_pylist(rows, schema=SCHEMA), target)
     logger.info("reranker: negatives of %d questions", len(rows))
 
 
