@@ -28,12 +28,11 @@ from medray.quality.evidence import is_valid
 from medray.quality.indicators import Indicator, load_indicators
 from medray.quality.measure import Measure, classify
 from medray.quality.protocols import ChatEngine, Greedy, Search
+from medray.quality.questions import ANSWER_TOKENS
 from medray.quality.report import Example, html_report, measure_reports
 from medray.quality.verdict import VerdictRow, judge, values
 
 logger = logging.getLogger(__name__)
-ANSWER_TOKENS = 128
-"""A sentence of a record and the verdict."""
 
 
 class QualityConfig(Config):

@@ -1,5 +1,7 @@
 """Verdicts and their evidence."""
 
+from itertools import pairwise
+
 import pytest
 
 from medray.common.errors import QualityError
@@ -87,6 +89,20 @@ def test_a_long_record_is_read_in_windows_and_met_in_one_is_met(record, engine) 
     assert seen.count("一般情况可") == 30, "no sentence is left out"
     assert rows["T3"].value is True
     assert rows["T3"].evidence.quote == "TIMI血流3级。"
+
+
+def test_windows_are_asked_in_the_order_of_the_record(record, engine) -> None:
+    text = "".join(f"第{k}日平稳。" for k in range(60))
+    fake = engine(lambda _: "“第7日平稳。”是", max_tokens=120)
+    rows = run(record(手术记录=text), fake)
+    for asked in ("介入", "<20%", "<50%", "TIMI"):
+        windows = [p for p in fake.prompts if asked in p.split("质控")[1]]
+        assert len(windows) == rows["T1"].num_windows > 2
+        read = "".join(p.split("\n")[0].removeprefix("病历：") for p in windows)
+        assert read == text
+    # All windows of a sub-task stand together: neighbours share a batch.
+    changes = sum(a.split("质控")[1] != b.split("质控")[1] for a, b in pairwise(fake.prompts))
+    assert changes == 3
 
 
 def test_a_sentence_longer_than_the_context_is_an_error_without_its_text(record, engine) -> None:
