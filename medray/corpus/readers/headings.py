@@ -58,13 +58,23 @@ def split_sections(text: str, title: str = "", *, is_record: bool = False) -> li
     >>> split_sections("百日咳\\n【概述】急性传染病。【病因】杆菌。", "百日咳")
     [{'heading': '概述', 'text': '急性传染病。'}, {'heading': '病因', 'text': '杆菌。'}]
     """
+    return [
+        {"heading": heading, "text": text[start:end]}
+        for heading, start, end in section_spans(text, is_record=is_record)
+        if heading or text[start:end] != title
+    ]
+
+
+def section_spans(text: str, *, is_record: bool = False) -> list[tuple[str, int, int]]:
+    """(heading, start, end) of the sections of a text, as `split_sections` cuts them."""
     marker = _known_headings() if is_record else MARKER
-    sections, heading, at = [], "", 0
+    found, heading, at = [], "", 0
     for match in [*marker.finditer(text), None]:
-        body = text[at : match.start() if match else len(text)].strip()
-        if body and (heading or body != title):
-            sections.append({"heading": heading, "text": body})
+        body = text[at : match.start() if match else len(text)]
+        if stripped := body.strip():
+            start = at + body.index(stripped)
+            found.append((heading, start, start + len(stripped)))
         if match:
             heading, at = next(filter(None, match.groups())).strip(), match.end()
             heading = canonical(heading) if is_record else heading
-    return sections
+    return found
