@@ -1,4 +1,5 @@
-"""The Serve application: gateway → budget, consultations, retrieval, embedding, reranking, policy.
+"""The Serve application: gateway → budget, consultations, retrieval, embedding, reranking, quality,
+policy.
 
 In: `ServingConfig`, the `args` of a file in serve_configs/. Out: the bound graph, by
 `medray.serving.app:build_app`, which `medray serve` and `serve deploy` both call.
@@ -13,6 +14,7 @@ from ray import serve
 
 from medray.common.config import Config
 from medray.generation.batching import BatchingConfig
+from medray.quality.indicators import load_indicators
 from medray.serving.alias import IndexAlias
 from medray.serving.artefacts import Location, directory, newest, warn_of_erasures
 from medray.serving.budget import Budget
@@ -24,6 +26,7 @@ from medray.serving.handles import OTHER
 from medray.serving.identity.jwks import is_url
 from medray.serving.observe.traces import TracesConfig
 from medray.serving.policy import Policy
+from medray.serving.quality import Quality
 from medray.serving.ratings import read_tasks
 from medray.serving.reranking import Reranking
 from medray.serving.retrieval import Retrieval
@@ -91,6 +94,9 @@ class ServingConfig(Config):
     index_file: str = ""
     """Which index is searched, once `medray serve use-index` has written it; a path that every
     retrieval replica reaches. Empty: the newest when the application was built."""
+    indicator_files: list[str] = Field(default=[])
+    """Indicators that records are judged by; empty: those shipped with medray. Read once, where the
+    server is started."""
     gateway: GatewayConfig = GatewayConfig()
     batching: BatchingConfig = BatchingConfig()
     """How much one policy replica generates at a time."""
@@ -133,6 +139,7 @@ def build_app(args: ServingConfig) -> serve.Application:
     Raises:
         ConfigError: if the storage root holds no finished pipeline.
         DataError: if there is no `responses.jsonl` to rate where there should be one.
+        QualityError: naming the indicator's file and what is wrong in it.
     """
     model = args.locate(args.model_dir, "ppo", "sft", part="model")
     encoder = args.locate(args.encoder_dir, "encoder", part="model")
@@ -161,6 +168,8 @@ def build_app(args: ServingConfig) -> serve.Application:
     if traces is not None and traces.directory:
         directory_of = str(Path(traces.directory).expanduser().resolve())
         traces = traces.model_copy(update={"directory": directory_of})
+    files = [Path(name).expanduser() for name in args.indicator_files] or None
+    indicators = list(load_indicators(files).values())
     # Queues are bounded by the gateway alone; the others must never refuse what it let in,
     # nor a health check.
     ongoing = args.gateway.max_in_flight * args.gateway_replicas.max + 16
@@ -182,20 +191,24 @@ def build_app(args: ServingConfig) -> serve.Application:
     consultations = serve.deployment(Consultations, name="consultations").options(
         max_ongoing_requests=ongoing, ray_actor_options={"num_cpus": 0}
     )
+    quality = serve.deployment(Quality, name="quality").options(
+        max_ongoing_requests=ongoing, ray_actor_options={"num_cpus": 0}
+    )
     # Far more than may be in flight, so that the gateway itself answers 429.
     gateway = serve.deployment(Gateway, name="gateway").options(
         **args.gateway_replicas.options(args.gateway.max_in_flight * 4 + 64)
     )
-    handles = {
-        "policy": policy.bind(model, args.batching, traces),
+    policies = {"policy": policy.bind(model, args.batching, traces)}
+    for name, path in args.models.items():
+        policies[OTHER + name] = policy.options(name=f"{OTHER}{name}").bind(
+            directory(path), args.batching, traces
+        )
+    handles = policies | {
         "embedding": embedding.bind(encoder),
         "retrieval": retrieval.bind(newest_index, index_file),
         "consultations": consultations.bind(args.gateway.consult),
+        "quality": quality.bind(policies, indicators),
     }
-    for name, path in args.models.items():
-        handles[OTHER + name] = policy.options(name=f"{OTHER}{name}").bind(
-            directory(path), args.batching, traces
-        )
     if args.gateway.keys_file or oidc is not None:
         handles["budget"] = budget.bind()
     if args.reranker_dir:

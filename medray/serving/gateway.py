@@ -25,6 +25,7 @@ from medray.serving.routes import (
     completions,
     consult,
     feedback,
+    quality,
     ratings,
     record,
     state,
@@ -51,7 +52,8 @@ def build_api(service: Service) -> FastAPI:
     )
     if service.traces is not None:
         app.add_middleware(Traced, traces=service.traces)
-    for routes in (chat, completions, vectors, record, feedback, ratings, consult, attend, state):
+    answering = (chat, completions, vectors, quality, consult, attend)
+    for routes in (*answering, record, feedback, ratings, state):
         app.include_router(routes.router)
     return app
 

@@ -16,11 +16,13 @@ from medray.serving.canary import Canary, CanaryConfig
 from medray.serving.identity.keys import Caller
 from medray.serving.messages import (
     CHANGED,
+    Counted,
     Embedded,
     Encoded,
     Finish,
     Fit,
     Found,
+    Judged,
     Piece,
     Prompt,
     QuestionVectors,
@@ -90,6 +92,10 @@ class PolicyHandle:
     async def encode(self, prompts: list[str] | list[list[int]]) -> Encoded:
         """Plain prompts as tokens."""
         return Encoded(*await self._call("encode", self._handle.encode, prompts))
+
+    async def count(self, texts: list[str]) -> Counted:
+        """How long texts are as parts of a chat."""
+        return Counted(*await self._call("count", self._handle.count, texts))
 
     async def score(self, texts: list[list[int]], num_top: int) -> list[list[Spelled]]:
         """Every token of each text with its log-probability."""
@@ -165,9 +171,9 @@ class Deployments:
         traces: Traces | None = None,
         limit_s: float | None = None,
     ) -> None:
-        """`handles` by name: policy, embedding, retrieval and consultations; budget where requests
-        carry keys; reranking where a reranker looks again at the `rerank_candidates` best of each
-        search; `model-NAME` of each other model. A call may take `limit_s`."""
+        """`handles` by name: policy, embedding, retrieval, consultations and quality; budget where
+        requests carry keys; reranking where a reranker looks again at the `rerank_candidates` best
+        of each search; `model-NAME` of each other model. A call may take `limit_s`."""
         # By gRPC and not as Ray's objects, which cost twice as much a message.
         self._handles = {name: h.options(_by_reference=False) for name, h in handles.items()}
         self._rerank_candidates = rerank_candidates
@@ -217,6 +223,16 @@ class Deployments:
     async def relevance(self, question: str, texts: list[str]) -> list[float]:
         """How well each text answers, by the reranker."""
         return await self._call("rerank", self._handles["reranking"].relevance, question, texts)
+
+    async def indicators(self) -> dict[str, str]:
+        """Id → title of what a record can be judged by."""
+        return await self._call("indicators", self._handles["quality"].titles)
+
+    async def judge(self, model: str, record: str, ids: list[str]) -> Judged:
+        """The verdicts on a record by a model, the one served or one of the others."""
+        policy = OTHER + model if model in self.others else "policy"
+        judge = self._handles["quality"].judge
+        return Judged(*await self._call("judge", judge, policy, record, ids))
 
     async def consult(self, method: str, *arguments: Any) -> Any:
         """Calls a method of `medray.serving.consult.sessions.Consultations`. If their replica dies

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from medray.generation.sampling import Chat, Sampling
+from medray.serving.schema.quality import IndicatorVerdict
 
 
 class Choices(NamedTuple):
@@ -47,6 +48,26 @@ class Encoded(NamedTuple):
     context_tokens: int
     num_tokens: int
     """The vocabulary's size."""
+
+
+class Counted(NamedTuple):
+    """How many tokens each of several texts is, how many the model's context takes, and the model's
+    version."""
+
+    counts: list[int]
+    context_tokens: int
+    version: str
+
+
+class Judged(NamedTuple):
+    """The verdicts on a record, what they took, and the version of the model; or none, and why
+    (`problem`, which holds no text of the record)."""
+
+    results: list[IndicatorVerdict]
+    num_prompt_tokens: int
+    num_tokens: int
+    version: str
+    problem: str = ""
 
 
 class Spelled(NamedTuple):

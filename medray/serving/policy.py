@@ -22,6 +22,7 @@ from medray.serving.artefacts import Location
 from medray.serving.messages import (
     CHANGED,
     Choices,
+    Counted,
     Encoded,
     Finish,
     Fit,
@@ -100,6 +101,11 @@ class Policy:
             for p in prompts
         ]
         return Encoded(encoded, texts, self._engine.max_tokens, known)
+
+    def count(self, texts: list[str]) -> Counted:
+        """How long texts are as parts of a chat."""
+        counts = [len(self._engine.encode(self._special.sub(_broken, text))) for text in texts]
+        return Counted(counts, self._engine.max_tokens, self._version)
 
     async def score(self, texts: list[list[int]], num_top: int) -> list[list[Spelled]]:
         """Every token of each text with its log-probability."""

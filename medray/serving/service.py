@@ -30,7 +30,7 @@ from medray.serving.schema.base import ApiError, Usage
 from medray.serving.switch import Switch
 
 logger = logging.getLogger(__name__)
-MODEL_ENDPOINTS = ("chatcmpl", "cmpl")
+MODEL_ENDPOINTS = ("chatcmpl", "cmpl", "qual")
 LEFT = (None, GeneratorExit, asyncio.CancelledError)
 """How a turn ends whose client has gone."""
 

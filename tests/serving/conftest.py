@@ -80,6 +80,19 @@ def policy(hospital: Hospital) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def judge_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy that knows verdicts on records by heart."""
+    from tiny_judge import build_judge
+
+    return build_judge(tmp_path_factory.mktemp("judge") / "model")
+
+
+@pytest.fixture(scope="session")
+def in_process() -> type["InProcess"]:
+    return InProcess
+
+
+@pytest.fixture(scope="session")
 def reranker(hospital: Hospital, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cross-encoder with random weights that says how relevant passages are, and leaves their
     order as it is."""
@@ -103,9 +116,11 @@ class InProcess:
 
     reranks = False
 
-    def __init__(self, policy: Any, embedder: Any, searcher: Any) -> None:
+    def __init__(self, policy: Any, embedder: Any = None, searcher: Any = None) -> None:
+        from medray.quality.indicators import load_indicators
         from medray.serving.budget import Budget
         from medray.serving.consult.sessions import Consultations, ConsultConfig
+        from medray.serving.quality import Judge
 
         self._policy, self._embedder, self._searcher = policy, embedder, searcher
         self.policy = self.chats = self
@@ -115,9 +130,19 @@ class InProcess:
         self._tasks: set[Any] = set()
         self.stream = policy.stream
         self.score = policy.score
+        self._judge = Judge({"policy": self}, load_indicators().values())
 
     async def encode(self, prompts: Any) -> Any:
         return self._policy.encode(prompts)
+
+    async def count(self, texts: list[str]) -> Any:
+        return self._policy.count(texts)
+
+    async def indicators(self) -> dict[str, str]:
+        return self._judge.titles()
+
+    async def judge(self, model: str, record: str, ids: list[str]) -> Any:
+        return await self._judge.judge("policy", record, ids)
 
     async def embed(self, texts: list[str]) -> Any:
         from medray.serving.messages import Embedded

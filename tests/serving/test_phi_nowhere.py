@@ -200,6 +200,8 @@ def ask_all(api: Api) -> None:
     api.send(20, "/v1/chat/completions", chat("肺炎如何治疗？", record=record))
     file = f"主诉：{patient(22)}\n过敏史：{patient(23)}".encode("gbk")
     assert len(api.send(22, "/v1/record", file).json()["record"]["sections"]) == 2
+    judged = {"record": f"主诉：{patient(24)}", "indicators": ["af-risk-assessed"]}
+    api.send(24, "/v1/quality", judged)
     headers = {"X-Request-ID": quote(patient(18)), "User-Agent": quote(patient(19))}
     # A number fits into a trace's; texts into what travels with it.
     number = f"{NEEDLES['number']}18174"
@@ -233,6 +235,9 @@ def refuse_all(api: Api) -> None:
     api.send(46, path, chat("肺炎", record=record), 400)
     api.send(47, "/v1/record", f'{{"sections": "{patient(47)}'.encode(), 400)
     api.send(48, "/v1/record", json.dumps({patient(48): patient(48)}).encode(), 400)
+    api.send(49, "/v1/quality", {"record": patient(49), "indicators": [patient(49)]}, 400)
+    endless = {"record": "手术记录：" + patient(29).rstrip("？") * 100}  # one sentence
+    api.send(29, "/v1/quality", json.dumps(endless, ensure_ascii=False).encode(), 400)
     named = f"{api.url}/v1/models/{quote(patient(44))}"
     response = requests.get(named, headers=api.headers, timeout=60)
     assert response.status_code == 404
@@ -306,7 +311,7 @@ def test_what_must_be_found_is_found(site) -> None:
         span["name"] for span in spans
     }
     assert verify(site.root / "audit").faults == []
-    for place in (0, 1, 2, 10, 60, 61, 62):
+    for place in (0, 1, 2, 10, 24, 60, 61, 62):
         (asked, *_) = read_entries(site.root / "audit", site.answered[place], AUDIT_KEY)
         assert patient(place) in str(json.loads(asked)["texts"])
 

@@ -16,16 +16,16 @@ from medray.serving.schema.base import ApiError
 
 Right = str
 CHAT, MODEL, SEARCH, FEEDBACK = "chat", "model", "search", "feedback"
-CONSULT, ATTEND, RATE = "consult", "attend", "rate"
+CONSULT, ATTEND, RATE, JUDGE = "consult", "attend", "rate", "judge"
 RIGHTS: dict[Role, set[Right]] = {
     "patient": {CHAT, FEEDBACK, CONSULT},
-    "clinician": {CHAT, MODEL, SEARCH, FEEDBACK, CONSULT, ATTEND, RATE},
-    "quality": {CHAT, MODEL, SEARCH, FEEDBACK, CONSULT, RATE},
-    "admin": {CHAT, MODEL, SEARCH, FEEDBACK, CONSULT, RATE},
+    "clinician": {CHAT, MODEL, SEARCH, FEEDBACK, CONSULT, ATTEND, RATE, JUDGE},
+    "quality": {CHAT, MODEL, SEARCH, FEEDBACK, CONSULT, RATE, JUDGE},
+    "admin": {CHAT, MODEL, SEARCH, FEEDBACK, CONSULT, RATE, JUDGE},
 }
 """Role → what it may do: `model` is the bare model (completions, embeddings), `search` the passages
 alone, `consult` a consultation of one's own, `attend` everybody's: to read it and take it over,
-`rate` the blinded judging of sampled answers.
+`rate` the blinded judging of sampled answers, `judge` the quality control of a record.
 Patients ask questions that are answered from passages."""
 
 
