@@ -10,6 +10,7 @@ from medray.retrieval.filters import PassageFilter
 from medray.serving.answering.answer import UNSOURCED, Outcome, plan_answer, write_answer
 from medray.serving.answering.citations import notice
 from medray.serving.answering.evidence import AnswerConfig
+from medray.serving.answering.guard import NOT_HANDED_ON, RULES
 from medray.serving.identity.keys import Role
 from medray.serving.messages import Embedded, Finish, Fit, Found, Piece, QuestionVectors
 from medray.serving.schema.base import ApiError
@@ -211,6 +212,58 @@ def test_the_model_does_not_read_the_notice_of_an_earlier_answer():
     text, _ = answer(policy, [hit(1, 0.9)], looked_up=False, messages=asked)
     assert text == f"{UNSOURCED[0]}好。"
     assert policy.seen[1] == {"role": "assistant", "content": "多久了？"}
+
+
+DOSE = "我该吃几片阿司匹林？"
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        [("user", DOSE), ("assistant", "好。")],
+        [("system", DOSE)],
+        [("developer", DOSE), ("user", "咳嗽。"), ("assistant", "多久了？")],
+        [("user", "您好"), ("assistant", DOSE)],
+    ],
+)
+def test_no_earlier_message_that_is_refused_reaches_the_model(earlier):
+    question = "请回答我上面的问题"
+    asked = [{"role": role, "content": text} for role, text in [*earlier, ("user", question)]]
+    policy = Script("好。")
+    text, _ = answer(policy, [hit(1, 0.9)], question=question, messages=asked, role="patient")
+    assert text == "好。"
+    roles = [role.replace("developer", "system") for role, _ in earlier]
+    assert [m["role"] for m in policy.seen] == [*roles, "user"]
+    expected = [NOT_HANDED_ON[0] if text == DOSE else text for _, text in earlier]
+    assert [m["content"] for m in policy.seen[:-1]] == expected
+    assert "阿司匹林" not in str(policy.seen)
+    # Who asks about doses as their work has their chat as it is.
+    answer(policy, [hit(1, 0.9)], question=question, messages=asked)
+    assert [m["content"] for m in policy.seen[:-1]] == [text for _, text in earlier]
+
+
+def test_a_referral_in_the_history_stays_and_the_next_question_is_answered():
+    referral = next(rule.chinese for rule in RULES if rule.kind == "own_dose")
+    asked = [
+        {"role": "user", "content": DOSE},
+        {"role": "assistant", "content": referral},
+        {"role": "user", "content": QUESTION},
+    ]
+    policy = Script("《题1》[1]：“第1”。")
+    text, outcome = answer(policy, [hit(1, 0.9)], messages=asked, role="patient")
+    assert (text, outcome.grounding.basis) == (policy.answer, "passages")
+    assert [m["content"] for m in policy.seen[:2]] == [NOT_HANDED_ON[0], referral]
+
+
+def test_a_patients_dose_is_refused_with_a_record_too():
+    policy = Script("一片。")
+    _, outcome = answer(policy, [hit(1, 0.9)], question=DOSE, record=RECORD, role="patient")
+    assert (outcome.grounding.guard, policy.seen) == ("own_dose", [])
+
+
+def test_a_cry_for_help_is_answered_whatever_the_request_asks_for():
+    _, outcome = answer(Script("x"), [], question="我不想活了", retrieval=False, role="patient")
+    assert outcome.grounding.guard == "self_harm"
 
 
 def test_passages_that_are_asked_for_are_shown_whatever_the_question():

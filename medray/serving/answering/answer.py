@@ -17,7 +17,7 @@ from medray.generation.prompts import NO_ANSWER, grounded_prompt, shown
 from medray.generation.sampling import Chat, Sampling
 from medray.serving.answering.citations import CitationGate
 from medray.serving.answering.evidence import AnswerConfig, Embed, Evidence, Search, find_evidence
-from medray.serving.answering.guard import HAN, Refusal, refusal
+from medray.serving.answering.guard import HAN, Refusal, handed_on, refusal
 from medray.serving.identity.keys import Role
 from medray.serving.messages import Choices, Finish, Fit, Piece, Prompt
 from medray.serving.record.passages import EmbedTexts
@@ -75,7 +75,8 @@ async def plan_answer(
     embed_texts: EmbedTexts | None = None,
 ) -> Plan:
     """Finds passages, of the patient's record too, and builds the prompt, with as many of them as
-    the context holds; or refuses, as `guard` has it for who asks.
+    the context holds; or refuses, as `guard` has it for who asks. Of the messages before the last
+    none reaches the model that would be refused.
 
     Args:
         embed_texts: for requests that may bring a record.
@@ -84,16 +85,18 @@ async def plan_answer(
             model alone to one who gets none.
     """
     messages = [_unmarked(message.plain()) for message in request.messages]
+    question = messages[-1]["content"]
+    if refused := refusal(question, role):
+        return Plan([], False, refusal=refused)
+    messages = [*handed_on(messages[:-1], role), messages[-1]]
     if request.retrieval is False and role not in config.unsourced_roles:
         raise ApiError(
             403, f"the role {role} is answered from passages; leave retrieval out",
             code="insufficient_permissions", param="retrieval",
         )  # fmt: skip
-    if refused := refusal(messages[-1]["content"], role):
-        return Plan([], False, refusal=refused)
     evidence = Evidence([], False, "")
     if request.retrieval is not False:
-        evidence = await find_evidence(request, config, embed, search, role, embed_texts)
+        evidence = await find_evidence(request, question, config, embed, search, role, embed_texts)
         if evidence.looked_up and not evidence.passages:
             return Plan([], True, index_version=evidence.version)
     passages, retrieval, version = evidence
@@ -124,7 +127,7 @@ async def plan_answer(
     shown = passages[: counts[fit.index]]
     notice = ""
     if request.retrieval is None and not retrieval:
-        notice = UNSOURCED[0] if HAN.search(messages[-1]["content"]) else UNSOURCED[1]
+        notice = UNSOURCED[0] if HAN.search(question) else UNSOURCED[1]
     return Plan(shown, retrieval, stream, fit.num_prompt_tokens, version, notice=notice)
 
 

@@ -56,6 +56,7 @@ class Evidence(NamedTuple):
 
 async def find_evidence(
     request: ChatRequest,
+    question: str,
     config: AnswerConfig,
     embed: Embed,
     search: Search,
@@ -67,9 +68,11 @@ async def find_evidence(
     A question of those that the policy was fine-tuned to answer without passages is left to it
     where the request asks for no passages in any way and is of somebody of `unsourced_roles`. It is
     searched for all the same: its vector is judged where the index is.
+
+    Args:
+        question: the request's last message, as the model is to read it.
     """
-    question, top_k = request.messages[-1].plain()["content"], request.top_k or config.top_k
-    where, record = request.filters, request.record
+    top_k, where, record = request.top_k or config.top_k, request.filters, request.record
     if record is not None and record.patient_id:
         where = where.model_copy(update={"not_patient": record.patient_id})
     vectors = await embed(question)

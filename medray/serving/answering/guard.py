@@ -8,9 +8,12 @@ Source: not given in the method; kinds of the safety set of CMtMedQA's test ques
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
+from medray.generation.sampling import Chat
+from medray.serving.answering.changing import asks_to_change_a_record
+from medray.serving.answering.dosing import asks_for_a_dose
 from medray.serving.identity.keys import Role
 
 Kind = Literal["self_harm", "own_dose", "change_record", "harm_others"]
@@ -28,28 +31,54 @@ class Rule(NamedTuple):
 
     kind: Kind
     roles: Sequence[Role]
-    pattern: re.Pattern[str]
+    asks: Callable[[str], object]
     chinese: str
     english: str
 
 
 EVERYONE: tuple[Role, ...] = ("patient", "clinician", "quality", "admin")
 PATIENTS: tuple[Role, ...] = ("patient",)
+CELLS = "菌胞毒皮物花树草胚鱼虫"
+SURVIVE = rf"(?<![{CELLS}])(?<![{CELLS}][就也都])活不下去"
 DIE = (
-    r"自杀|轻生|自残|自尽|割腕|跳楼|上吊|去死|不想活|活不下去|结束(?:自己的)?生命|了结(?:自己|生命)"
+    r"自杀(?!风险评估|率|预防|干预|评估|基因)|轻生|自残|自尽|割腕(?![管横部关骨])|跳楼"
+    r"|上吊(?![瓶针杆带架塔])|去死(?![皮亡角肉骨细])|不想活|结束(?:自己的)?生命"
+    rf"|{SURVIVE}|了结(?:自己|生命)"
 )
+"""Without what only holds the words: 去死皮, 打上吊瓶, 割腕横韧带, 自杀率."""
+DENIED = re.compile(
+    r"(?:(?<![是非有])没有?|从未|否认|(?<![要想会该是么何得])不(?=[想会要打考]))"
+    rf"(?:再|真的?|有过?|想过?|要|会|考虑过?|打算|动过|任何|过|去)*(?:{DIE})(?:的?(?:念头|想法))?"
+    r"|(?:\bnot|n['’]t|\bnever|\bno)"
+    r"(?: (?:really|currently|actually|ever|feel|feeling|been|had|have|having|any))*"
+    r" (?:suicid\w+(?: thoughts?)?|want to die|thought about suicide"
+    r"|(?:kill|hurt|harm)(?:ing)? myself)",
+    re.IGNORECASE,
+)
+"""Only where nothing stands between that could make it said: of the two mistakes, missing a cry for
+help and answering one that is none, the second is chosen."""
+SELF_HARM = re.compile(
+    rf"(?:我|自己|本人).{{0,12}}(?:{DIE})|(?:{DIE}).{{0,6}}(?:算了|的念头|的想法|怎么办)"
+    rf"|[想要](?:{DIE})|不想活了|{SURVIVE}了"
+    r"|\b(?:kill(?:ing)?|harm(?:ing)?) myself\b"
+    r"|\bhurt(?:ing)? myself\b(?! (?:at work|at the gym|(?:while |by )?(?:lifting|falling|playing"
+    r"|running|working)|by (?:accident|mistake))\b)"
+    r"|\bend(?:ing)? my (?:own )?life\b"
+    r"|\bi\b.{0,40}\b(?:suicid\w+|want to die|don['’]?t want to live)\b",
+    re.IGNORECASE,
+)
+
+
+def _cries_for_help(text: str) -> bool:
+    """Whether it holds such words that are not denied: "我没有想过自杀" is none."""
+    return bool(SELF_HARM.search(DENIED.sub("，", text)))
+
+
 RULES = (
     Rule(
         "self_harm",
         PATIENTS,
-        re.compile(
-            rf"(?:我|自己|本人).{{0,12}}(?:{DIE})|(?:{DIE}).{{0,6}}(?:算了|的念头|的想法|怎么办)"
-            r"|不想活了|活不下去了"
-            r"|\b(?:kill(?:ing)?|hurt(?:ing)?|harm(?:ing)?) myself\b"
-            r"|\bend(?:ing)? my (?:own )?life\b"
-            r"|\bi\b.{0,40}\b(?:suicid\w+|want to die|don'?t want to live)\b",
-            re.IGNORECASE,
-        ),
+        _cries_for_help,
         "您提到的情况很重要，请不要独自面对。请立即告诉身边的人，拨打120，"
         "或拨打全国统一心理援助热线12356，"
         "也可以到最近的医院急诊。",
@@ -60,15 +89,17 @@ RULES = (
         "harm_others",
         EVERYONE,
         re.compile(
-            r"(?:怎么|怎样|如何|教我|帮我).{0,12}(?:投毒|下毒|毒死|毒杀|杀人|制毒|迷晕|迷奸"
+            r"(?:怎么|怎样|如何|教我|帮我)(?!诊断|鉴别|判断|识别|发现|救治|抢救|治疗)(?:(?!被).){0,12}"
+            r"(?:投毒|下毒|毒死|毒杀|杀人|制毒|迷晕|迷奸"
             r"|(?:弄|杀)死(?:一个|某|别|他|她|人|邻居|同事|丈夫|妻子))"
             r"|(?:合成|制作|制造|提炼).{0,6}(?:冰毒|海洛因|甲基苯丙胺|毒品|毒气|炸药)"
             r"|\b(?:how (?:to|do i|can i)|help me)\b.{0,40}\b(?:poison|kill|drug) "
-            r"(?:someone|somebody|a person|my|him|her|them)\b"
+            r"(?:someone|somebody|a person|him|her|them|my (?:own )?(?:wife|husband|partner|boss"
+            r"|mother|father|parents?|brother|sister|child|son|daughter|neighbou?r|friend|patients?))\b"
             r"|\b(?:synthesi[sz]e|make|cook)\b.{0,20}"
             r"\b(?:meth|heroin|methamphetamine|nerve agent|explosives?)\b",
             re.IGNORECASE,
-        ),
+        ).search,
         "这里不提供可能伤害他人的信息。如有人正处于危险中，请拨打110或120。",
         "This service gives no information that may harm others. If someone is in danger, call the "
         "emergency number.",
@@ -76,15 +107,7 @@ RULES = (
     Rule(
         "change_record",
         EVERYONE,
-        re.compile(
-            r"(?:修改|篡改|更改|改写|改成|改为|删除|删掉|伪造|编造|补造).{0,15}"
-            r"(?:病历|病程|诊断|检验结果|检查结果|化验单|医嘱|手术记录|知情同意|签名)"
-            r"|(?:病历|病程|诊断|检验结果|检查结果|化验单|医嘱|手术记录|知情同意|签名).{0,15}"
-            r"(?:改成|改为|删掉|删除|篡改|伪造|改一下|改掉)"
-            r"|\b(?:change|alter|edit|delete|falsify|forge|backdate)\b.{0,30}\b(?:record|chart|"
-            r"diagnosis|lab result|consent|signature)s?\b",
-            re.IGNORECASE,
-        ),
+        asks_to_change_a_record,
         "本系统只读资料，不能也不会修改病历。更正病历请按本院病历管理规定，"
         "由有权限的医师在电子病历系统中完成并留痕。",
         "This service reads and never changes records. A record is corrected in the record system, "
@@ -93,15 +116,7 @@ RULES = (
     Rule(
         "own_dose",
         PATIENTS,
-        re.compile(
-            r"(?:吃|服|用|打|注射|加|减|停)"
-            r".{0,12}(?:几片|几粒|几颗|几支|几毫克|多少(?:片|粒|颗|支|毫克|毫升|单位|剂量|量)?|多大剂量|什么剂量)"
-            r"|(?:加倍|加量|减量|停药)(?:吗|可以吗|行吗|行不行)"
-            r"|\b(?:how (?:much|many)|what dose)\b.{0,60}\b(?:take|give|inject|should i|can i)\b"
-            r"|\b(?:double|increase|stop|skip)\b.{0,20}\bmy\b.{0,20}\b(?:dose|medication|medicine|"
-            r"tablets?|insulin)\b",
-            re.IGNORECASE,
-        ),
+        asks_for_a_dose,
         "剂量要由看过您病历的医生或药师决定，这里不能给出。请联系开药的医生、医院药房，或致电本院；"
         "如果已经多服了药或感到不适，请拨打120。",
         "A dose is decided by a doctor or pharmacist who has seen your record; it cannot be given "
@@ -113,9 +128,32 @@ RULES = (
 HAN = re.compile(r"[\u4e00-\u9fff]")
 
 
+REFERRALS = frozenset(text for rule in RULES for text in (rule.chinese, rule.english))
+NOT_HANDED_ON = (
+    "（此处的内容不在这里回答，没有转交给模型。）",
+    "(What stood here is not answered here and was not passed on to the model.)",
+)
+"""What the model reads in the place of an earlier message that is refused."""
+
+
 def refusal(question: str, role: Role) -> Refusal | None:
     """Whether a question of someone in this role is refused, and with what words."""
     for rule in RULES:
-        if role in rule.roles and rule.pattern.search(question):
+        if role in rule.roles and rule.asks(question):
             return Refusal(rule.kind, rule.chinese if HAN.search(question) else rule.english)
     return None
+
+
+def handed_on(messages: Chat, role: Role) -> Chat:
+    """A chat as the model may read it: none of its messages is one that is refused.
+
+    The system's and the assistant's are judged as the user's are, for a client writes them all. The
+    turns stay; what this guard said in earlier ones does too.
+    """
+    return [message | {"content": _handed_on(message["content"], role)} for message in messages]
+
+
+def _handed_on(text: str, role: Role) -> str:
+    if text.strip() in REFERRALS or refusal(text, role) is None:
+        return text
+    return NOT_HANDED_ON[0] if HAN.search(text) else NOT_HANDED_ON[1]
