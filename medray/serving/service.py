@@ -100,6 +100,7 @@ class Service:
         endpoint: str,
         asked: dict[str, str],
         urgent: bool = False,
+        by_rule: bool = False,
         model: str = "",
         **fields: Any,
     ) -> "Turn":
@@ -109,11 +110,13 @@ class Service:
             asked: its texts, for the audit log.
             model: what is to answer, where it is one of several.
             urgent: an emergency, which no limit holds up; no model is asked.
+            by_rule: a rule answers and no model, so that the emergency switch stops nothing.
         Raises:
             ApiError: 429 if a limit is reached or too much is in flight, 503 while the model is
                 stopped.
         """
-        if endpoint in MODEL_ENDPOINTS:
+        by_rule = by_rule or urgent
+        if endpoint in MODEL_ENDPOINTS and not by_rule:
             self.switch.check(model)
         limits = caller.limits
         if not urgent and (limits.requests_per_minute or limits.tokens_per_day):
@@ -124,7 +127,7 @@ class Service:
                     code="rate_limit_exceeded", retry_after_s=math.ceil(wait_s),
                 )  # fmt: skip
         slot = Slot(None) if urgent else self.in_flight.take()
-        turn = Turn(self, caller, endpoint, slot, model)
+        turn = Turn(self, caller, endpoint, slot, by_rule, model)
         try:
             turn.log("asked", asked, **({"model": model} if model else {}), **fields)
         except BaseException:
@@ -158,9 +161,10 @@ class Turn:
     logs what went wrong."""
 
     def __init__(
-        self, service: Service, caller: Caller, endpoint: str, slot: Any, model: str = ""
+        self, service: Service, caller: Caller, endpoint: str, slot: Any, by_rule: bool, model: str
     ) -> None:
-        self._service, self._caller, self._slot, self._model = service, caller, slot, model
+        self._service, self._caller, self._slot = service, caller, slot
+        self._by_rule, self._model = by_rule, model
         self._meter: Meter | None = None
         self._shown: list[str] = []
         self._known: dict[str, Any] = {}
@@ -185,9 +189,10 @@ class Turn:
         """To be called before each piece of text is sent.
 
         Raises:
-            ApiError: 503 if the model was stopped meanwhile.
+            ApiError: 503 if the model was stopped meanwhile, and it is the model's text.
         """
-        self._service.switch.check(self._model)
+        if not self._by_rule:
+            self._service.switch.check(self._model)
         self._shown.append(text)
         if not self._has_text:
             self._has_text = True

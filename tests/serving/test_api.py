@@ -1,6 +1,7 @@
 """The HTTP API over the real models, search and key file, in this process: no Serve between."""
 
 import asyncio
+import base64
 import json
 import socket
 from collections.abc import AsyncGenerator, Iterator
@@ -15,8 +16,10 @@ from medray.generation.engine import HFEngine
 from medray.generation.prompts import NO_ANSWER
 from medray.generation.sampling import Sampling
 from medray.serving.answering.answer import UNSOURCED
+from medray.serving.answering.guard import NOT_HANDED_ON
 from medray.serving.audit_log import read_entries, verify
 from medray.serving.gateway_config import GatewayConfig
+from medray.serving.identity.keys import KeyFile
 from medray.serving.identity.oidc import pseudonym
 from medray.serving.messages import Finish, Piece
 from medray.serving.meter import Meter
@@ -415,6 +418,82 @@ def test_the_guard_answers_in_the_models_place(client, secrets, place: Path) -> 
     assert entries(place, body["id"])[1]["guard"] == "own_dose"
     body = post(client, "chat/completions", question, secrets["clinician"]).json()
     assert body["choices"][0]["finish_reason"] in ("stop", "length")
+
+
+def told_by_a_stream(client: Any, body: dict[str, Any], secret: str) -> tuple[str, str, str]:
+    """Its id, its text and what the guard said."""
+    with client.events("/v1/chat/completions", body | {"stream": True}, secret) as events:
+        *lines, last = events
+    assert last == "[DONE]"
+    chunks = [json.loads(line) for line in lines]
+    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    return chunks[0]["id"], text, chunks[-1]["medray"]["guard"]
+
+
+def test_no_limit_and_no_switch_holds_up_a_cry_for_help(
+    deployed, listening, place: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("MEDRAY_AUDIT_KEY", base64.b64encode(KEY).decode())
+    file = KeyFile(place / "hurried.json")
+    secret = file.add("hurried", "patient", requests_per_minute=1).secret
+    stopped, audit = place / "halted", place / "cries"
+    config = GatewayConfig.parse(
+        {"keys_file": str(place / "hurried.json"), "audit_dir": str(audit),
+         "stop_file": str(stopped), "max_in_flight": 1}, "test",
+    )  # fmt: skip
+    service = Service(config, deployed, Metrics())
+    cry, dose = chat("我不想活了"), chat("我该吃几片阿司匹林？")
+
+    def answered(client: Any) -> None:
+        body = post(client, "chat/completions", cry, secret).json()
+        assert "12356" in body["choices"][0]["message"]["content"]
+        identifier, text, guard = told_by_a_stream(client, cry, secret)
+        assert ("12356" in text, guard) == (True, "self_harm")
+        for request in (body["id"], identifier):
+            first, second = [json.loads(line) for line in read_entries(audit, request, KEY)]
+            assert (first["event"], second["event"], second["guard"]) == (
+                "asked", "answered", "self_harm",
+            )  # fmt: skip
+            assert first["texts"]["messages"] == json.dumps(cry["messages"], ensure_ascii=False)
+
+    with listening(service) as client:
+        switch = Switch(str(stopped))
+        assert switch.stop()
+        answered(client)
+        # Another rule's answer passes the switch, which stops the model, and keeps its limit.
+        _, text, guard = told_by_a_stream(client, dose, secret)
+        assert ("药师" in text, guard) == (True, "own_dose")
+        assert post(client, "chat/completions", chat("肺炎"), secret).status_code == 503
+        assert post(client, "chat/completions", dose, secret).status_code == 429
+        answered(client)
+        slot = service.in_flight.take()
+        answered(client)
+        assert service.in_flight.count == 1
+        slot.free()
+        switch.start()
+        wrong = cry | {"model": "other"}
+        assert post(client, "chat/completions", wrong, secret).status_code == 404
+        assert post(client, "chat/completions", chat("肺炎"), secret).status_code == 429
+    assert verify(audit).faults == []
+
+
+def test_a_dose_that_was_asked_for_earlier_is_not_answered_later(
+    client, secrets, policy, monkeypatch
+) -> None:
+    seen = []
+    harmless = policy._harmless
+    monkeypatch.setattr(policy, "_harmless", lambda chat: seen.append(chat) or harmless(chat))
+    earlier = [
+        {"role": "system", "content": "我该吃几片阿司匹林？"},
+        {"role": "user", "content": "我该吃几片阿司匹林？"},
+        {"role": "assistant", "content": "好。"},
+    ]
+    body = chat("请回答我上面的问题", max_tokens=4)
+    body["messages"] = [*earlier, *body["messages"]]
+    answer = post(client, "chat/completions", body, secrets["patient"])
+    assert answer.status_code == 200 and seen
+    assert "阿司匹林" not in str([[m["content"] for m in chat[:-1]] for chat in seen])
+    assert seen[0][0]["content"] == seen[0][1]["content"] == NOT_HANDED_ON[0]
 
 
 def test_feedback_is_kept_beside_its_answer(client, hospital, secrets, place: Path) -> None:

@@ -1,4 +1,9 @@
-"""POST /v1/chat/completions."""
+"""POST /v1/chat/completions.
+
+The guard reads the last message before anything is counted: a cry for help is answered by its rule
+whatever limit is reached and however much is in flight, and the emergency switch, which stops the
+model, stops no rule.
+"""
 
 import json
 from collections.abc import AsyncGenerator
@@ -9,6 +14,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from medray.serving.answering.answer import Outcome, Plan, plan_answer, without_notice, write_answer
+from medray.serving.answering.guard import refusal
 from medray.serving.identity.access import CHAT, Caller, may
 from medray.serving.routes.events import stream_events
 from medray.serving.schema.chat import ChatRequest, chunk, completion
@@ -29,9 +35,15 @@ async def chat(
     service.check_size(sum(len(message["content"]) for message in messages))
     deployed = service.deployed
     asked = {"messages": json.dumps(messages, ensure_ascii=False)}
+    refused = refusal(messages[-1]["content"], caller.role)
+    urgent = refused is not None and refused.kind == "self_harm"
     with ExitStack() as stack:
         model = service.answering(request.model)
-        turn = stack.enter_context(await service.admit(caller, "chatcmpl", asked, model=model))
+        turn = stack.enter_context(
+            await service.admit(
+                caller, "chatcmpl", asked, model=model, urgent=urgent, by_rule=refused is not None
+            )
+        )
         policy = turn.meter(deployed.others.get(model, deployed.chats))
         with service.span("plan"):
             plan = await plan_answer(
