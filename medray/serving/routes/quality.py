@@ -38,8 +38,9 @@ async def judge(
     service.check_size(len(request.record))
     ids = request.chosen(await service.deployed.indicators())
     asked = {"record": request.record}
-    with await service.admit(caller, "qual", asked, indicators=ids) as turn:
-        judged = await service.deployed.judge(model, request.record, ids)
+    policy = service.answering(model)
+    with await service.admit(caller, "qual", asked, model=policy, indicators=ids) as turn:
+        judged = await service.deployed.judge(policy, request.record, ids)
         if judged.problem:
             raise ApiError(400, judged.problem, code="context_length_exceeded", param="record")
         turn.goes_on()
