@@ -25,7 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "retrieval": {"medray.common", "medray.privacy", DIRECTORY},
     "generation": {"medray.common", "medray.privacy"},
     "training": {"medray.common", "medray.privacy", "medray.generation"},
-    "quality": {"medray.common", "medray.privacy", PROMPTS},
+    "quality": {"medray.common", "medray.privacy", PROMPTS, HEADINGS},
     "evaluation": {"medray.common", "medray.privacy", "medray.quality", PROMPTS},
     "serving": {
         "medray.common",

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from medray.common.config import Config, explain
 from medray.common.errors import QualityError
+from medray.corpus.readers.headings import canonical
 from medray.quality.logic import parse_expression
 
 SHIPPED = Path(__file__).parent / "indicators"
@@ -101,9 +102,11 @@ class Indicator(Config):
         return None if means == "unknown" else bool(means)
 
     def sections(self, task: str) -> list[str] | None:
-        """Headings that `task` reads; None: all."""
+        """Headings that `task` reads, and the common names that a text's readers give them; None:
+        all."""
         own = self.tasks[task].sections
-        return self.defaults.sections if own is None else own
+        named = self.defaults.sections if own is None else own
+        return None if named is None else [*dict.fromkeys([*named, *map(canonical, named)])]
 
 
 def load_indicators(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from ray.serve.handle import DeploymentHandle
 
 from medray.common.records import Document, Section
-from medray.corpus.readers.headings import canonical, section_spans
+from medray.corpus.readers.headings import section_spans
 from medray.generation.sampling import Sampling
 from medray.quality.indicators import Indicator
 from medray.quality.measure import classify
@@ -64,7 +64,7 @@ class Judge:
 
     def __init__(self, policies: Mapping[str, Ask], indicators: Iterable[Indicator]) -> None:
         self._policies = policies
-        self._indicators = {indicator.id: _by_common_names(indicator) for indicator in indicators}
+        self._indicators = {indicator.id: indicator for indicator in indicators}
 
     def status(self) -> dict[str, Any]:
         """What /healthz shows."""
@@ -135,17 +135,6 @@ def document_of(record: str) -> tuple[Document, list[int]]:
     sections = [Section(heading=heading, text=record[a:b]) for heading, a, b in spans]
     document = Document(doc_id="record", kind="emr", source="", sections=sections, split="dev")
     return document, [start for _, start, _ in spans]
-
-
-def _by_common_names(indicator: Indicator) -> Indicator:
-    """The indicator, its sections under the names that a text's headings get."""
-
-    def renamed(part: Any) -> Any:
-        sections = part.sections and [canonical(heading) for heading in part.sections]
-        return part.model_copy(update={"sections": sections})
-
-    tasks = {name: renamed(task) for name, task in indicator.tasks.items()}
-    return indicator.model_copy(update={"tasks": tasks, "defaults": renamed(indicator.defaults)})
 
 
 def result(

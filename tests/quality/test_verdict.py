@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from medray.common.errors import QualityError
+from medray.corpus.readers.headings import split_sections
 from medray.quality.evidence import cite, is_valid
 from medray.quality.indicators import load_indicators
 from medray.quality.protocols import Greedy
@@ -46,6 +47,14 @@ def test_evidence_is_what_the_model_quoted(record, engine) -> None:
     assert "胸痛" not in fake.prompts[0], "only the indicator's sections are read"
     # Of 是 (0), 否 (−3) and 未提及 (−3) after the quotation: 1 / (1 + 2 e^-3) = 0.9094.
     assert rows["T1"].p_yes == pytest.approx(0.9094, abs=1e-4)
+
+
+def test_a_text_whose_headings_got_their_common_names_is_read(record, engine) -> None:
+    [section] = split_sections(f"手术记录：{REPORT}", is_record=True)
+    rows = run(
+        record(**{section["heading"]: section["text"]}), engine(lambda _: "“术后残余狭窄10%”是")
+    )
+    assert rows["T1"].evidence.quote == "术后残余狭窄10%"
 
 
 @pytest.mark.parametrize(

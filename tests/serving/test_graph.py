@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import openai
-import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from replicas import replica
 
 from medray import cli
 from medray.common.errors import ServiceError
@@ -347,22 +347,12 @@ def test_completions_score_a_prompt(api):
     assert "".join(told.tokens).startswith("一二三四五")
 
 
-def policy_replica() -> psutil.Process:
-    """The process of the one replica of the policy, of this process's own Ray."""
-    (found,) = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "ServeReplica:medray:policy" in "".join(process.cmdline()[:1])
-    ]
-    return found
-
-
 def test_a_stream_goes_on_when_its_replica_dies(api, url, hospital):
     fields = {"extra_body": {"retrieval": False}, "max_tokens": 300}
     whole = ask(api, hospital.long_question, **fields)
     chunks = ask(api, hospital.long_question, stream=True, **fields)
     texts = [next(c for c in chunks if c.choices[0].delta.content).choices[0].delta.content]
-    policy_replica().kill()
+    replica("policy").kill()
     texts += [c.choices[0].delta.content or "" for c in chunks if c.choices]
     assert "".join(texts) == whole.choices[0].message.content
     assert len(texts) > 2

@@ -23,6 +23,7 @@ from urllib.parse import quote
 import psutil
 import pytest
 import requests
+from replicas import replica
 
 from medray.serving.audit_log import read_entries, verify
 from medray.serving.identity.keys import KeyFile
@@ -258,18 +259,10 @@ def break_all(api: Api, process: psutil.Process) -> None:
             first = json.loads(next(line[6:] for line in lines if line))
             api.answered[place] = first["id"]
             if place == 61:
-                replica(process, "policy").kill()
+                replica("policy", process).kill()
                 assert [line for line in lines if line][-1] == b"data: [DONE]"
-    replica(process, "embedding").kill()
+    replica("embedding", process).kill()
     api.send(62, "/v1/chat/completions", chat(patient(62)))
-
-
-def replica(process: psutil.Process, deployment: str) -> psutil.Process:
-    (found,) = [
-        child for child in process.children(recursive=True)
-        if f"ServeReplica:medray:{deployment}" in "".join(child.cmdline()[:1])
-    ]  # fmt: skip
-    return found
 
 
 def scrape(root: Path) -> str:

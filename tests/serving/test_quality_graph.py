@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import requests
+from replicas import replica
 from tiny_judge import AF, audit_record, joined, text_of
 
 from medray.generation.engine import HFEngine
@@ -63,15 +63,6 @@ def post(url: str, **body: Any) -> dict[str, Any]:
     response = requests.post(f"{url}/v1/quality", json=body, timeout=300)
     assert response.status_code == 200, response.text
     return response.json()
-
-
-def replica(deployment: str) -> psutil.Process:
-    (found,) = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if f"ServeReplica:medray:{deployment}" in "".join(process.cmdline()[:1])
-    ]
-    return found
 
 
 def test_what_there_is(url) -> None:
