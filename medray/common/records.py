@@ -86,6 +86,8 @@ class Passage(Row):
     department: str = ""
     patient_id: str = ""
     """Of a case report or a record, the surrogate of its patient."""
+    superseded_by: str = ""
+    """`doc_id` of the document that replaces its own."""
 
 
 class Message(Row):

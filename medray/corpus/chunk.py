@@ -23,7 +23,8 @@ class ChunkConfig(Config):
     """The last sentences of a passage that the next one of its section begins with, as far as they
     fit. Source: not given."""
     skip_superseded: bool = True
-    """Leave out documents that name their successor, so that nobody is advised by an old one."""
+    """Leave out documents that name their successor, so that nobody is advised by an old one. Kept,
+    they say so, and searches may leave them out (`retrieval.filters`)."""
 
 
 def chunk(document: Document, config: ChunkConfig) -> Iterator[Passage]:
@@ -49,4 +50,5 @@ def chunk(document: Document, config: ChunkConfig) -> Iterator[Passage]:
                     source=document.source,
                     department=document.department,
                     patient_id=document.patient_id,
+                    superseded_by=document.superseded_by,
                 )

@@ -81,6 +81,16 @@ def check_there(client: MilvusClient, collection: str) -> None:
         raise ServiceError(f"Milvus has no collection {collection} any more; open the index anew")
 
 
+def passage_fields(client: MilvusClient, collection: str) -> list[str]:
+    """Fields of a passage that a collection holds; one of an earlier version may lack some."""
+    try:
+        found: dict[str, Any] = client.describe_collection(collection)  # pyright: ignore[reportAssignmentType]
+    except MilvusException as error:
+        raise ServiceError(f"{collection} cannot be read: code {error.code}") from None
+    held = {field["name"] for field in found["fields"]}
+    return [name for name in Passage.model_fields if name in held]
+
+
 def is_there(client: MilvusClient, collection: str) -> bool:
     """Whether Milvus has a collection; raises ServiceError if it does not answer."""
     try:
@@ -118,7 +128,10 @@ def search_vectors(
     except MilvusException as error:
         if condition:
             # Its values are a user's words, and Milvus' message quotes them.
-            raise DataError(f"Milvus refused a condition: code {error.code}") from None
+            raise DataError(
+                f"Milvus refused a condition: code {error.code}; an earlier version's collection "
+                "has not every field, build its index anew"
+            ) from None
         raise ServiceError(f"search in {collection} failed: {error.message}") from None
     return [[{**hit["entity"], "distance": hit["distance"]} for hit in row] for row in hits]
 

@@ -19,14 +19,17 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported
 AFTER = "~"
 """Sorts after every digit and hyphen, so that `until` 2024 takes in the whole year."""
 DAY = r"^\d{4}(-\d{2}(-\d{2})?)?$"
-COLUMNS = ("department", "kind", "source", "date", "patient_id")
+COLUMNS = ("department", "kind", "source", "date", "patient_id", "superseded_by")
+ADDED = ("patient_id", "superseded_by")
+"""Columns that indexes of earlier versions lack."""
 
 
 def complete(table: Any) -> Any:
     """A table or batch of passages, with the columns that indexes of earlier versions lack."""
-    if "patient_id" in table.schema.names:
-        return table
-    return table.append_column("patient_id", pa.array([""] * len(table), pa.string()))
+    for name in ADDED:
+        if name not in table.schema.names:
+            table = table.append_column(name, pa.array([""] * len(table), pa.string()))
+    return table
 
 
 Choice = Annotated[str, Field(pattern=r"^[^\x00-\x1f]*$")]
@@ -45,6 +48,8 @@ class PassageFilter(Config):
     """The last year, month or day that is taken in."""
     not_patient: Choice = Field(default="", max_length=256)
     """A patient of whom nothing is shown, by the surrogate that passages carry."""
+    superseded: bool | None = None
+    """False: of texts in force only; true: of those only that a later one replaces."""
 
     @property
     def is_empty(self) -> bool:
@@ -64,6 +69,8 @@ class PassageFilter(Config):
             parts.append(f'date != "" and date <= "{self.until}{AFTER}"')
         if self.not_patient:
             parts.append(f"patient_id != {json.dumps(self.not_patient, ensure_ascii=False)}")
+        if self.superseded is not None:
+            parts.append(f'superseded_by {"!=" if self.superseded else "=="} ""')
         return " and ".join(parts)
 
     def mask(self, table: pa.Table) -> np.ndarray:
@@ -80,6 +87,9 @@ class PassageFilter(Config):
             parts.append(pc.not_equal(table["date"], ""))
         if self.not_patient:
             parts.append(pc.not_equal(table["patient_id"], self.not_patient))
+        if self.superseded is not None:
+            compare = pc.not_equal if self.superseded else pc.equal
+            parts.append(compare(table["superseded_by"], ""))
         masks = [part.to_numpy(zero_copy_only=False) for part in map(_whole, parts)]
         return reduce(operator.and_, masks, np.ones(len(table), dtype=bool))
 

@@ -26,6 +26,7 @@ from medray.retrieval.collection import (
     disconnect,
     get_rows,
     is_there,
+    passage_fields,
     search_vectors,
 )
 from medray.retrieval.directory import ROUTER, SPARSE, open_lexical, read_columns, read_info
@@ -108,6 +109,7 @@ class Searcher:
             router: which questions are looked up; None: all.
         """
         self._client, self.uri, self._collection = client, uri, collection
+        self._fields = passage_fields(client, collection)
         self._lexical, self._sparse = lexical, sparse
         self._columns = columns
         self.ids: list[str] = columns["passage_id"].to_pylist()
@@ -136,7 +138,7 @@ class Searcher:
         order = np.argsort(-scores_C, kind="stable")[:top_k]
         place = {found.rows[i]["passage_id"]: i for i in order}
         # Texts are read last: of some 150 candidates a few are returned.
-        rows = get_rows(self._client, self._collection, list(place))
+        rows = get_rows(self._client, self._collection, list(place), self._fields)
         figures = np.stack([scores_C, found.cosines_C, found.bm25_C, found.sparse_C], axis=1)
         return [Hit(Passage(**row), *map(float, figures[place[row["passage_id"]]])) for row in rows]
 

@@ -41,6 +41,7 @@ def test_passages_stay_in_their_section_and_point_into_it():
         kind="guideline",
         title="肺炎",
         date="2024-01-01",
+        superseded_by="d2",
         source="books",
         sections=[
             Section(heading="症状", text="咳嗽咳痰，发热。" * 5),
@@ -50,6 +51,7 @@ def test_passages_stay_in_their_section_and_point_into_it():
         split="train",
     )
     passages = list(chunk(document, ChunkConfig(max_chars=20, min_chars=5)))
+    assert {p.superseded_by for p in passages} == {"d2"}
     assert [p.passage_id for p in passages] == ["d1#0-0", "d1#0-16", "d1#0-32", "d1#1-0"]
     assert [p.title for p in passages] == ["肺炎 症状"] * 3 + ["肺炎 治疗"]
     by_heading = {s.heading: s.text for s in document.sections}

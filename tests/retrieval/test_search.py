@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
+from pymilvus import DataType
 
 from medray.common.errors import DataError, ServiceError
 from medray.common.records import Passage
@@ -38,7 +39,7 @@ VECTORS = {"a": (1.0, 0.0), "b": (0.6, 0.8), "c": (0.0, 1.0), "d": (-1.0, 0.0)}
 COLUMNS = {
     "a": {"department": "呼吸内科"},
     "b": {"department": "呼吸内科", "date": "2023-05-01"},
-    "c": {"date": "2024-03-01"},
+    "c": {"date": "2024-03-01", "superseded_by": "doc-d"},
     "d": {"date": "2024-12-31", "source": '指"南'},
 }
 
@@ -111,6 +112,9 @@ def test_a_filter_holds_for_both_rankings(tmp_path: Path) -> None:
             (PassageFilter(departments=["呼吸内科"], kinds=["literature"]), "a"),
             (PassageFilter(sources=['指"南']), "d"),
             (PassageFilter(sources=["无"]), ""),
+            (PassageFilter(superseded=False), "abd"),
+            (PassageFilter(superseded=True), "c"),
+            (PassageFilter(superseded=False, since="2024"), "d"),
         ):
             hits = searcher.search("a b c d", query, 5, where)
             assert {hit.passage.passage_id for hit in hits} == set(names), where
@@ -133,6 +137,36 @@ def test_a_patient_is_left_out_of_both_rankings(tmp_path: Path) -> None:
     pq.write_table(table.drop_columns("patient_id"), shard)
     with open_index(index) as searcher:
         assert len(searcher.search("肺炎", vector, 4, PassageFilter(not_patient="P1"))) == 4
+
+
+def test_a_collection_of_an_earlier_version_is_searched_as_it_is(tmp_path: Path) -> None:
+    """It has no field that says what supersedes a passage; a condition on it is refused."""
+    uri = str(tmp_path / "milvus.db")
+    index = write_index(tmp_path / "index", uri=uri, collection="docs_v1")
+    (shard,) = (index / "passages").glob("*.parquet")
+    table = pq.read_table(shard).drop_columns("superseded_by")
+    pq.write_table(table, shard)
+    client = connect(uri)
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    for name in table.schema.names[:-1]:
+        if name in ("start", "end"):
+            schema.add_field(name, DataType.INT64)
+        else:
+            schema.add_field(name, DataType.VARCHAR, is_primary=name == "passage_id", max_length=99)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)
+    params = client.prepare_index_params()
+    params.add_index("vector", index_type="FLAT", metric_type="COSINE")
+    client.create_collection("docs_v1", schema=schema, index_params=params)
+    client.insert("docs_v1", table.to_pylist())
+    client.flush("docs_v1")
+    disconnect(client, uri)
+    with open_index(index) as searcher:
+        vector = np.array([1.0, 0.0], dtype=np.float32)
+        hits = searcher.search("d", vector, 2)
+        assert [hit.passage.passage_id for hit in hits] == ["a", "d"]
+        assert {hit.passage.superseded_by for hit in hits} == {""}
+        with pytest.raises(DataError, match="build its index anew"):
+            searcher.search("d", vector, 2, PassageFilter(superseded=False))
 
 
 @pytest.mark.parametrize("date", ["2024-3", "last year", '2024" or kind != "'])

@@ -169,7 +169,7 @@ function marked(passage, citation) {
   return [passage.text.slice(0, begin), make("mark", "", passage.text.slice(begin, end)), passage.text.slice(end)];
 }
 
-const where = p => [p.source, p.section, p.date, `${p.doc_id} [${p.start}:${p.end}]`].filter(Boolean).join(" · ");
+const where = p => [p.source, p.section, p.date, p.superseded_by && words.superseded(p.superseded_by), `${p.doc_id} [${p.start}:${p.end}]`].filter(Boolean).join(" · ");
 
 function addTools(turn, text, id, grounding) {
   const tools = make("div", "tools");

@@ -35,6 +35,8 @@ class FoundPassage(BaseModel):
     end: int
     source: str
     date: str
+    superseded_by: str = ""
+    """`doc_id` of the document that replaces this one's."""
     kind: Kind | Literal["record"]
     """`record`: of the record that came with the question."""
     score: float
