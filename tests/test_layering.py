@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "privacy": {"medray.common"},
     "sample": {"medray.common", "medray.privacy"},
     "corpus": {"medray.common", "medray.privacy", PROMPTS},
-    "instructions": {"medray.common", "medray.privacy", PROMPTS},
+    "instructions": {"medray.common", "medray.privacy", PROMPTS, HEADINGS},
     "retrieval": {"medray.common", "medray.privacy", DIRECTORY},
     "generation": {"medray.common", "medray.privacy"},
     "training": {"medray.common", "medray.privacy", "medray.generation"},

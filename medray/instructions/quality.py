@@ -17,6 +17,7 @@ from medray.common.errors import ConfigError
 from medray.common.records import Document, Instruction, Row
 from medray.common.sentences import Sentence, numbered_sentences
 from medray.common.split import Split
+from medray.corpus.readers.headings import canonical
 from medray.generation.prompts import quality_answer, quality_prompt, split_quality_prompt
 from medray.instructions.examples import Skipped, exchange
 from medray.instructions.raw import Evidence, QualityLabels
@@ -40,7 +41,8 @@ class QualityTasksConfig(Config):
 
 
 class SubTask(NamedTuple):
-    """What one sub-task asks, and of which sections (None: all)."""
+    """What one sub-task asks, and of which sections (None: all), by their names and by those that
+    readers give them in a text."""
 
     ask: str
     sections: tuple[str, ...] | None
@@ -188,6 +190,6 @@ def _sub_tasks(indicator: dict[str, Any]) -> dict[tuple[str, str], SubTask]:
         ask, when = task["ask"], task.get("when", "")
         found[indicator["id"], name] = SubTask(
             f"{ask}（限{when}）" if when and when not in ask else ask,
-            tuple(sections) if sections else None,
+            tuple(dict.fromkeys([*sections, *map(canonical, sections)])) if sections else None,
         )
     return found
