@@ -39,6 +39,8 @@ class CanaryConfig(Config):
     first_item_s: float = Field(default=10.0, gt=0)
     """A model that by then has not even said what fits into its context (it does so before it
     queues a chat) has failed: its replica is gone, and Serve waits for another."""
+    next_item_s: float = Field(default=60.0, gt=0)
+    """One that has said so and then for so long writes nothing has failed too."""
     newest: int = Field(default=200, ge=1)
     fewest: int = Field(default=20, ge=1)
     """Answers at one gateway before they are judged."""
@@ -86,14 +88,15 @@ class Canary:
             said = False
             try:
                 async with aclosing(self._new.stream(prompt, sampling)) as items:
-                    first = await asyncio.wait_for(anext(items), self._config.first_item_s)
+                    async with asyncio.timeout(self._config.first_item_s):
+                        first = await anext(items)
                     # Too long for its context is no failure; the other one's may be longer.
                     fits = not isinstance(first, Fit) or first.index is not None
                     if isinstance(first, Fit):
                         prompt, sampling = settled(prompt, sampling, first)
                     if fits:
                         yield first
-                        async for item in items:
+                        async for item in _timely(items, self._config.next_item_s):
                             said = True
                             yield item
                 if fits:
@@ -121,3 +124,15 @@ class Canary:
                 "the canary %s failed %d of %d times and is asked no more",
                 config.model, sum(self._failed), len(self._failed),
             )  # fmt: skip
+
+
+async def _timely(
+    items: AsyncGenerator[Fit | Piece | Finish, None], limit_s: float
+) -> AsyncGenerator[Fit | Piece | Finish, None]:
+    """The items; raises TimeoutError if one takes too long."""
+    while True:
+        async with asyncio.timeout(limit_s):
+            item = await anext(items, None)
+        if item is None:
+            return
+        yield item

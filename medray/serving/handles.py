@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -27,6 +27,7 @@ from medray.serving.messages import (
     Prompt,
     QuestionVectors,
     Spelled,
+    Spent,
     settled,
 )
 from medray.serving.meter import too_late
@@ -35,6 +36,7 @@ from medray.serving.observe.traces import Traces
 from medray.serving.schema.base import ApiError
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 NOT_TRACED = nullcontext()
 RETRIES = 3
 """How often a call is given to another replica when one dies under it. Calls only read, or
@@ -57,23 +59,33 @@ class Calls:
         Raises:
             ApiError: 504 if it does not answer in time.
         """
+
+        async def once() -> Any:
+            return await method.remote(*arguments)
+
+        return await self.repeated(stage, once)
+
+    async def repeated(self, stage: str, once: Callable[[], Awaitable[T]]) -> T:
+        """What a call of `once` returns, as above."""
         traced = self._traces.span(stage) if self._traces is not None else NOT_TRACED
         with self._metrics.stage(stage), traced:
             try:
                 async with asyncio.timeout(self._limit_s):
-                    return await self._repeated(stage, method, *arguments)
+                    return await self._repeated(stage, once)
             except TimeoutError:
                 logger.error("%s took more than %s s", stage, self._limit_s)
                 raise too_late(self._limit_s or 0) from None
 
-    async def _repeated(self, stage: str, method: Any, *arguments: Any) -> Any:
+    async def _repeated(self, stage: str, once: Callable[[], Awaitable[T]]) -> T:
         for _ in range(RETRIES):
             try:
-                return await method.remote(*arguments)
+                return await once()
             except RayActorError as error:
+                if isinstance(error, RayTaskError):  # it lives, and what it asked has died
+                    raise
                 kind = type(error).__name__
                 logger.warning("a replica died (%s); %s is repeated", kind, stage)
-        return await method.remote(*arguments)
+        return await once()
 
 
 class PolicyHandle:
@@ -228,11 +240,29 @@ class Deployments:
         """Id → title of what a record can be judged by."""
         return await self._call("indicators", self._handles["quality"].titles)
 
-    async def judge(self, model: str, record: str, ids: list[str]) -> Judged:
-        """The verdicts on a record by a model, the one served or one of the others."""
+    async def judge(
+        self, model: str, record: str, ids: list[str], spent: Callable[[Spent], None]
+    ) -> Judged:
+        """The verdicts on a record by a model, the one served or one of the others; `spent` is told
+        what they have taken so far."""
         policy = OTHER + model if model in self.others else "policy"
-        judge = self._handles["quality"].judge
-        return Judged(*await self._call("judge", judge, policy, record, ids))
+        handle = self._handles["quality"].options(stream=True)
+
+        async def once() -> Judged:
+            judged = Judged([], 0, 0, "")
+            response = handle.judge.remote(policy, record, ids)
+            try:
+                async for item in response:  # type: ignore[attr-defined]
+                    if isinstance(item, Judged):
+                        judged = item
+                    else:
+                        spent(item)
+            except BaseException:
+                response.cancel()
+                raise
+            return judged
+
+        return await self._call.repeated("judge", once)
 
     async def consult(self, method: str, *arguments: Any) -> Any:
         """Calls a method of `medray.serving.consult.sessions.Consultations`. If their replica dies

@@ -70,6 +70,14 @@ class Judged(NamedTuple):
     problem: str = ""
 
 
+class Spent(NamedTuple):
+    """What a request has taken so far, and the version of the model that wrote last."""
+
+    num_prompt_tokens: int
+    num_tokens: int
+    version: str
+
+
 class Spelled(NamedTuple):
     """A token as text, with its log-probability (nats; None for a text's first) and the likeliest
     in its place, best first."""

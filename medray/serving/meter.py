@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 from medray.generation.sampling import Sampling
 from medray.serving.answering.complete import Complete
-from medray.serving.messages import Encoded, Finish, Fit, Piece, Prompt, Spelled
+from medray.serving.messages import Encoded, Finish, Fit, Piece, Prompt, Spelled, Spent
 from medray.serving.schema.base import ApiError, Usage
 
 
@@ -30,6 +30,7 @@ class Meter:
         self._policy, self._limit_s = policy, limit_s
         self._deadline = asyncio.get_running_loop().time() + limit_s
         self._num_prompt_tokens = self._num_tokens = 0
+        self._scored: list[list[int]] = []
         self.version = ""
         """Of the model, once it has written."""
 
@@ -42,6 +43,10 @@ class Meter:
             total_tokens=self._num_prompt_tokens + self._num_tokens,
         )
 
+    def spent(self, so_far: Spent) -> None:
+        """Counts what another deployment has the policy write."""
+        self._num_prompt_tokens, self._num_tokens, self.version = so_far
+
     async def encode(self, prompts: list[str] | list[list[int]]) -> Encoded:
         """As the policy does."""
         return await self._policy.encode(prompts)
@@ -49,6 +54,7 @@ class Meter:
     async def score(self, texts: list[list[int]], num_top: int) -> list[list[Spelled]]:
         """As the policy does."""
         self._num_prompt_tokens += sum(map(len, texts))
+        self._scored += texts
         return await self._policy.score(texts, num_top)
 
     async def stream(
@@ -59,7 +65,8 @@ class Meter:
         Raises:
             ApiError: 504 once the request has taken too long.
         """
-        if prompt and isinstance(prompt[0], int):
+        # What has been scored is read, and continued from there: it counts once.
+        if prompt and isinstance(prompt[0], int) and prompt not in self._scored:
             self._num_prompt_tokens += len(prompt)
         async with aclosing(self._policy.stream(prompt, sampling)) as items:
             while True:

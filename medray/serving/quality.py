@@ -29,9 +29,20 @@ from medray.quality.questions import (
     whole,
 )
 from medray.quality.verdict import Reading, VerdictRow, combine, read, values
-from medray.serving.handles import Calls, PolicyHandle
-from medray.serving.messages import Choices, Counted, Finish, Fit, Judged, Piece, Prompt
+from medray.serving.handles import RETRIES, Calls, PolicyHandle
+from medray.serving.messages import (
+    CHANGED,
+    Choices,
+    Counted,
+    Finish,
+    Fit,
+    Judged,
+    Piece,
+    Prompt,
+    Spent,
+)
 from medray.serving.observe.metrics import Metrics
+from medray.serving.schema.base import ApiError
 from medray.serving.schema.quality import IndicatorVerdict, SubTaskVerdict
 
 SAMPLING = Sampling.model_validate(Greedy(max_new_tokens=ANSWER_TOKENS).model_dump())
@@ -51,8 +62,9 @@ class Ask(Protocol):
 
 
 class Reply(NamedTuple):
-    """The model's answer to a question."""
+    """The model's answer to a question, the `number`th."""
 
+    number: int
     text: str
     num_prompt_tokens: int
     num_tokens: int
@@ -74,8 +86,11 @@ class Judge:
         """Id → title of all indicators."""
         return {name: indicator.title for name, indicator in self._indicators.items()}
 
-    async def judge(self, policy: str, record: str, ids: Sequence[str]) -> Judged:
-        """The verdicts by the indicators `ids`, or why there are none.
+    async def judge(
+        self, policy: str, record: str, ids: Sequence[str]
+    ) -> AsyncGenerator[Spent | Judged, None]:
+        """What the answers have taken, after each; then the verdicts by the indicators `ids`, or
+        why there are none. Closing it stops the model.
 
         Args:
             policy: name of the one to ask.
@@ -87,21 +102,25 @@ class Judge:
             questions, counted = await self._plan(whole(asked, lambda *_: []), policy)
         except TooLong as error:
             at = starts[error.sentence.section] + error.sentence.start
-            return Judged([], 0, 0, "", problem=(
+            yield Judged([], 0, 0, "", problem=(
                 f"the sentence of the record that begins at {at} does not fit into the "
                 f"{error.budget} tokens that the model's context has for a question; shorten it"
             ))  # fmt: skip
-        replies = await _all(questions, self._policies[policy])
+            return
+        replies: list[Reply] = []
+        async with aclosing(_all(questions, self._policies[policy])) as answers:
+            async for reply in answers:
+                replies.append(reply)
+                yield _spent(replies, reply.version)
+        replies.sort(key=lambda reply: reply.number)
         readings: dict[int, list[Reading]] = {}
         for question, reply in zip(questions, replies, strict=True):
             readings.setdefault(question.row, []).append(read(question, reply.text))
         rows = combine(asked, readings)
-        return Judged(
-            [result(i, [r for r in rows if r.indicator == i.id], starts) for i in chosen],
-            sum(reply.num_prompt_tokens for reply in replies),
-            sum(reply.num_tokens for reply in replies),
-            replies[-1].version if replies else counted.version,
-        )
+        results = [result(i, [r for r in rows if r.indicator == i.id], starts) for i in chosen]
+        # A model that was changed meanwhile has written a part.
+        versions = dict.fromkeys(reply.version for reply in replies) or [counted.version]
+        yield Judged(results, *_spent(replies, ", ".join(versions)))
 
     async def _plan(self, pending: list[Question], policy: str) -> tuple[list[Question], Counted]:
         """The questions in windows that the policy's context takes, and what it said last."""
@@ -167,24 +186,45 @@ def _sub_task(indicator: Indicator, row: VerdictRow, starts: Sequence[int]) -> S
     return told
 
 
-async def _all(questions: Sequence[Question], policy: Ask) -> list[Reply]:
+def _spent(replies: Sequence[Reply], version: str) -> Spent:
+    return Spent(
+        sum(reply.num_prompt_tokens for reply in replies),
+        sum(reply.num_tokens for reply in replies),
+        version,
+    )
+
+
+async def _all(questions: Sequence[Question], policy: Ask) -> AsyncGenerator[Reply, None]:
+    """The replies as they come."""
     places = asyncio.Semaphore(AT_ONCE)
 
-    async def one(question: Question) -> Reply:
+    async def one(number: int) -> Reply:
         async with places:
-            return await _reply(question, policy)
+            return await _reply(number, questions[number], policy)
 
-    tasks = [asyncio.ensure_future(one(question)) for question in questions]
+    tasks = [asyncio.ensure_future(one(number)) for number in range(len(questions))]
     try:
-        return await asyncio.gather(*tasks)
+        for reply in asyncio.as_completed(tasks):
+            yield await reply
     finally:
         for task in tasks:
             task.cancel()  # if another failed, or the client has gone
 
 
-async def _reply(question: Question, policy: Ask) -> Reply:
-    """Asks one question. A chat template that takes more room than was kept leaves the answer less,
-    and an answer that is cut short is no verdict."""
+async def _reply(number: int, question: Question, policy: Ask) -> Reply:
+    """Asks one question; anew where the model is changed meanwhile, for nothing was shown yet."""
+    for _ in range(RETRIES):
+        try:
+            return await _written(number, question, policy)
+        except ApiError as error:
+            if error.code != CHANGED:
+                raise
+    return await _written(number, question, policy)
+
+
+async def _written(number: int, question: Question, policy: Ask) -> Reply:
+    """A chat template that takes more room than was kept leaves the answer less, and an answer that
+    is cut short is no verdict."""
     texts, num_prompt_tokens, finish = [], 0, Finish("length", 0)
     prompt = Choices([ask(question.prompt)], exact=False)
     async with aclosing(policy.stream(prompt, SAMPLING)) as items:
@@ -195,4 +235,4 @@ async def _reply(question: Question, policy: Ask) -> Reply:
                 finish = item
             else:
                 texts.append(item.text)
-    return Reply("".join(texts), num_prompt_tokens, finish.num_tokens, finish.version)
+    return Reply(number, "".join(texts), num_prompt_tokens, finish.num_tokens, finish.version)

@@ -9,8 +9,9 @@ import logging
 import math
 import time
 import uuid
+from collections.abc import Coroutine
 from contextlib import AbstractContextManager
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
@@ -30,7 +31,10 @@ from medray.serving.schema.base import ApiError, Usage
 from medray.serving.switch import Switch
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 MODEL_ENDPOINTS = ("chatcmpl", "cmpl", "qual")
+STOP_LOOK_S = 0.5
+"""How often the emergency switch, a file, is looked at while nothing is sent."""
 LEFT = (None, GeneratorExit, asyncio.CancelledError)
 """How a turn ends whose client has gone."""
 
@@ -197,6 +201,20 @@ class Turn:
         if not self._has_text:
             self._has_text = True
             self._service.metrics.first_text(self._endpoint, self._seconds)
+
+    async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """What is awaited before anything is sent; given up once the model is stopped.
+
+        Raises:
+            ApiError: 503 if the model was stopped meanwhile.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait({task}, timeout=STOP_LOOK_S))[0]:
+                self._service.switch.check(self._model)
+            return task.result()
+        finally:
+            task.cancel()
 
     @property
     def _seconds(self) -> float:

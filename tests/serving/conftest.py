@@ -141,8 +141,13 @@ class InProcess:
     async def indicators(self) -> dict[str, str]:
         return self._judge.titles()
 
-    async def judge(self, model: str, record: str, ids: list[str]) -> Any:
-        return await self._judge.judge("policy", record, ids)
+    async def judge(self, model: str, record: str, ids: list[str], spent: Any) -> Any:
+        from medray.serving.messages import Judged
+
+        async for item in self._judge.judge("policy", record, ids):
+            if isinstance(item, Judged):
+                return item
+            spent(item)
 
     async def embed(self, texts: list[str]) -> Any:
         from medray.serving.messages import Embedded

@@ -352,6 +352,26 @@ def test_an_answer_that_takes_too_long_ends() -> None:
     asyncio.run(read())
 
 
+def test_a_prompt_that_is_scored_and_continued_counts_once() -> None:
+    class Policy:
+        async def score(self, *_: Any) -> list[Any]:
+            return []
+
+        async def stream(self, *_: Any) -> AsyncGenerator[Piece, None]:
+            yield Piece("咳", (), (4, 5), "v1")
+
+    async def read() -> Meter:
+        meter = Meter(Policy(), limit_s=9)  # type: ignore[arg-type]
+        await meter.score([[1, 2, 3], [6]], 0)
+        for prompt in ([1, 2, 3], [7, 8]):
+            async for _ in meter.stream(prompt, Sampling()):
+                pass
+        return meter
+
+    usage = asyncio.run(read()).usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (3 + 1 + 2, 4)
+
+
 def test_another_model_answers_while_the_one_that_is_served_is_stopped(
     client, deployed, hospital, secrets, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,17 @@ def test_a_model_that_says_nothing_has_failed() -> None:
     assert failed == [True]
 
 
+def test_a_model_that_says_what_fits_and_then_nothing_has_failed() -> None:
+    new, trusted = Scripted(FIT, None), Scripted(*TRUSTED)
+    both, failed = canary(new, trusted, next_item_s=0.01)
+    assert answer(both) == [FIT, *TRUSTED]
+    assert failed == [True]
+    both, failed = canary(Scripted(FIT, Piece("新"), None), trusted, next_item_s=0.01)
+    with pytest.raises(TimeoutError):
+        answer(both)
+    assert failed == [True]
+
+
 def test_what_is_too_long_for_it_is_answered_by_the_other() -> None:
     trusted = Scripted(FIT, *TRUSTED)
     both, failed = canary(Scripted(Fit(None, 99, 0, 64)), trusted)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from ray import cloudpickle, serve
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from medray.generation.sampling import Sampling
 from medray.serving.handles import Calls, PolicyHandle
@@ -95,3 +95,18 @@ def test_an_answer_of_which_nothing_was_sent_begins_anew(read) -> None:
     items, asked = read["unheard"]
     assert items == [FIT, HELD, *WHOLE]
     assert asked[2] == (SECOND, Sampling(max_new_tokens=30), [], 0, "v1")
+
+
+@pytest.mark.parametrize(("error", "num_calls"), [(DIES, 4), (RayTaskError("f", "", DIES), 1)])
+def test_only_what_the_replica_itself_dies_of_is_repeated(error: Any, num_calls: int) -> None:
+    raised = error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
+    calls = 0
+
+    async def once() -> None:
+        nonlocal calls
+        calls += 1
+        raise raised
+
+    with pytest.raises(RayActorError):
+        asyncio.run(Calls(Metrics()).repeated("judge", once))
+    assert calls == num_calls

@@ -1,6 +1,7 @@
 """Quality control of a record over HTTP, by a real model in this process; and the same verdicts as
 in bulk."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from medray.quality.verdict import judge
 from medray.serving.artefacts import Location
 from medray.serving.audit_log import read_entries
 from medray.serving.identity.keys import KeyFile
+from medray.serving.messages import Spent
 from medray.serving.policy import Policy
 from medray.serving.switch import Switch
 
@@ -172,3 +174,32 @@ def test_the_emergency_switch(client, secrets, place: Path, deployed, monkeypatc
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_stopped")
     finally:
         switch.start()
+
+
+def test_a_judgement_under_way_ends_with_the_switch_and_says_what_it_took(
+    client, secrets, place: Path, deployed, monkeypatch
+) -> None:
+    switch = Switch(str(place / "stopped"))
+    ended = asyncio.Event()
+
+    async def stuck(model: str, record: str, ids: list[str], spent: Any) -> None:
+        spent(Spent(50, 7, "model"))
+        switch.stop()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(deployed, "judge", stuck)
+    try:
+        refused = post(client, secrets["clinician"], record="手术记录：\n植入支架一枚。")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_stopped")
+    finally:
+        switch.start()
+    assert ended.is_set()
+    entries = [json.loads(line) for line in read_entries(place / "audit", "", KEY)]
+    assert (50, 7, "model") in {
+        (e["prompt_tokens"], e["completion_tokens"], e["model_version"])
+        for e in entries
+        if e["event"] == "failed" and "completion_tokens" in e
+    }

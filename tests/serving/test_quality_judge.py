@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from medray.common.errors import GenerationError
 from medray.quality.indicators import Indicator, load_indicators
-from medray.serving.messages import Choices, Counted, Finish, Fit, Piece
+from medray.serving.messages import CHANGED, Choices, Counted, Finish, Fit, Piece
 from medray.serving.quality import AT_ONCE, Judge, document_of
 from medray.serving.schema.base import ApiError
 from medray.serving.schema.quality import RECORD, QualityReport, QualityRequest
@@ -48,7 +48,11 @@ class Script:
 
 def judge(script: Script, record: str, *ids: str, own: Indicator | None = None) -> Any:
     made = Judge({"policy": script}, [own] if own else load_indicators().values())
-    return asyncio.run(made.judge("policy", record, ids))
+    return asyncio.run(collect(made.judge("policy", record, ids)))[-1]
+
+
+async def collect(items: AsyncGenerator[Any, None]) -> list[Any]:
+    return [item async for item in items]
 
 
 def reply(prompt: str) -> str:
@@ -130,6 +134,35 @@ def test_a_failure_ends_the_other_questions() -> None:
     with pytest.raises(GenerationError):
         judge(script, RECORD, PCI)
     assert script.num_open == 0
+
+
+def test_what_was_taken_is_told_after_each_answer() -> None:
+    script = Script(reply)
+    made = Judge({"policy": script}, load_indicators().values())
+    *told, judged = asyncio.run(collect(made.judge("policy", RECORD, [PCI])))
+    assert len(told) == len(script.prompts) > 1
+    assert [one.num_prompt_tokens for one in told] == sorted(one.num_prompt_tokens for one in told)
+    assert told[-1] == judged[1:4]
+
+
+def test_a_question_is_asked_anew_where_the_model_is_changed_meanwhile() -> None:
+    left = 2
+
+    def change(prompt: str) -> str:
+        nonlocal left
+        if "TIMI" in prompt and left:
+            left -= 1
+            raise ApiError(503, "changed", code=CHANGED)
+        return reply(prompt)
+
+    record = "手术记录：植入支架一枚。残余狭窄10%。血流3级。"
+    assert judge(Script(change), record, PCI).results == judge(Script(reply), record, PCI).results
+
+    def busy(prompt: str) -> str:
+        raise ApiError(503, "busy", code="busy")
+
+    with pytest.raises(ApiError, match="busy"):
+        judge(Script(busy), record, PCI)
 
 
 def test_the_example_of_the_description_is_true() -> None:

@@ -1,5 +1,7 @@
 """Requests as openai clients send them, and what is refused."""
 
+import pickle
+
 import pytest
 from pydantic import ValidationError
 
@@ -154,3 +156,10 @@ def test_logprobs_of_a_completion():
         "text_offset": [0, 2, 3],
     }
     assert choice(0, "", None, None)["logprobs"] is None
+
+
+def test_an_error_comes_whole_from_one_deployment_to_another():
+    told = {"code": "busy", "param": "p", "retry_after_s": 3, "challenge": "Bearer"}
+    error = pickle.loads(pickle.dumps(ApiError(429, "too much", **told)))
+    assert (error.status, error.message, str(error)) == (429, "too much", "too much")
+    assert {name: getattr(error, name) for name in told} == told

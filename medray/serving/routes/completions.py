@@ -39,7 +39,7 @@ async def completions(
             items = complete.stream(plan, policy)
             chunks = _chunks(items, turn, policy, request.model, counted)
             return await stream_events(chunks, stack.pop_all())
-        choices, usage = await complete.complete(plan, policy)
+        choices, usage = await turn.unless_stopped(complete.complete(plan, policy))
         turn.goes_on()
         texts = [choice["text"] for choice in choices]
         turn.answered(

@@ -40,7 +40,9 @@ async def judge(
     asked = {"record": request.record}
     policy = service.answering(model)
     with await service.admit(caller, "qual", asked, model=policy, indicators=ids) as turn:
-        judged = await service.deployed.judge(policy, request.record, ids)
+        meter = turn.meter(service.deployed.policy)
+        judging = service.deployed.judge(policy, request.record, ids, meter.spent)
+        judged = await turn.unless_stopped(judging)
         if judged.problem:
             raise ApiError(400, judged.problem, code="context_length_exceeded", param="record")
         turn.goes_on()

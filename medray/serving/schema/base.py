@@ -1,5 +1,6 @@
 """What all requests and answers share: errors in OpenAI's shape, strict types, token counts."""
 
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +17,13 @@ class ApiError(Exception):
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
         self.retry_after_s, self.challenge = retry_after_s, challenge
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A deployment may raise it at another; an exception is made anew from its message alone.
+        told = {"code": self.code, "param": self.param, "challenge": self.challenge}
+        return partial(
+            ApiError, self.status, self.message, retry_after_s=self.retry_after_s, **told
+        ), ()
 
     def body(self) -> dict[str, Any]:
         """The error body."""
