@@ -17,7 +17,7 @@ from medray.generation.prompts import NO_ANSWER, grounded_prompt, shown
 from medray.generation.sampling import Chat, Sampling
 from medray.serving.answering.citations import CitationGate
 from medray.serving.answering.evidence import AnswerConfig, Embed, Evidence, Search, find_evidence
-from medray.serving.answering.guard import HAN, Refusal, handed_on, refusal
+from medray.serving.answering.guard import HAN, Refusal, handed_on, refusal_meanwhile
 from medray.serving.identity.keys import Role
 from medray.serving.messages import Choices, Finish, Fit, Piece, Prompt
 from medray.serving.record.passages import EmbedTexts
@@ -86,9 +86,9 @@ async def plan_answer(
     """
     messages = [_unmarked(message.plain()) for message in request.messages]
     question = messages[-1]["content"]
-    if refused := refusal(question, role):
+    if refused := await refusal_meanwhile(question, role):
         return Plan([], False, refusal=refused)
-    messages = [*handed_on(messages[:-1], role), messages[-1]]
+    messages = [*await handed_on(messages[:-1], role), messages[-1]]
     if request.retrieval is False and role not in config.unsourced_roles:
         raise ApiError(
             403, f"the role {role} is answered from passages; leave retrieval out",

@@ -22,12 +22,13 @@ RECORD = (
 OF_RECORD = rf"(?:{RECORD}|诊断|医嘱|处方|记录|报告|主诉|过敏史|既往史|现病史)"
 """What stands in a record, too: enough where somebody asks for the change in so many words."""
 CHANGE = (
-    r"(?:修改|更改|改写|(?<!整)改(?![善进良革日天期])|删|抹[掉去]|涂掉|去掉|替换|换成|销毁"
+    r"(?:(?:修改|更改)(?!后|过的)|改写(?=[成为])|(?<!整)(?<!修)(?<!更)改(?![善进良革日天期写])|删|抹[掉去]|涂掉|去掉|替换|换成|销毁"
     r"|补[写记签录]|倒填)"
 )
 FORGE = r"(?:篡改|伪造|编造|捏造|补造|造假|倒签|冒签|仿签|涂改)"
 EITHER = f"(?:{CHANGE}|{FORGE})"
 WISH = (
+    r"(?<!不得)(?<!不要)(?<!不能)(?<!不可)(?<!不会)(?<!禁止)(?<!拒绝)"
     r"(?:帮我们?|帮忙|替我们?|给我|教我|麻烦[你您]?|(?<!申)请[你您]?)"
     r"(?:一下|直接|马上|立即|现在|先|重新|[悄偷]{2}地?|快速|怎[么样]|如何|来|去)*"
 )
@@ -59,8 +60,9 @@ RULES = re.compile(
 )
 """What a question about the rules for records has and a request for a change has not."""
 OTHER_WORDS = re.compile(
-    r"表格|通俗|英[文语]|中文|白话|[能易听看]得?懂|列表|要点|摘要|措辞|语法|错别字|润色|通顺|简洁"
-    r"|\b(?:plain|simpler|table|language|translat\w+|bullets?|shorter|grammar|spelling|wording)\b",
+    r"表格|通俗|英[文语]|中文|白话|[能易听看]得?懂|列表|要点|摘要|措辞|语法|错别字|润色|通顺|简洁|模板|范文"
+    r"|\b(?:plain|simpler|table|language|translat\w+|bullets?|shorter|grammar|spelling|wording"
+    r"|clarity|clearer|readab\w+|conciser?|templates?|format(?:ting)?)\b",
     re.IGNORECASE,
 )
 
@@ -79,7 +81,7 @@ ENGLISH_CHANGE = (
 )
 ENGLISH_FORGE = r"(?:falsify|forge|fake|fabricate|back-?date|tamper with)\b"
 ENGLISH_EITHER = f"(?:{ENGLISH_CHANGE}|{ENGLISH_FORGE})"
-HOW = r"(?: (?:to|just|quickly|quietly|secretly|now|how to))*"
+HOW = r"(?: (?:to|just|quickly|quietly|secretly|now)){0,4}"
 ENGLISH_WISHED = re.compile(
     rf"\b(?:please|kindly|help me|i (?:want|need) you|i(?:['’]d| would) like you){HOW}"
     rf" {ENGLISH_EITHER}{ENGLISH_GAP}{ENGLISH_OF_RECORD}",

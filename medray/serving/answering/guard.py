@@ -7,6 +7,7 @@ patients do not get a dose for themselves, nor an answer to a cry for help that 
 Source: not given in the method; kinds of the safety set of CMtMedQA's test questions.
 """
 
+import asyncio
 import re
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -14,6 +15,7 @@ from typing import Literal, NamedTuple
 from medray.generation.sampling import Chat
 from medray.serving.answering.changing import asks_to_change_a_record
 from medray.serving.answering.dosing import asks_for_a_dose
+from medray.serving.consult.negation import NEVER_NOT
 from medray.serving.identity.keys import Role
 
 Kind = Literal["self_harm", "own_dose", "change_record", "harm_others"]
@@ -69,9 +71,18 @@ SELF_HARM = re.compile(
 )
 
 
+REACH = 60
+"""Characters before a denial in which it may be denied itself."""
+
+
 def _cries_for_help(text: str) -> bool:
     """Whether it holds such words that are not denied: "我没有想过自杀" is none."""
-    return bool(SELF_HARM.search(DENIED.sub("，", text)))
+    return bool(SELF_HARM.search(DENIED.sub(_undenied, text)))
+
+
+def _undenied(found: re.Match[str]) -> str:
+    before = max(0, found.start() - REACH)
+    return found[0] if NEVER_NOT.search(found.string, before, found.start()) else "，"
 
 
 RULES = (
@@ -126,6 +137,10 @@ RULES = (
 )
 """In the order in which they are tried."""
 HAN = re.compile(r"[\u4e00-\u9fff]")
+SENTENCE_END = re.compile(r"[。！？!?；;\n]|\.\s")
+ASKING = re.compile(r"[我俺咱？?]|\b(?:i|my|me)\b", re.IGNORECASE)
+PIECE_CHARS = 2000
+OVERLAP_CHARS = 100
 
 
 REFERRALS = frozenset(text for rule in RULES for text in (rule.chinese, rule.english))
@@ -138,22 +153,59 @@ NOT_HANDED_ON = (
 
 def refusal(question: str, role: Role) -> Refusal | None:
     """Whether a question of someone in this role is refused, and with what words."""
+    return _worst([refused for piece in pieces(question) if (refused := _read(piece, role))])
+
+
+async def refusal_meanwhile(question: str, role: Role) -> Refusal | None:
+    """As `refusal`, of a long question, while others are answered: the rules hold the interpreter,
+    some microseconds a character."""
+    found = []
+    for piece in pieces(question):
+        if refused := _read(piece, role):
+            found.append(refused)
+        await asyncio.sleep(0)
+    return _worst(found)
+
+
+def pieces(text: str) -> list[str]:
+    """A text cut where a sentence ends, or after `PIECE_CHARS` characters at the latest; each piece
+    begins with the end of the one before, so that what is asked across a cut is seen."""
+    cut, start = [], 0
+    while len(text) - start > PIECE_CHARS:
+        ends = [m.end() for m in SENTENCE_END.finditer(text, start, start + PIECE_CHARS)]
+        end = ends[-1] if ends else start + PIECE_CHARS
+        cut.append(text[max(0, start - OVERLAP_CHARS) : end])
+        start = end
+    return [*cut, text[max(0, start - OVERLAP_CHARS) :] if cut else text]
+
+
+def _read(piece: str, role: Role) -> Refusal | None:
     for rule in RULES:
-        if role in rule.roles and rule.asks(question):
-            return Refusal(rule.kind, rule.chinese if HAN.search(question) else rule.english)
+        if role in rule.roles and rule.asks(piece):
+            return Refusal(rule.kind, rule.chinese if HAN.search(piece) else rule.english)
     return None
 
 
-def handed_on(messages: Chat, role: Role) -> Chat:
+def _worst(found: Sequence[Refusal]) -> Refusal | None:
+    """Of the rule that is tried first."""
+    order = [rule.kind for rule in RULES]
+    return min(found, key=lambda refused: order.index(refused.kind), default=None)
+
+
+async def handed_on(messages: Chat, role: Role) -> Chat:
     """A chat as the model may read it: none of its messages is one that is refused.
 
-    The system's and the assistant's are judged as the user's are, for a client writes them all. The
-    turns stay; what this guard said in earlier ones does too.
+    The system's and the assistant's are judged as the user's are, for a client writes them all; but
+    where nobody asks in them or speaks of themselves they may be about doses and despair, as
+    answers are. The turns stay; what this guard said in earlier ones does too.
     """
-    return [message | {"content": _handed_on(message["content"], role)} for message in messages]
+    return [message | {"content": await _handed_on(message, role)} for message in messages]
 
 
-def _handed_on(text: str, role: Role) -> str:
-    if text.strip() in REFERRALS or refusal(text, role) is None:
+async def _handed_on(message: dict[str, str], role: Role) -> str:
+    text = message["content"]
+    if message["role"] != "user" and not ASKING.search(text):
+        role = "clinician"
+    if text.strip() in REFERRALS or await refusal_meanwhile(text, role) is None:
         return text
     return NOT_HANDED_ON[0] if HAN.search(text) else NOT_HANDED_ON[1]

@@ -18,6 +18,14 @@ HAN_SPACE = r"(?<=[\u4e00-\u9fff])\s+(?![A-Za-z0-9])"
 CHINESE_END = re.compile(rf"[，。；！？：\n,;!?:]|\.(?:\s|$)|{HAN_SPACE}")
 ASKED = re.compile(r"有没有|有无|没有没有|无缘无故")
 """A question and an idiom, which deny nothing."""
+NEVER_NOT = re.compile(
+    r"(?:无时无刻|没有?(?:哪怕)?[一哪][天刻日分秒夜晚]|不可能|没办法|没法|无法|忍不住|不得|控制不住)"
+    r"[^，,。；;\n]{0,6}$"
+    r"|\bnot an? (?:single )?(?:day|night|hour|moment|minute)\b[^,.;\n]{0,30}$"
+    r"|\bno (?:day|night|hour|moment)\b[^,.;\n]{0,30}$",
+    re.IGNORECASE,
+)
+"""Before a denial it makes it said: 没有一天不想, not a day goes by that I don't."""
 LINK_BEGIN = re.compile(r"(?=(、|和|或者?|及|与|跟|以及|还有|也没有|也无))")
 WORD = (
     r"(?:明显|任何|出现|发生|感到|感觉到?|觉得|有|伴|什么|再|特别|太|怎么|过|的|想|要|会"
@@ -71,6 +79,8 @@ def _in_chinese(before: str) -> bool:
     links = _links(clause)
     for begin in CHINESE_BEGIN.finditer(clause):
         start = begin.start()
+        if NEVER_NOT.search(clause, 0, start):
+            continue
         if CHINESE_DENIES.match(clause, start) or (links and _is_list(clause, start, links)):
             return LIKE_THIS.search(clause, start) is None
     return False
@@ -115,4 +125,6 @@ def _in_english(text: str, start: int, before: str) -> bool:
         clause = re.split("[,，]", clause)[-1]
     clause = SOMETHING_ELSE.sub(lambda found: " " * len(found[0]), clause)
     triggers = list(ENGLISH_DENIES.finditer(clause))
-    return bool(triggers) and not RELIEVED.search(clause, triggers[-1].end())
+    if not triggers or NEVER_NOT.search(clause, 0, triggers[-1].start()):
+        return False
+    return not RELIEVED.search(clause, triggers[-1].end())
