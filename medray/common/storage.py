@@ -124,6 +124,10 @@ class Storage:
         download = target.with_name(f".{key}.download-{os.getpid()}")
         download.mkdir(parents=True, exist_ok=True)
         pafs.copy_files(path, str(download), filesystem, pafs.LocalFileSystem())
+        brought = download / MANIFEST
+        if not brought.is_file() or brought.read_text(encoding="utf-8") != manifest:
+            shutil.rmtree(download)
+            raise StorageError(f"{self.location(step, key)} was changed while it was read; again")
         try:
             os.replace(download, target)
         except OSError:
@@ -139,15 +143,7 @@ class Storage:
         if not (partial / MANIFEST).is_file():
             raise StorageError(f"{partial} has no {MANIFEST}; it cannot be published")
         if self.is_remote:
-            filesystem, path = pafs.FileSystem.from_uri(self.location(step, key))
-            held_back = partial.parent / f".{key}.{MANIFEST}"
-            os.replace(partial / MANIFEST, held_back)
-            filesystem.create_dir(path, recursive=True)
-            pafs.copy_files(str(partial), path, pafs.LocalFileSystem(), filesystem)
-            pafs.copy_files(
-                str(held_back), f"{path}/{MANIFEST}", pafs.LocalFileSystem(), filesystem
-            )
-            os.replace(held_back, partial / MANIFEST)
+            self._upload(partial, step, key)
         if target.exists():
             shutil.rmtree(target)
         os.replace(partial, target)
@@ -164,11 +160,23 @@ class Storage:
         return sorted((names[-3], names[-2]) for names in parts)
 
     def update(self, step: str, key: str) -> None:
-        """Uploads an artefact whose local files were changed, without those that are gone."""
+        """Uploads an artefact whose local files were changed, without those that are gone. Until
+        the end, and where it breaks off, it is not there for any reader."""
         if self.is_remote:
             filesystem, path = pafs.FileSystem.from_uri(self.location(step, key))
+            with contextlib.suppress(FileNotFoundError):
+                filesystem.delete_file(f"{path}/{MANIFEST}")
             filesystem.delete_dir_contents(path)
-            pafs.copy_files(str(self.path(step, key)), path, pafs.LocalFileSystem(), filesystem)
+            self._upload(self.path(step, key), step, key)
+
+    def _upload(self, directory: Path, step: str, key: str) -> None:
+        """The manifest last: without it nothing is there, for any reader."""
+        filesystem, path = pafs.FileSystem.from_uri(self.location(step, key))
+        filesystem.create_dir(path, recursive=True)
+        for entry in sorted(directory.iterdir(), key=lambda entry: entry.name == MANIFEST):
+            if entry.is_dir():
+                filesystem.create_dir(f"{path}/{entry.name}")
+            pafs.copy_files(str(entry), f"{path}/{entry.name}", pafs.LocalFileSystem(), filesystem)
 
     def remove(self, step: str, key: str) -> None:
         """Deletes an artefact and what is left of its making, if they are there."""

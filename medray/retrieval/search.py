@@ -5,7 +5,7 @@ weighs tokens (BGE-M3), the best by these; each gets all scores, and `fusion` ma
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -213,13 +213,16 @@ def _best(scores_N: np.ndarray, allowed_N: np.ndarray | None, num: int) -> list[
 
 
 @contextmanager
-def open_index(index_dir: Path) -> Iterator[Searcher]:
+def open_index(index_dir: Path, unchanged: Callable[[], bool] | None = None) -> Iterator[Searcher]:
     """Opens an index artefact, and closes it at the end.
 
     Milvus Lite locks its file to one process, so the directory's own is never opened: each process
     fills a private copy from the directory's Parquet and drops it. A cluster is shared by its URI;
     where later builds have dropped the index's collection there, it is filled anew, once.
 
+    Args:
+        unchanged: whether what the directory was fetched from is what it was then; None: it was
+            not fetched.
     Raises:
         DataError: if the directory is not an index. ServiceError: no Milvus at its URI, or the
             collection cannot be filled.
@@ -234,7 +237,8 @@ def open_index(index_dir: Path) -> Iterator[Searcher]:
             collection = fill(client, passages, config, f"{ALIAS}_v1")
         else:
             collection = info["collection"]
-            _open_shared(client, collection, index_dir, info)
+            unchanged = unchanged or (lambda: read_info(index_dir) == info)
+            _open_shared(client, collection, index_dir, info, unchanged)
         columns = read_columns(passages, "passage_id", *COLUMNS)
         lexical, path = open_lexical(index_dir), index_dir / SPARSE
         # Like the index of words, made in memory where an artefact was left without it.
@@ -244,14 +248,23 @@ def open_index(index_dir: Path) -> Iterator[Searcher]:
 
 
 def _open_shared(
-    client: MilvusClient, collection: str, index_dir: Path, info: dict[str, Any]
+    client: MilvusClient,
+    collection: str,
+    index_dir: Path,
+    info: dict[str, Any],
+    unchanged: Callable[[], bool],
 ) -> None:
     if not is_there(client, collection):
         logger.warning("collection %s is gone; it is filled anew from the index", collection)
         config = CollectionConfig.model_validate(info["config"])
         restore(client, collection, index_dir / "passages", config)
         # An erasure that refilled the index meanwhile dropped the collection: for good.
-        if read_info(index_dir) != info:
-            client.drop_collection(collection)
+        stays = False
+        try:
+            stays = unchanged()
+        finally:
+            if not stays:
+                client.drop_collection(collection)
+        if not stays:
             raise ServiceError(f"{index_dir} was refilled meanwhile; open it again")
     client.load_collection(collection)

@@ -55,7 +55,10 @@ class Location(Config):
         if not self.path:
             storage = Storage(StorageConfig(root=self.root))
             if storage.is_remote:
-                return storage.read_text(f"{self.step}/{self.key}/{MANIFEST}") or ""
+                manifest = storage.read_text(f"{self.step}/{self.key}/{MANIFEST}")
+                if manifest is None:  # as while it is uploaded anew
+                    raise StorageError(f"{self.step}/{self.key} is not there")
+                return manifest
             place = storage.path(self.step, self.key)
         files = (place / name for name in (INFO, MANIFEST))
         found = next((file for file in files if file.is_file()), place).stat()

@@ -12,8 +12,9 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
-from medray.common.errors import ConfigError
+from medray.common.errors import ConfigError, ServiceError
 from medray.retrieval.search import open_index
 from medray.serving.alias import IndexAlias
 from medray.serving.artefacts import Location
@@ -33,8 +34,13 @@ class OpenIndex:
         self.version, self.num_searches = index.version, 0
         self.stamp = index.stamp()  # before it is read, so that no later change goes unnoticed
         with ExitStack() as stack:
-            self.searcher = stack.enter_context(open_index(index.fetch()))
+            place = index.fetch()
+            unchanged = partial(self._is_of, index)
+            self.searcher = stack.enter_context(open_index(place, unchanged))
             self._stack = stack.pop_all()
+
+    def _is_of(self, index: Location) -> bool:
+        return index.stamp() == self.stamp
 
     def close(self) -> None:
         """Removes the copy."""
@@ -79,6 +85,9 @@ class OpenIndexes:
         index.num_searches += 1
         try:
             yield index
+        except ServiceError:
+            self._renew(index)
+            raise
         finally:
             index.num_searches -= 1
             self._close_spare()
@@ -140,6 +149,12 @@ class OpenIndexes:
         finally:
             self._looking, self._look_at = None, time.monotonic() + pause_s
         self._close_spare()
+
+    def _renew(self, failed: OpenIndex) -> None:
+        """Later builds may have dropped its collection; one that is opened anew is filled anew."""
+        wanted = next((index for index, opened in self._open.items() if opened is failed), None)
+        if wanted is not None and self._opening is None and self._may_try(wanted):
+            self._opening = asyncio.create_task(self._bring(wanted))
 
     def _retire(self, index: Location, opened: OpenIndex) -> None:
         if self._open.get(index) is opened:

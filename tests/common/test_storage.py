@@ -111,6 +111,51 @@ def test_an_upload_that_breaks_off_stays_invisible(
     assert storage.exists("sft", "k1")
 
 
+def test_what_is_uploaded_anew_is_not_there_until_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = f"file://{tmp_path}/root"
+    fill(one := Storage(StorageConfig(root=root, cache=str(tmp_path / "one"))))
+    path = one.publish("sft", "k1")
+    other = Storage(StorageConfig(root=root, cache=str(tmp_path / "other")))
+    (path / "model" / "file").write_text("new", encoding="utf-8")
+    (path / MANIFEST).write_text('{"files": []}', encoding="utf-8")
+    copy, seen = pafs.copy_files, []
+
+    def watched(*arguments) -> None:
+        seen.append(other.exists("sft", "k1"))
+        copy(*arguments)
+
+    monkeypatch.setattr(pafs, "copy_files", watched)
+    one.update("sft", "k1")
+    monkeypatch.undo()
+    assert len(seen) > 1 and not any(seen) and other.exists("sft", "k1")
+    fetched = other.fetch("sft", "k1") / "model" / "file"
+    assert fetched.read_text(encoding="utf-8") == "new"
+
+
+def test_what_is_changed_while_it_is_read_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = f"file://{tmp_path}/root"
+    fill(one := Storage(StorageConfig(root=root, cache=str(tmp_path / "one"))))
+    path = one.publish("sft", "k1")
+    other = Storage(StorageConfig(root=root, cache=str(tmp_path / "other")))
+    copy = pafs.copy_files
+
+    def overtaken(*arguments) -> None:
+        monkeypatch.undo()
+        (path / MANIFEST).write_text('{"files": []}', encoding="utf-8")
+        one.update("sft", "k1")
+        copy(*arguments)
+
+    monkeypatch.setattr(pafs, "copy_files", overtaken)
+    with pytest.raises(StorageError, match="changed while it was read"):
+        other.fetch("sft", "k1")
+    assert list((tmp_path / "other" / "sft").iterdir()) == []
+    assert other.fetch("sft", "k1").is_dir()
+
+
 def test_two_processes_of_a_machine_may_download_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -295,6 +295,20 @@ def test_an_index_whose_collection_was_dropped_fills_it_anew(tmp_path: Path) -> 
             client.close()
 
 
+def test_what_was_refilled_meanwhile_is_not_filled_anew(tmp_path: Path) -> None:
+    """An index was fetched, and before its collection was filled a patient was erased from it."""
+    uri = str(tmp_path / "milvus.db")
+    index = write_index(tmp_path / "index", uri=uri, collection="docs_v1")
+    with (
+        pytest.raises(ServiceError, match="refilled meanwhile"),
+        open_index(index, unchanged=lambda: False),
+    ):
+        pass
+    client = connect(uri)
+    assert versions(client) == []
+    disconnect(client, uri)
+
+
 def test_a_refill_drops_the_collection_of_its_own_index_alone(tmp_path: Path) -> None:
     uri, config = str(tmp_path / "milvus.db"), CollectionConfig()
     client = connect(uri)

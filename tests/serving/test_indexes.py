@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medray.common.errors import ConfigError, DataError
+from medray.common.errors import ConfigError, DataError, ServiceError, StorageError
 from medray.common.manifest import Manifest, write_manifest
 from medray.common.records import Passage
 from medray.common.rows import arrow_schema
+from medray.retrieval import search
+from medray.retrieval.collection import connect, disconnect
 from medray.retrieval.directory import INFO
 from medray.retrieval.index import refill
 from medray.serving import indexes
@@ -171,3 +173,33 @@ def test_a_rewritten_artefact_has_another_stamp(tmp_path: Path, scheme: str) -> 
         assert served.stamp() == served.stamp()
         seen.add(served.stamp())
     assert len(seen) == 2
+    if scheme:  # while it is uploaded anew there is no manifest
+        (place / "manifest.json").unlink()
+        with pytest.raises(StorageError, match="not there"):
+            served.stamp()
+
+
+def test_an_index_whose_collection_is_gone_is_filled_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after builds on the cluster that kept the newest alone."""
+    # A cluster's server outlives its clients, Lite's would end with the first that leaves.
+    monkeypatch.setattr(search, "disconnect", lambda client, uri: client.close())
+    index = write_index(tmp_path / "first", "abc")
+    uri, path = str(tmp_path / "milvus.db"), tmp_path / "first" / INFO
+    path.write_text(json.dumps({"uri": uri, "config": {}, "collection": "docs_v1"}))
+
+    async def run() -> None:
+        opened = OpenIndexes(IndexAlias(str(tmp_path / "alias.json"), index))
+        before = opened.current
+        before.searcher._client.drop_collection("docs_v1")
+        with pytest.raises(ServiceError), opened.use() as used:
+            found_in(used)
+        await until(opened, lambda: opened.current is not before)
+        assert found_in(opened.current) == "abc"
+        opened.close()
+
+    try:
+        asyncio.run(run())
+    finally:
+        disconnect(connect(uri), uri)
