@@ -17,7 +17,7 @@ from search_texts import DIM
 from medray.common.records import Passage
 from medray.retrieval.collection import connect, disconnect
 from medray.retrieval.lexical import LexicalIndex
-from medray.retrieval.versions import ALIAS
+from medray.retrieval.search import PRIVATE
 
 TOP, CANDIDATES, WEIGHT = 10, 100, 0.5
 FIELDS = list(Passage.model_fields)
@@ -26,7 +26,7 @@ FIELDS = list(Passage.model_fields)
 def raw_dense(client: MilvusClient, vector_D: np.ndarray) -> list[str]:
     """The ten nearest by pymilvus."""
     rows = client.search(
-        ALIAS, data=[vector_D.tolist()], limit=TOP, output_fields=FIELDS,
+        PRIVATE, data=[vector_D.tolist()], limit=TOP, output_fields=FIELDS,
         search_params={"metric_type": "COSINE", "params": {"ef": 128}},
     )[0]  # fmt: skip
     return [row["entity"]["passage_id"] for row in rows]
@@ -42,7 +42,7 @@ class ByHand:
     def __call__(self, text: str, vector_D: np.ndarray) -> list[str]:
         """The ten best."""
         near = self.client.search(
-            ALIAS, data=[vector_D.tolist()], limit=CANDIDATES, output_fields=FIELDS,
+            PRIVATE, data=[vector_D.tolist()], limit=CANDIDATES, output_fields=FIELDS,
             search_params={"metric_type": "COSINE", "params": {"ef": 128}},
         )[0]  # fmt: skip
         cosines = {row["entity"]["passage_id"]: row["distance"] for row in near}
@@ -50,7 +50,7 @@ class ByHand:
         best = [int(k) for k in np.argsort(-bm25_N, kind="stable")[:CANDIDATES] if bm25_N[k] > 0]
         missing = [self.names[k] for k in best if self.names[k] not in cosines]
         if missing:
-            rows = self.client.get(ALIAS, ids=missing, output_fields=[*FIELDS, "vector"])
+            rows = self.client.get(PRIVATE, ids=missing, output_fields=[*FIELDS, "vector"])
             for row in rows:
                 cosines[row["passage_id"]] = float(np.dot(row["vector"], vector_D))
         most = max(max(cosines.values()) + 1, 1e-9)

@@ -36,8 +36,7 @@ from medray.retrieval.collection import CollectionConfig, connect, search_vector
 from medray.retrieval.directory import INFO, LEXICAL, build_lexical, save_lexical
 from medray.retrieval.lexical import LexicalConfig, LexicalIndex
 from medray.retrieval.recall import exact_top
-from medray.retrieval.search import Searcher, open_index
-from medray.retrieval.versions import ALIAS
+from medray.retrieval.search import PRIVATE, Searcher, open_index
 
 EFS = (32, 64, 256)
 """Beside the default."""
@@ -127,7 +126,7 @@ def measure_exact(
     taken = in_turn(
         asked,
         {
-            "dense": lambda _, v: search_vectors(client, ALIAS, v[None], TOP, config),
+            "dense": lambda _, v: search_vectors(client, PRIVATE, v[None], TOP, config),
             "dense raw": lambda _, v: raw_dense(client, v),
             "hybrid": lambda text, v: searcher.search(text, v, TOP),
             "hybrid raw": by_hand,
@@ -148,7 +147,7 @@ def measure_graph(
     """Recall and times of HNSW by `hnsw_ef`, every question answered by the graph."""
     client, graph = connect(searcher.uri), GraphCalls()
     first_D = asked.vectors_QD[:1]
-    graph.wait(lambda: search_vectors(client, ALIAS, first_D, TOP, config))
+    graph.wait(lambda: search_vectors(client, PRIVATE, first_D, TOP, config))
     measured: dict[str, Any] = {"default_ef": config.hnsw_ef}
     for ef in sorted({*EFS, config.hnsw_ef}):
         setting, before = config.model_copy(update={"hnsw_ef": ef}), graph.num
@@ -158,7 +157,7 @@ def measure_graph(
             _: str, vector_D: np.ndarray, setting: CollectionConfig = setting,
             found: list[list[int]] = found,
         ) -> None:  # fmt: skip
-            rows = search_vectors(client, ALIAS, vector_D[None], TOP, setting)[0]
+            rows = search_vectors(client, PRIVATE, vector_D[None], TOP, setting)[0]
             found.append([int(row["passage_id"][1:]) for row in rows])
 
         taken = in_turn(asked, {"dense": near})["dense"]

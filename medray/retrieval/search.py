@@ -40,6 +40,8 @@ from medray.retrieval.versions import ALIAS, fill, restore
 logger = logging.getLogger(__name__)
 
 EVERYTHING = PassageFilter()
+PRIVATE = f"{ALIAS}_v1"
+"""A process's own copy in Milvus Lite."""
 NAMES = ["passage_id", "doc_id"]
 """Fields of a candidate."""
 
@@ -234,7 +236,7 @@ def open_index(index_dir: Path, unchanged: Callable[[], bool] | None = None) -> 
         stack.callback(disconnect, client, uri)
         if not info["uri"]:
             config = CollectionConfig.model_validate(info["config"])
-            collection = fill(client, passages, config, f"{ALIAS}_v1")
+            collection = fill(client, passages, config, PRIVATE)
         else:
             collection = info["collection"]
             unchanged = unchanged or (lambda: read_info(index_dir) == info)
