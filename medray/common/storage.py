@@ -122,8 +122,14 @@ class Storage:
                 shutil.rmtree(stale)
         filesystem, path = pafs.FileSystem.from_uri(self.location(step, key))
         download = target.with_name(f".{key}.download-{os.getpid()}")
-        download.mkdir(parents=True, exist_ok=True)
-        pafs.copy_files(path, str(download), filesystem, pafs.LocalFileSystem())
+        # What broke off before may hold what was erased since.
+        shutil.rmtree(download, ignore_errors=True)
+        download.mkdir(parents=True)
+        try:
+            pafs.copy_files(path, str(download), filesystem, pafs.LocalFileSystem())
+        except BaseException:
+            shutil.rmtree(download, ignore_errors=True)
+            raise
         brought = download / MANIFEST
         if not brought.is_file() or brought.read_text(encoding="utf-8") != manifest:
             shutil.rmtree(download)

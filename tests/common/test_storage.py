@@ -156,6 +156,25 @@ def test_what_is_changed_while_it_is_read_is_not_kept(
     assert other.fetch("sft", "k1").is_dir()
 
 
+def test_a_download_that_breaks_off_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = f"file://{tmp_path}/root"
+    fill(one := Storage(StorageConfig(root=root, cache=str(tmp_path / "one"))))
+    one.publish("sft", "k1")
+    other = Storage(StorageConfig(root=root, cache=str(tmp_path / "other")))
+    copy = pafs.copy_files
+
+    def break_off(*arguments) -> None:
+        copy(*arguments)
+        raise OSError("the network is gone")
+
+    monkeypatch.setattr(pafs, "copy_files", break_off)
+    with pytest.raises(OSError, match="network"):
+        other.fetch("sft", "k1")
+    assert list((tmp_path / "other" / "sft").iterdir()) == []
+
+
 def test_two_processes_of_a_machine_may_download_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
