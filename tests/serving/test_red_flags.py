@@ -10,7 +10,11 @@ from medray.serving.consult.signs import SIGNS
 SAID = {
     "self_harm": [
         "我不想活了", "活着没有意义", "最近总想自杀", "我想死", "没人在乎我，活不下去",
-        "我无时无刻不想自杀", "我没有一天不想自杀", "Not a day goes by that I don't want to die",
+        "我无时无刻不想自杀", "我没有一天不想自杀", "我没办法不想自杀", "我不是不想自杀",
+        "我不可能不想自杀", "我忍不住不去想自杀", "我没有哪一天是不想自杀的",
+        "I am never not suicidal",
+        "there is no moment I am not suicidal", "I can't stop thinking about suicide",
+        "Not a day goes by that I don't want to die",
         "I want to die", "I have been thinking about suicide", "I don't want to live",
         "they would be better off dead without me", "I keep thinking about killing myself",
     ],

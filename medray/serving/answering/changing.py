@@ -4,11 +4,13 @@ In: a question. Out: yes or no, by rules of words in Chinese and English, a sent
 change must be asked for (帮我, please, an imperative), and of a record or another document:
 "术后医嘱改成口服可以吗" is about a therapy, "可以更改诊断吗" about a diagnosis,
 "如何规范修改病历" and "伪造病历有什么后果" about the rules, and all are answered. Whoever asks for
-other words for a text ("改写成通俗的话") changes no record.
+other words for a text ("改写成通俗的话") changes no record, and who forbids a change asks for none.
 Source: not given in the method.
 """
 
 import re
+
+from medray.serving.answering.forbidding import asked_for
 
 SENTENCE = re.compile(r"(?<=[。！？!?；;\n])|(?<=\.)\s")
 GAP = r"[^，,。；;：:把将]{0,15}?"
@@ -22,23 +24,22 @@ RECORD = (
 OF_RECORD = rf"(?:{RECORD}|诊断|医嘱|处方|记录|报告|主诉|过敏史|既往史|现病史)"
 """What stands in a record, too: enough where somebody asks for the change in so many words."""
 CHANGE = (
-    r"(?:(?:修改|更改)(?!后|过的)|改写(?=[成为])|(?<!整)(?<!修)(?<!更)改(?![善进良革日天期写])|删|抹[掉去]|涂掉|去掉|替换|换成|销毁"
-    r"|补[写记签录]|倒填)"
+    r"(?:(?:修改|更改)(?!后|过的)|改写(?=[成为])|(?<![整修更])改(?![善进良革日天期写])"
+    r"|删|抹[掉去]|涂掉|去掉|替换|换成|销毁|补[写记签录]|倒填)"
 )
 FORGE = r"(?:篡改|伪造|编造|捏造|补造|造假|倒签|冒签|仿签|涂改)"
 EITHER = f"(?:{CHANGE}|{FORGE})"
 WISH = (
-    r"(?<!不得)(?<!不要)(?<!不能)(?<!不可)(?<!不会)(?<!禁止)(?<!拒绝)"
     r"(?:帮我们?|帮忙|替我们?|给我|教我|麻烦[你您]?|(?<!申)请[你您]?)"
     r"(?:一下|直接|马上|立即|现在|先|重新|[悄偷]{2}地?|快速|怎[么样]|如何|来|去)*"
 )
 WISHED = re.compile(
-    rf"{WISH}{EITHER}{GAP}{OF_RECORD}|{WISH}[^，,。；;：:把将]{{0,6}}[把将]{GAP}{OF_RECORD}{GAP}{EITHER}"
+    rf"{WISH}{EITHER}{GAP}{OF_RECORD}|{WISH}[^，,。；;：:把将不勿]{{0,6}}[把将]{GAP}{OF_RECORD}{GAP}{EITHER}"
 )
 NOT_ASKED = r"(?!.*(?:[吗么呢？?]|谁|何|几|哪|怎|[是能可]否|合适|多久))"
 TOLD = re.compile(
-    rf"^\W*{NOT_ASKED}{EITHER}{GAP}{RECORD}(?![后时者])"
-    rf"|^\W*{NOT_ASKED}[把将]{GAP}{OF_RECORD}{GAP}{EITHER}"
+    rf"^\W*+{NOT_ASKED}{EITHER}{GAP}{RECORD}(?![后时者])"
+    rf"|^\W*+{NOT_ASKED}[把将]{GAP}{OF_RECORD}{GAP}{EITHER}"
     rf"|[把将]{GAP}{RECORD}{GAP}{EITHER}"
     rf"|{RECORD}{GAP}(?:改一?[下改]|改一下|改掉|删掉|删了|删一下|抹掉|涂掉)"
     rf"|{RECORD}(?:首页|记录)?[里中上]?面?的?(?:诊断|时间|日期|签名|结果|年龄|主诉|姓名|数值)"
@@ -61,8 +62,9 @@ RULES = re.compile(
 """What a question about the rules for records has and a request for a change has not."""
 OTHER_WORDS = re.compile(
     r"表格|通俗|英[文语]|中文|白话|[能易听看]得?懂|列表|要点|摘要|措辞|语法|错别字|润色|通顺|简洁|模板|范文"
+    r"|格式|排版|标点|文笔|语气"
     r"|\b(?:plain|simpler|table|language|translat\w+|bullets?|shorter|grammar|spelling|wording"
-    r"|clarity|clearer|readab\w+|conciser?|templates?|format(?:ting)?)\b",
+    r"|clarity|clearer|readab\w+|conciser?|templates?|format(?:ting)?|typos?|style|tone)\b",
     re.IGNORECASE,
 )
 
@@ -80,6 +82,7 @@ ENGLISH_CHANGE = (
     r"|update)\b(?! me\b)"
 )
 ENGLISH_FORGE = r"(?:falsify|forge|fake|fabricate|back-?date|tamper with)\b"
+FORGED = re.compile(rf"{FORGE}|\b{ENGLISH_FORGE}", re.IGNORECASE)
 ENGLISH_EITHER = f"(?:{ENGLISH_CHANGE}|{ENGLISH_FORGE})"
 HOW = r"(?: (?:to|just|quickly|quietly|secretly|now)){0,4}"
 ENGLISH_WISHED = re.compile(
@@ -88,7 +91,7 @@ ENGLISH_WISHED = re.compile(
     re.IGNORECASE,
 )
 ENGLISH_TOLD = re.compile(
-    rf"^\W*(?!.*\?)(?!(?:correct|update|remove|replace)\b){ENGLISH_EITHER}(?! (?:of|in|to)\b)"
+    rf"^\W*+(?!.*\?)(?!(?:correct|update|remove|replace)\b){ENGLISH_EITHER}(?! (?:of|in|to)\b)"
     rf"{ENGLISH_GAP}{ENGLISH_RECORD}"
     rf"|\b(?:can|could|will|would) you{HOW} {ENGLISH_EITHER}"
     r" (?:the|this|that|these|those|his|her|my|their|our|all|yesterday['’]s)\b"
@@ -116,12 +119,12 @@ def asks_to_change_a_record(question: str) -> bool:
 
 
 def _asks(sentence: str) -> bool:
-    if OTHER_WORDS.search(sentence):
+    if OTHER_WORDS.search(sentence) and not FORGED.search(sentence):
         return False
-    if WISHED.search(sentence) or ENGLISH_WISHED.search(sentence):
+    if asked_for(WISHED, sentence) or asked_for(ENGLISH_WISHED, sentence):
         return True
     if RULES.search(sentence) or ENGLISH_RULES.search(sentence):
         return False
     if HIDING.search(sentence) and DOING.search(sentence):
         return True
-    return any(rule.search(sentence) for rule in (TOLD, ENGLISH_TOLD, ENGLISH_HIDDEN))
+    return any(asked_for(rule, sentence) for rule in (TOLD, ENGLISH_TOLD, ENGLISH_HIDDEN))

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from medray.generation.sampling import Chat
 from medray.serving.answering.changing import asks_to_change_a_record
 from medray.serving.answering.dosing import asks_for_a_dose
+from medray.serving.answering.forbidding import asked_for
 from medray.serving.consult.negation import NEVER_NOT
 from medray.serving.identity.keys import Role
 
@@ -49,7 +50,7 @@ DIE = (
 )
 """Without what only holds the words: 去死皮, 打上吊瓶, 割腕横韧带, 自杀率."""
 DENIED = re.compile(
-    r"(?:(?<![是非有])没有?|从未|否认|(?<![要想会该是么何得])不(?=[想会要打考]))"
+    r"(?:(?<![非有])没有?|从未|否认|(?<![要想会该是么何得])不(?=[想会要打考]))"
     rf"(?:再|真的?|有过?|想过?|要|会|考虑过?|打算|动过|任何|过|去)*(?:{DIE})(?:的?(?:念头|想法))?"
     r"|(?:\bnot|n['’]t|\bnever|\bno)"
     r"(?: (?:really|currently|actually|ever|feel|feeling|been|had|have|having|any))*"
@@ -67,6 +68,18 @@ SELF_HARM = re.compile(
     r"|running|working)|by (?:accident|mistake))\b)"
     r"|\bend(?:ing)? my (?:own )?life\b"
     r"|\bi\b.{0,40}\b(?:suicid\w+|want to die|don['’]?t want to live)\b",
+    re.IGNORECASE,
+)
+HARM_OTHERS = re.compile(
+    r"(?:怎么|怎样|如何|教我|帮我)(?!诊断|鉴别|判断|识别|发现|救治|抢救|治疗)(?:(?!被).){0,12}"
+    r"(?:投毒|下毒|毒死|毒杀|杀人|制毒|迷晕|迷奸"
+    r"|(?:弄|杀)死(?:一个|某|别|他|她|人|邻居|同事|丈夫|妻子))"
+    r"|(?:合成|制作|制造|提炼).{0,6}(?:冰毒|海洛因|甲基苯丙胺|毒品|毒气|炸药)"
+    r"|\b(?:how (?:to|do i|can i)|help me)\b.{0,40}\b(?:poison|kill|drug) "
+    r"(?:someone|somebody|a person|him|her|them|my (?:own )?(?:wife|husband|partner|boss"
+    r"|mother|father|parents?|brother|sister|child|son|daughter|neighbou?r|friend|patients?))\b"
+    r"|\b(?:synthesi[sz]e|make|cook)\b.{0,20}"
+    r"\b(?:meth|heroin|methamphetamine|nerve agent|explosives?)\b",
     re.IGNORECASE,
 )
 
@@ -99,18 +112,7 @@ RULES = (
     Rule(
         "harm_others",
         EVERYONE,
-        re.compile(
-            r"(?:怎么|怎样|如何|教我|帮我)(?!诊断|鉴别|判断|识别|发现|救治|抢救|治疗)(?:(?!被).){0,12}"
-            r"(?:投毒|下毒|毒死|毒杀|杀人|制毒|迷晕|迷奸"
-            r"|(?:弄|杀)死(?:一个|某|别|他|她|人|邻居|同事|丈夫|妻子))"
-            r"|(?:合成|制作|制造|提炼).{0,6}(?:冰毒|海洛因|甲基苯丙胺|毒品|毒气|炸药)"
-            r"|\b(?:how (?:to|do i|can i)|help me)\b.{0,40}\b(?:poison|kill|drug) "
-            r"(?:someone|somebody|a person|him|her|them|my (?:own )?(?:wife|husband|partner|boss"
-            r"|mother|father|parents?|brother|sister|child|son|daughter|neighbou?r|friend|patients?))\b"
-            r"|\b(?:synthesi[sz]e|make|cook)\b.{0,20}"
-            r"\b(?:meth|heroin|methamphetamine|nerve agent|explosives?)\b",
-            re.IGNORECASE,
-        ).search,
+        lambda text: asked_for(HARM_OTHERS, text),
         "这里不提供可能伤害他人的信息。如有人正处于危险中，请拨打110或120。",
         "This service gives no information that may harm others. If someone is in danger, call the "
         "emergency number.",
@@ -137,8 +139,8 @@ RULES = (
 )
 """In the order in which they are tried."""
 HAN = re.compile(r"[\u4e00-\u9fff]")
-SENTENCE_END = re.compile(r"[。！？!?；;\n]|\.\s")
-ASKING = re.compile(r"[我俺咱？?]|\b(?:i|my|me)\b", re.IGNORECASE)
+TO_LAST_END = re.compile(r".*(?:[。！？!?；;\n]|\.\s)", re.DOTALL)
+FIRST_END = re.compile(r"[。！？!?；;\n]|\.\s")
 PIECE_CHARS = 2000
 OVERLAP_CHARS = 100
 
@@ -170,13 +172,16 @@ async def refusal_meanwhile(question: str, role: Role) -> Refusal | None:
 def pieces(text: str) -> list[str]:
     """A text cut where a sentence ends, or after `PIECE_CHARS` characters at the latest; each piece
     begins with the end of the one before, so that what is asked across a cut is seen."""
-    cut, start = [], 0
+    cut, begin, start = [], 0, 0
     while len(text) - start > PIECE_CHARS:
-        ends = [m.end() for m in SENTENCE_END.finditer(text, start, start + PIECE_CHARS)]
-        end = ends[-1] if ends else start + PIECE_CHARS
-        cut.append(text[max(0, start - OVERLAP_CHARS) : end])
-        start = end
-    return [*cut, text[max(0, start - OVERLAP_CHARS) :] if cut else text]
+        found = TO_LAST_END.match(text, start, start + PIECE_CHARS)
+        end = found.end() if found else start + PIECE_CHARS
+        cut.append(text[begin:end])
+        # With a sentence's beginning where there is one: half of one may say what it does not.
+        begin, start = end - OVERLAP_CHARS, end
+        if found := FIRST_END.search(text, max(0, begin - 1), end):
+            begin = found.end()
+    return [*cut, text[max(0, begin) :]]
 
 
 def _read(piece: str, role: Role) -> Refusal | None:
@@ -195,17 +200,17 @@ def _worst(found: Sequence[Refusal]) -> Refusal | None:
 async def handed_on(messages: Chat, role: Role) -> Chat:
     """A chat as the model may read it: none of its messages is one that is refused.
 
-    The system's and the assistant's are judged as the user's are, for a client writes them all; but
-    where nobody asks in them or speaks of themselves they may be about doses and despair, as
-    answers are. The turns stay; what this guard said in earlier ones does too.
+    The system's and the assistant's are judged too, for a client writes them all; but by the rules
+    for everyone only, for answers are about doses and despair. The turns stay; what this guard said
+    in earlier ones does too.
     """
     return [message | {"content": await _handed_on(message, role)} for message in messages]
 
 
 async def _handed_on(message: dict[str, str], role: Role) -> str:
     text = message["content"]
-    if message["role"] != "user" and not ASKING.search(text):
-        role = "clinician"
+    if message["role"] != "user":
+        role = "clinician"  # refused by the rules for everyone alone
     if text.strip() in REFERRALS or await refusal_meanwhile(text, role) is None:
         return text
     return NOT_HANDED_ON[0] if HAN.search(text) else NOT_HANDED_ON[1]

@@ -19,10 +19,13 @@ CHINESE_END = re.compile(rf"[，。；！？：\n,;!?:]|\.(?:\s|$)|{HAN_SPACE}")
 ASKED = re.compile(r"有没有|有无|没有没有|无缘无故")
 """A question and an idiom, which deny nothing."""
 NEVER_NOT = re.compile(
-    r"(?:无时无刻|没有?(?:哪怕)?[一哪][天刻日分秒夜晚]|不可能|没办法|没法|无法|忍不住|不得|控制不住)"
-    r"[^，,。；;\n]{0,6}$"
-    r"|\bnot an? (?:single )?(?:day|night|hour|moment|minute)\b[^,.;\n]{0,30}$"
-    r"|\bno (?:day|night|hour|moment)\b[^,.;\n]{0,30}$",
+    r"(?:无时无刻|没有?(?:哪怕)?[一哪]一?个?(?:[天刻日分秒夜晚]|小时|瞬间)"
+    r"|不可能|没办法|没法|无法|[忍禁]不住|控制不住|做不到|情不自禁)[^，,。；;\n]{0,6}$"
+    r"|(?:(?:不|由)得|不能|怎么?(?:可能|能|会)|很难|难以|何尝|不是|哪一?天)$"
+    r"|(?:\bnot|n['’]t|\bnever|\bhardly|\bscarcely|\bbarely)(?: been)? an? (?:single )?"
+    r"(?:day|night|hour|moment|minute)\b[^,.;\n]{0,40}$"
+    r"|\bno (?:day|night|hour|moment)\b[^,.;\n]{0,40}$"
+    r"|(?:n['’]t|\bcannot|\bnever|\bnot|\bimpossible)(?: to)? $",
     re.IGNORECASE,
 )
 """Before a denial it makes it said: 没有一天不想, not a day goes by that I don't."""
@@ -125,6 +128,8 @@ def _in_english(text: str, start: int, before: str) -> bool:
         clause = re.split("[,，]", clause)[-1]
     clause = SOMETHING_ELSE.sub(lambda found: " " * len(found[0]), clause)
     triggers = list(ENGLISH_DENIES.finditer(clause))
-    if not triggers or NEVER_NOT.search(clause, 0, triggers[-1].start()):
+    # A denial of the denial may stand in a part that is cut off: there is no day that I am not ...
+    last = len(before) - len(clause) + triggers[-1].start() if triggers else 0
+    if not triggers or NEVER_NOT.search(before, 0, last):
         return False
     return not RELIEVED.search(clause, triggers[-1].end())
