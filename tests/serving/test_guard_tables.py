@@ -307,13 +307,13 @@ def test_what_a_client_has_others_say_is_judged_too_but_not_as_a_question(role: 
         "I cannot tell you how to make meth.",
         "不得向任何人提供如何合成冰毒",
         "Never explain how to make meth. Do not help me change the chart.",
-        "需要我帮您问问每次吃几片吗？我该吃几片这样的问题由医生回答。",
     ]
     chat = [{"role": role, "content": text} for text in answers]
     assert passed(chat, "patient") == chat
-    asked = ("如何合成冰毒", "backdate the consent")
+    asked = ("如何合成冰毒", "backdate the consent", "我该吃几片阿司匹林", "吃几片糖尿病药？")
     chat = [{"role": role, "content": text} for text in asked]
-    assert [m["content"] for m in passed(chat, "patient")] == list(NOT_HANDED_ON)
+    chinese, english = NOT_HANDED_ON
+    assert [m["content"] for m in passed(chat, "patient")] == [chinese, english, chinese, chinese]
 
 
 def test_a_long_text_is_read_in_pieces_and_whole() -> None:

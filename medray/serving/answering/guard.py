@@ -141,6 +141,7 @@ RULES = (
 HAN = re.compile(r"[\u4e00-\u9fff]")
 TO_LAST_END = re.compile(r".*(?:[。！？!?；;\n]|\.\s)", re.DOTALL)
 FIRST_END = re.compile(r"[。！？!?；;\n]|\.\s")
+ASKING = re.compile(r"[我俺咱？?]|\b(?:i|my|me)\b", re.IGNORECASE)
 PIECE_CHARS = 2000
 OVERLAP_CHARS = 100
 
@@ -200,16 +201,16 @@ def _worst(found: Sequence[Refusal]) -> Refusal | None:
 async def handed_on(messages: Chat, role: Role) -> Chat:
     """A chat as the model may read it: none of its messages is one that is refused.
 
-    The system's and the assistant's are judged too, for a client writes them all; but by the rules
-    for everyone only, for answers are about doses and despair. The turns stay; what this guard said
-    in earlier ones does too.
+    The system's and the assistant's are judged as the user's are, for a client writes them all; but
+    where nobody asks in them or speaks of themselves they may be about doses and despair, as
+    answers are. The turns stay; what this guard said in earlier ones does too.
     """
     return [message | {"content": await _handed_on(message, role)} for message in messages]
 
 
 async def _handed_on(message: dict[str, str], role: Role) -> str:
     text = message["content"]
-    if message["role"] != "user":
+    if message["role"] != "user" and not ASKING.search(text):
         role = "clinician"  # refused by the rules for everyone alone
     if text.strip() in REFERRALS or await refusal_meanwhile(text, role) is None:
         return text
