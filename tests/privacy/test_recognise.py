@@ -209,6 +209,6 @@ def test_a_name_from_the_header_is_found_without_a_label():
     "text", ["江苏省南京市" + "路号" * 5000, "a" * 20_000, "姓名：" + "王" * 20_000]
 )
 def test_hostile_text_takes_no_longer_than_its_length(text):
-    started = time.monotonic()
+    started = time.process_time()  # of this process alone, whatever else the machine does
     find_phi(text)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
