@@ -3,6 +3,7 @@ in bulk."""
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,7 @@ def test_a_judgement_under_way_ends_with_the_switch_and_says_what_it_took(
     client, secrets, place: Path, deployed, monkeypatch
 ) -> None:
     switch = Switch(str(place / "stopped"))
-    ended = asyncio.Event()
+    ended = threading.Event()
 
     async def stuck(model: str, record: str, ids: list[str], spent: Any) -> None:
         spent(Spent(50, 7, "model"))
@@ -196,7 +197,7 @@ def test_a_judgement_under_way_ends_with_the_switch_and_says_what_it_took(
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_stopped")
     finally:
         switch.start()
-    assert ended.is_set()
+    assert ended.wait(60)
     entries = [json.loads(line) for line in read_entries(place / "audit", "", KEY)]
     assert (50, 7, "model") in {
         (e["prompt_tokens"], e["completion_tokens"], e["model_version"])
