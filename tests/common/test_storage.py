@@ -26,6 +26,14 @@ def fill(storage: Storage, text: str = "weights", manifest: bool = True) -> Path
     return partial
 
 
+def on_two_machines(tmp_path: Path) -> tuple[Storage, Storage, Path]:
+    """One root from two machines, with an artefact that the first has published, and its place."""
+    root = f"file://{tmp_path}/root"
+    fill(one := Storage(StorageConfig(root=root, cache=str(tmp_path / "one"))))
+    path = one.publish("sft", "k1")
+    return one, Storage(StorageConfig(root=root, cache=str(tmp_path / "other"))), path
+
+
 def test_publish_then_fetch(storage: Storage) -> None:
     storage.check_writable()
     partial = fill(storage)
@@ -72,10 +80,7 @@ def test_another_machine_downloads(tmp_path: Path) -> None:
 
 
 def test_another_machine_downloads_again_what_was_changed(tmp_path: Path) -> None:
-    root = f"file://{tmp_path}/root"
-    fill(one := Storage(StorageConfig(root=root, cache=str(tmp_path / "one"))))
-    path = one.publish("sft", "k1")
-    other = Storage(StorageConfig(root=root, cache=str(tmp_path / "other")))
+    one, other, path = on_two_machines(tmp_path)
     copy = other.fetch("sft", "k1")
     (path / "model" / "file").unlink()
     (path / MANIFEST).write_text('{"files": []}', encoding="utf-8")
@@ -114,10 +119,7 @@ def test_an_upload_that_breaks_off_stays_invisible(
 def test_what_is_uploaded_anew_is_not_there_until_it_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = f"file://{tmp_path}/root"
-    fill(one := Storage(StorageConfig(root=root, cache=str(tmp_path / "one"))))
-    path = one.publish("sft", "k1")
-    other = Storage(StorageConfig(root=root, cache=str(tmp_path / "other")))
+    one, other, path = on_two_machines(tmp_path)
     (path / "model" / "file").write_text("new", encoding="utf-8")
     (path / MANIFEST).write_text('{"files": []}', encoding="utf-8")
     copy, seen = pafs.copy_files, []
@@ -137,10 +139,7 @@ def test_what_is_uploaded_anew_is_not_there_until_it_is_whole(
 def test_what_is_changed_while_it_is_read_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = f"file://{tmp_path}/root"
-    fill(one := Storage(StorageConfig(root=root, cache=str(tmp_path / "one"))))
-    path = one.publish("sft", "k1")
-    other = Storage(StorageConfig(root=root, cache=str(tmp_path / "other")))
+    one, other, path = on_two_machines(tmp_path)
     copy = pafs.copy_files
 
     def overtaken(*arguments) -> None:
@@ -159,10 +158,7 @@ def test_what_is_changed_while_it_is_read_is_not_kept(
 def test_a_download_that_breaks_off_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = f"file://{tmp_path}/root"
-    fill(one := Storage(StorageConfig(root=root, cache=str(tmp_path / "one"))))
-    one.publish("sft", "k1")
-    other = Storage(StorageConfig(root=root, cache=str(tmp_path / "other")))
+    _, other, _ = on_two_machines(tmp_path)
     copy = pafs.copy_files
 
     def break_off(*arguments) -> None:
@@ -178,10 +174,7 @@ def test_a_download_that_breaks_off_leaves_nothing(
 def test_two_processes_of_a_machine_may_download_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = f"file://{tmp_path}/root"
-    fill(one := Storage(StorageConfig(root=root, cache=str(tmp_path / "one"))))
-    one.publish("sft", "k1")
-    other = Storage(StorageConfig(root=root, cache=str(tmp_path / "other")))
+    _, other, _ = on_two_machines(tmp_path)
     copy = pafs.copy_files
 
     def overtaken(*arguments) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -188,7 +189,9 @@ def test_blocks_hold_every_token_of_every_document_once(made):
 @pytest.mark.cluster
 def test_a_rerun_reuses_every_stage(made, hospital):
     before = {p: p.stat().st_mtime_ns for p in made.dir.rglob("*") if p.is_file()}
+    started = time.monotonic()
     again = run(CorpusConfig(**SETTINGS), hospital, made.storage.local_root)
+    assert time.monotonic() - started < 3
     after = {p: p.stat().st_mtime_ns for p in made.dir.rglob("*") if p.is_file()}
     config = made.dir / "config.yaml"  # written whenever an artefact is opened
     assert {p: t for p, t in after.items() if p != config} == {

@@ -1,11 +1,8 @@
 """The real graph on local Ray: HTTP, the openai client, tiny models, Milvus Lite."""
 
 import base64
-import contextlib
 import json
-import random
 import shutil
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import openai
 import pytest
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 from replicas import replica
 
@@ -32,16 +30,6 @@ from medray.serving.artefacts import newest
 pytestmark = pytest.mark.cluster
 CONFIGS = Path(__file__).parents[2] / "serve_configs"
 MAX_IN_FLIGHT = 3
-
-
-def free_port() -> int:
-    """A free port below those that the system hands out: one of these may be taken by a process of
-    Ray before the server binds it."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("100 ports are taken")
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,6 @@
 """Quality control of records over the real graph: the job's verdicts, also where replicas die."""
 
-import contextlib
 import json
-import random
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +9,7 @@ from typing import Any
 
 import pytest
 import requests
+from ports import free_port
 from replicas import replica
 from tiny_judge import AF, audit_record, joined, text_of
 
@@ -31,15 +29,6 @@ OWN = """
   populations: {initial-population: FEVER, denominator: FEVER, numerator: FEVER}
   tasks: {FEVER: {ask: 是否发热}}
 """
-
-
-def free_port() -> int:
-    """Below those that the system hands out, see test_graph."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("100 ports are taken")
 
 
 @pytest.fixture(scope="module")

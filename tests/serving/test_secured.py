@@ -1,9 +1,7 @@
 """The served graph as a hospital runs it: HTTPS, tokens of its identity provider, an audit log,
 traces."""
 
-import contextlib
 import json
-import random
 import shutil
 import socket
 import ssl
@@ -15,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import requests
+from ports import free_port
 
 from medray.serving import up
 from medray.serving.audit_log import read_entries
@@ -22,15 +21,6 @@ from medray.serving.identity.oidc import pseudonym
 
 pytestmark = pytest.mark.cluster
 CONFIG = Path(__file__).parents[2] / "serve_configs" / "laptop.yaml"
-
-
-def free_port() -> int:
-    """Below those that the system hands out, see test_graph."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("100 ports are taken")
 
 
 class Site(NamedTuple):
