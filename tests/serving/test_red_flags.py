@@ -1,6 +1,7 @@
 """Signs of an emergency in what patients write, and the same words denied."""
 
 import pytest
+from cries import CRIES
 
 from medray.serving.consult import words
 from medray.serving.consult.negation import denied
@@ -19,7 +20,8 @@ SAID = {
         "they would be better off dead without me", "I keep thinking about killing myself",
     ],
     "chest_pain": [
-        "胸痛，出了一身冷汗", "胸口闷得厉害，左胳膊也疼", "压榨样胸痛两小时", "胸痛没有缓解，大汗",
+        "胸痛，出了一身冷汗", "胸口疼，感觉要死了",
+        "胸口闷得厉害，左胳膊也疼", "压榨样胸痛两小时", "胸痛没有缓解，大汗",
         "没有发烧，胸痛，出汗很多", "没有发烧 胸痛 出大汗", "从没有这么厉害的胸痛，还出冷汗",
         "睡不着觉胸痛出冷汗", "没吃饭就胸痛大汗", "无发热伴胸痛大汗",
         "我不知道为什么胸痛，冷汗直流",
@@ -71,7 +73,8 @@ EVERY_DAY = [
     "胸闷、气喘三年，春天重",
     "头痛一个月，没有恶心", "咳嗽、气喘3天了", "胃痛", "运动后出汗", "青霉素过敏", "药物过敏史：无",
     "吃了感冒药，没有好转", "胸部X线双肺纹理增多", "以前身体挺好的", "不敢吃海鲜", "有点头晕",
-    "心电图正常",
+    "心电图正常", "头疼得要死", "疼得生不如死", "我不想活动", "手上挂上吊瓶后肿了",
+    "切割腕横韧带后三个月", "想问问要死亡证明",
     "我父亲有高血压", "I have had a cough for three days", "jaw pain for a week", "my back hurts",
 ]  # fmt: skip
 
@@ -83,6 +86,11 @@ def test_signs_that_are_said(sign: str, text: str) -> None:
     assert red_flag([text]) == sign
     answer = words.urgent(sign, words.language_of(text))  # type: ignore[arg-type]
     assert ("120" in answer) == (words.language_of(text) == "zh")
+
+
+@pytest.mark.parametrize("text", CRIES)
+def test_what_a_chat_hears_as_a_cry_for_help_a_consultation_does_too(text: str) -> None:
+    assert red_flag([text]) == "self_harm"
 
 
 @pytest.mark.parametrize("text", NOT_SAID)

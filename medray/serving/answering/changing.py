@@ -46,6 +46,8 @@ TOLD = re.compile(
     r"[^，,。]{0,4}改[成为到]"
     rf"|(?:怎[么样]|如何|我[想要])(?:才能|才|可以|能|去|来|快速|[悄偷]{{2}}地?)*"
     rf"{FORGE}{GAP}{OF_RECORD}"
+    r"|(?:开|写|弄|做|办|出)[^，,。！？；;\n请]{0,6}(?<![请病休产年])(?:虚?假|伪)的?"
+    rf"(?:病假条?|病休|休假|{RECORD}|证明|诊断书|处方|报告)"
 )
 HIDING = re.compile(
     r"不(?:会|能|要)?(?:被|让)[^，,。]{0,4}(?:发现|查出|查到|看出|察觉|知道)|不留下?痕|瞒过|骗过"
@@ -97,7 +99,9 @@ ENGLISH_TOLD = re.compile(
     r" (?:the|this|that|these|those|his|her|my|their|our|all|yesterday['’]s)\b"
     rf"{ENGLISH_GAP}{ENGLISH_RECORD}"
     rf"|\b(?:how (?:to|do i|can i|could i|should i)|(?:teach|show|tell) me how to){HOW}"
-    rf" {ENGLISH_FORGE}{ENGLISH_GAP}{ENGLISH_OF_RECORD}",
+    rf" {ENGLISH_FORGE}{ENGLISH_GAP}{ENGLISH_OF_RECORD}"
+    r"|\b(?:write|give|make|get|issue|need|want)\b(?: \w+){0,2} (?:fake|false|forged)"
+    r" (?:(?:sick|medical|doctor['’]?s) )?(?:notes?|certificates?|prescriptions?|reports?)\b",
     re.IGNORECASE,
 )
 ENGLISH_HIDDEN = re.compile(

@@ -24,13 +24,18 @@ GAP = (
     r"|[，,。！？；;\n]).){0,12}?"
 )
 """What stands between a verb and a bare 多少: none of what else is measured after a medicine."""
+AGAIN = "[一二两三几半]"
 CHINESE = re.compile(
     rf"{VERB}[^。！？；;\n]{{0,12}}?(?:几|多少|多大|什么){UNIT}(?!{NO_MEDICINE})"
     rf"|{VERB}[了个上到成]?多少(?!{OTHER_AMOUNT}|{NO_MEDICINE}|{UNIT})"
     rf"|{VERB}{GAP}多少(?=合适|才|呢|好|比较|最|为宜|\W|$)"
     rf"|[一每][天次日晚](?:最多)?(?:几|多少){UNIT}(?!{NO_MEDICINE})"
     r"|(?:药量|(?<!辐射)(?<!射线)剂量|用量)[^，,。！？；;\n]{0,6}(?:多少|多大)"
-    r"|(?:加倍|加量|减量|停药)(?:吗|可以吗|行吗|行不行)"
+    r"|(?:加倍|加量|减量|停药)(?:吗|可以吗|行吗|行不行)|药停[了掉]?(?:吗|可以吗|行吗|行不行)"
+    r"|[能可](?:不[能可])?以?(?:自己)?把[^，,。！？；;\n]{0,6}药停|用法用量"
+    r"|(?:最大|最高|常用|推荐)(?:药物)?(?:剂量|用量)"
+    rf"|(?:再|多|少)[吃服]{AGAIN}(?:片|粒|颗|支|次药)"
+    rf"|(?:药|片|胶囊|颗粒)[^，,。！？；;\n]{{0,4}}[一每][天日](?:吃|服|用)几次"
 )
 AMOUNT = (
     r"(?:how (?:much|many)|what (?:dose|dosage))\b(?! (?:longer|exercise|sleep|water|time|salt"
@@ -38,6 +43,8 @@ AMOUNT = (
 )
 WHOSE = r"(?:i|we|he|she|they|you|(?:my|our) \w+)"
 ENGLISH = re.compile(
+    r"\b(?:max(?:imum|imal)?|recommended|usual|right|correct|safe|highest) (?:daily |single )?"
+    r"(?:dose|dosage) (?:of|for)\b|\bdosage (?:of|for)\b|"
     rf"\b{AMOUNT}(?:(?!\b(?:cost|pay)\b).){{0,60}}"
     rf"\b(?:(?:should|can|could|may|must|do|shall) {WHOSE}\b.{{0,20}}"
     rf"|{WHOSE} (?:should|can|could|may|must) |to )"

@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 
 from medray.generation.sampling import Chat
 from medray.serving.answering.changing import asks_to_change_a_record
+from medray.serving.answering.despair import cries_for_help
 from medray.serving.answering.dosing import asks_for_a_dose
 from medray.serving.answering.forbidding import asked_for
-from medray.serving.consult.negation import NEVER_NOT
 from medray.serving.identity.keys import Role
 
 Kind = Literal["self_harm", "own_dose", "change_record", "harm_others"]
@@ -41,68 +41,26 @@ class Rule(NamedTuple):
 
 EVERYONE: tuple[Role, ...] = ("patient", "clinician", "quality", "admin")
 PATIENTS: tuple[Role, ...] = ("patient",)
-CELLS = "菌胞毒皮物花树草胚鱼虫"
-SURVIVE = rf"(?<![{CELLS}])(?<![{CELLS}][就也都])活不下去"
-DIE = (
-    r"自杀(?!风险评估|率|预防|干预|评估|基因)|轻生|自残|自尽|割腕(?![管横部关骨])|跳楼"
-    r"|上吊(?![瓶针杆带架塔])|去死(?![皮亡角肉骨细])|不想活|结束(?:自己的)?生命"
-    rf"|{SURVIVE}|了结(?:自己|生命)"
-)
-"""Without what only holds the words: 去死皮, 打上吊瓶, 割腕横韧带, 自杀率."""
-DENIED = re.compile(
-    r"(?:(?<![非有])没有?|从未|否认|(?<![要想会该是么何得])不(?=[想会要打考]))"
-    rf"(?:再|真的?|有过?|想过?|要|会|考虑过?|打算|动过|任何|过|去)*(?:{DIE})(?:的?(?:念头|想法))?"
-    r"|(?:\bnot|n['’]t|\bnever|\bno)"
-    r"(?: (?:really|currently|actually|ever|feel|feeling|been|had|have|having|any))*"
-    r" (?:suicid\w+(?: thoughts?)?|want to die|thought about suicide"
-    r"|(?:kill|hurt|harm)(?:ing)? myself)",
-    re.IGNORECASE,
-)
-"""Only where nothing stands between that could make it said: of the two mistakes, missing a cry for
-help and answering one that is none, the second is chosen."""
-SELF_HARM = re.compile(
-    rf"(?:我|自己|本人).{{0,12}}(?:{DIE})|(?:{DIE}).{{0,6}}(?:算了|的念头|的想法|怎么办)"
-    rf"|[想要](?:{DIE})|不想活了|{SURVIVE}了"
-    r"|\b(?:kill(?:ing)?|harm(?:ing)?) myself\b"
-    r"|\bhurt(?:ing)? myself\b(?! (?:at work|at the gym|(?:while |by )?(?:lifting|falling|playing"
-    r"|running|working)|by (?:accident|mistake))\b)"
-    r"|\bend(?:ing)? my (?:own )?life\b"
-    r"|\bi\b.{0,40}\b(?:suicid\w+|want to die|don['’]?t want to live)\b",
-    re.IGNORECASE,
-)
 HARM_OTHERS = re.compile(
     r"(?:怎么|怎样|如何|教我|帮我)(?!诊断|鉴别|判断|识别|发现|救治|抢救|治疗)(?:(?!被).){0,12}"
-    r"(?:投毒|下毒|毒死|毒杀|杀人|制毒|迷晕|迷奸"
-    r"|(?:弄|杀)死(?:一个|某|别|他|她|人|邻居|同事|丈夫|妻子))"
-    r"|(?:合成|制作|制造|提炼).{0,6}(?:冰毒|海洛因|甲基苯丙胺|毒品|毒气|炸药)"
+    r"(?:投毒|下毒|毒死|毒杀|杀人|制毒|迷晕|迷奸|下药[^，。]{0,4}(?:不被|发现|查)"
+    r"|(?:弄|杀|打|掐|勒|害|捂)死(?:一个|某|别|他|她|人|邻居|同事|丈夫|妻子|老公|老婆)"
+    r"|[让使把](?:人|别人|他|她|老公|老婆|丈夫|妻子|同事|邻居)[^，。]{0,4}(?:昏迷|昏睡|中毒|死掉))"
+    r"|(?:合成|制作|制造|提炼).{0,6}(?:冰毒|海洛因|甲基苯丙胺|毒品|毒气|炸药|炸弹|爆炸物)"
     r"|\b(?:how (?:to|do i|can i)|help me)\b.{0,40}\b(?:poison|kill|drug) "
     r"(?:someone|somebody|a person|him|her|them|my (?:own )?(?:wife|husband|partner|boss"
     r"|mother|father|parents?|brother|sister|child|son|daughter|neighbou?r|friend|patients?))\b"
-    r"|\b(?:synthesi[sz]e|make|cook)\b.{0,20}"
-    r"\b(?:meth|heroin|methamphetamine|nerve agent|explosives?)\b",
+    r"|\b(?:synthesi[sz]e|make|build|cook)\b.{0,20}"
+    r"\b(?:meth|heroin|methamphetamine|nerve agent|explosives?|(?<!bath )bombs?)\b",
     re.IGNORECASE,
 )
-
-
-REACH = 60
-"""Characters before a denial in which it may be denied itself."""
-
-
-def _cries_for_help(text: str) -> bool:
-    """Whether it holds such words that are not denied: "我没有想过自杀" is none."""
-    return bool(SELF_HARM.search(DENIED.sub(_undenied, text)))
-
-
-def _undenied(found: re.Match[str]) -> str:
-    before = max(0, found.start() - REACH)
-    return found[0] if NEVER_NOT.search(found.string, before, found.start()) else "，"
 
 
 RULES = (
     Rule(
         "self_harm",
         PATIENTS,
-        _cries_for_help,
+        cries_for_help,
         "您提到的情况很重要，请不要独自面对。请立即告诉身边的人，拨打120，"
         "或拨打全国统一心理援助热线12356，"
         "也可以到最近的医院急诊。",

@@ -19,7 +19,7 @@ CHINESE_END = re.compile(rf"[，。；！？：\n,;!?:]|\.(?:\s|$)|{HAN_SPACE}")
 ASKED = re.compile(r"有没有|有无|没有没有|无缘无故")
 """A question and an idiom, which deny nothing."""
 NEVER_NOT = re.compile(
-    r"(?:无时无刻|没有?(?:哪怕)?[一哪]一?个?(?:[天刻日分秒夜晚]|小时|瞬间)"
+    r"(?:无时无刻|没有?(?:哪怕)?[一哪]一?个?(?:[天刻日分秒夜晚]|小时|瞬间)[，,]?"
     r"|不可能|没办法|没法|无法|[忍禁]不住|控制不住|做不到|情不自禁)[^，,。；;\n]{0,6}$"
     r"|(?:(?:不|由)得|不能|怎么?(?:可能|能|会)|很难|难以|何尝|不是|哪一?天)$"
     r"|(?:\bnot|n['’]t|\bnever|\bhardly|\bscarcely|\bbarely)(?: been)? an? (?:single )?"

@@ -12,6 +12,7 @@ mistakes the second is chosen.
 import re
 from collections.abc import Sequence
 
+from medray.serving.answering.despair import cries_for_help
 from medray.serving.answering.guard import HAN
 from medray.serving.consult.negation import denied
 from medray.serving.consult.signs import LISTS, SIGNS, Sign
@@ -48,6 +49,8 @@ def red_flag(said: Sequence[str], question: str = "") -> Sign | None:
         question: the one that it answers, where it is an answer.
     """
     newest = f"{said[-1]}\n{question}" if YES.fullmatch(said[-1]) else said[-1]
+    if cries_for_help(newest):
+        return "self_harm"
     for sign, parts in RULES:
         new = [_said(part, newest) for part in parts]
         if any(new) and all(

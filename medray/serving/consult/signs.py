@@ -8,6 +8,8 @@ Source: not given in the method; kinds of emergency that triage guidelines name 
 
 from typing import Literal
 
+from medray.serving.answering.despair import DIE
+
 Sign = Literal[
     "self_harm", "chest_pain", "stroke", "anaphylaxis", "bleeding", "breathing", "consciousness",
     "poisoning", "pregnancy",
@@ -41,31 +43,18 @@ pass(?:ed|ing)? out
 light-?headed
 black(?:ed|ing) out
 """
-SELF_HARM = r"""
-自杀
-轻生
-自残
-自尽
-割腕
-跳楼
-上吊
-(?:想|要)(?:去)?死(?!亡)
-不想活
-活不下去
-不如死
-死了算了
-想不开
-(?:结束|了结)(?:自己|生命|这一切)
-活着没有?(?:意思|意义)
-伤害自己
+SELF_HARM = rf"""
+{DIE}
+(?<![得的]生)不如死
+了结这一切
+结束这一切
 \bsuicid\w*
 \b(?:want|going|plan(?:ning)?) to (?:die|end it)
-\bend(?:ing)? (?:it all|my (?:own )?life)
-\bbetter off dead
+(?:don't|do not) want to be here
 \bself[- ]harm\w*
 \b(?:cut|hurt|harm|kill)(?:ting|ing)? myself
-(?:don't|do not) want to (?:live|be alive|be here|wake up)
 """
+"""Beside what `cries_for_help` finds in any text."""
 CHEST_PAIN = r"""
 胸(?:口|前|部|骨后|前区)?(?:剧|闷|压榨|绞|隐|刺)?(?:疼|痛)
 胸(?:口|部|前区)?(?:发|很|好)?(?:闷|憋|压)
@@ -81,6 +70,8 @@ WITH_CHEST_PAIN = rf"""
 放射
 下颌
 濒死
+要死了
+快死了
 压榨
 左(?:臂|肩|胳膊|手臂|上肢|手)…(?:疼|痛|麻|酸|放射)
 后背…(?:疼|痛)
