@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from medray.common.errors import DataError
+from medray.common.exports import EXPORTS
 from medray.common.lineage import find_outdated
 from medray.common.manifest import (
     Counts,
@@ -29,7 +30,7 @@ from medray.common.manifest import (
     remove,
     write_manifest,
 )
-from medray.common.storage import EXPORTS, Storage
+from medray.common.storage import Storage
 from medray.corpus.erased import Erased, read_erased, write_erased
 from medray.corpus.prepare import CorpusConfig, pack_corpus
 from medray.corpus.prepared import CACHE
@@ -136,6 +137,10 @@ def forget(surrogate: str, storage: Storage, tokenizer: Path | None, audit_key: 
     for copies in (root / CACHE, root / EXPORTS, *root.glob("*/.*.partial")):
         remove(copies)
     storage.remove_checkpoints()
+    for step, key in storage.remove_unfinished():
+        logger.warning(
+            "the upload of %s/%s had broken off; it is deleted, to be made again", step, key
+        )
     deleted = [name for name in find_outdated(storage) if name[0] in RESULTS]
     for name in deleted:
         storage.remove(*name)

@@ -8,6 +8,7 @@ from typing import Any
 
 from medray.common.config import Config
 from medray.common.errors import ConfigError, DataError
+from medray.common.exports import fetch_export
 from medray.common.manifest import (
     Artefact,
     artefact_key,
@@ -95,7 +96,7 @@ class Job:
         self._keys: dict[str, str] = dict(profile.pin)
         self._check_pins()
         if "://" in profile.data:
-            self.data = self.storage.fetch_export(profile.data)
+            self.data = fetch_export(profile.data, self.storage.local_root)
         elif profile.data:
             self.data = Path(profile.data).expanduser()
             if not self.data.is_dir():

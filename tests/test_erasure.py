@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
@@ -246,3 +247,35 @@ def test_the_list_of_the_erased_survives_in_a_remote_root(tmp_path: Path) -> Non
     write_erased(storage, {"P1": Erased("2026-01-01", ("r1",))})
     elsewhere = Storage(config.model_copy(update={"cache": str(tmp_path / "other")}))
     assert read_erased(elsewhere) == {"P1": Erased("2026-01-01", ("r1",))}
+
+
+def test_what_an_upload_left_that_broke_off_is_erased_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no manifest, so that no search finds it."""
+    root = tmp_path / "remote"
+    places = [f"storage.root=file://{root}", f"storage.cache={tmp_path / 'cache'}"]
+    job = Job(load_profile("laptop", [*places, *SETTINGS]))
+    for step in ("sample", "corpus"):
+        job.make(step, lambda artefact: (artefact.dir / "rows").write_text("P1") and None)
+    copy = pafs.copy_files
+
+    def break_off(*arguments) -> None:
+        copy(*arguments)
+        raise OSError("the network is gone")
+
+    monkeypatch.setattr(pafs, "copy_files", break_off)
+    with pytest.raises(OSError, match="network"):
+        job.storage.update("corpus", job.key("corpus"))
+    monkeypatch.undo()
+    left = root / "corpus" / job.key("corpus")
+    assert [path.name for path in left.iterdir()] != []
+    foreign = root / "of-somebody-else" / "file"
+    foreign.parent.mkdir()
+    foreign.touch()
+    write_erased(job.storage, {"P1": Erased("2026-01-01", ("r1",))})
+    forget("P1", job.storage, None, audit_key(job))
+    assert not left.exists() and foreign.exists()
+    assert not any(path.is_file() for path in (root / "unfinished").rglob("*"))
+    assert (root / "sample" / job.key("sample") / "manifest.json").exists()
+    assert job.storage.remove_unfinished() == []

@@ -6,7 +6,6 @@ last, and a reader takes a directory without a manifest for absent. So nobody se
 """
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -19,12 +18,12 @@ from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 from medray.common.config import HIDDEN, Config
-from medray.common.errors import DataError, StorageError
+from medray.common.errors import StorageError
 
 MANIFEST = "manifest.json"
-EXPORTS = "exports"
 TRAIN = "train"
-"""Below the local root: copies of exports in object stores."""
+UNFINISHED = "unfinished"
+"""Below a remote root: a file for each artefact that is being uploaded."""
 
 
 _SECRET = re.compile(r"://[^/@]*:(?!\d+/)[^@]*@")
@@ -155,6 +154,24 @@ class Storage:
         os.replace(partial, target)
         return target
 
+    def remove_unfinished(self) -> list[tuple[str, str]]:
+        """Deletes what uploads to a remote root that broke off have left: no reader sees it, and it
+        may hold what is to be erased. Returns (step, key) of each."""
+        if not self.is_remote:
+            return []
+        removed = []
+        filesystem, root = pafs.FileSystem.from_uri(f"{self.config.root.rstrip('/')}/{UNFINISHED}")
+        for info in filesystem.get_file_info(
+            pafs.FileSelector(root, recursive=True, allow_not_found=True)
+        ):
+            if info.is_file:
+                step, key = info.path.split("/")[-2:]
+                if not self.exists(step, key):
+                    _delete(self.location(step, key))
+                    removed.append((step, key))
+                filesystem.delete_file(info.path)
+        return removed
+
     def list(self) -> list[tuple[str, str]]:
         """(step, key) of every published artefact under the root, sorted."""
         if not self.is_remote:
@@ -169,20 +186,31 @@ class Storage:
         """Uploads an artefact whose local files were changed, without those that are gone. Until
         the end, and where it breaks off, it is not there for any reader."""
         if self.is_remote:
+            self._mark(step, key)
             filesystem, path = pafs.FileSystem.from_uri(self.location(step, key))
             with contextlib.suppress(FileNotFoundError):
                 filesystem.delete_file(f"{path}/{MANIFEST}")
             filesystem.delete_dir_contents(path)
             self._upload(self.path(step, key), step, key)
 
+    def _mark(self, step: str, key: str) -> str:
+        """Notes that an upload has begun; returns the note's path."""
+        filesystem, root = pafs.FileSystem.from_uri(self.config.root)
+        filesystem.create_dir(f"{root}/{UNFINISHED}/{step}", recursive=True)
+        note = f"{root}/{UNFINISHED}/{step}/{key}"
+        with filesystem.open_output_stream(note):
+            return note
+
     def _upload(self, directory: Path, step: str, key: str) -> None:
         """The manifest last: without it nothing is there, for any reader."""
+        note = self._mark(step, key)
         filesystem, path = pafs.FileSystem.from_uri(self.location(step, key))
         filesystem.create_dir(path, recursive=True)
         for entry in sorted(directory.iterdir(), key=lambda entry: entry.name == MANIFEST):
             if entry.is_dir():
                 filesystem.create_dir(f"{path}/{entry.name}")
             pafs.copy_files(str(entry), f"{path}/{entry.name}", pafs.LocalFileSystem(), filesystem)
+        filesystem.delete_file(note)
 
     def remove(self, step: str, key: str) -> None:
         """Deletes an artefact and what is left of its making, if they are there."""
@@ -203,37 +231,6 @@ class Storage:
         """Deletes the checkpoints of a remote storage, of finished and of unfinished stages."""
         if self.is_remote:
             _delete(f"{self.config.root.rstrip('/')}/{TRAIN}")
-
-    def fetch_export(self, uri: str) -> Path:
-        """A local copy of a hospital's export in an object store, readable by its owner only.
-
-        What has not changed there, by size and time, is not copied again; what is gone goes here
-        too.
-        Raises:
-            DataError: if there is no such directory, or it cannot be read.
-        """
-        # Hidden, so that no file of an export is taken for an artefact's manifest.
-        target = self.local_root / EXPORTS / f".{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
-        target.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            filesystem, base = pafs.FileSystem.from_uri(uri)
-            infos = filesystem.get_file_info(pafs.FileSelector(base, recursive=True))
-            files = {i.path[len(base) :].lstrip("/"): i for i in infos if i.is_file}
-            for name, info in files.items():
-                if ".." in Path(name).parts:
-                    raise DataError(f"{uri} holds a file named {name}; rename it without ..")
-                _bring(filesystem, info, target / name)
-        except (OSError, ValueError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(
-                f"the export {uri} cannot be read ({type(error).__name__}: {error}); check --data "
-                "and the credentials of the object store"
-            ) from None
-        for path in target.rglob("*"):
-            if path.is_file() and path.relative_to(target).as_posix() not in files:
-                path.unlink()
-        return target
 
     def read_text(self, name: str) -> str | None:
         """Reads what `write_text` wrote; None if it is not there."""
@@ -264,17 +261,3 @@ def _delete(location: str) -> None:
     filesystem.delete_dir_contents(path, missing_dir_ok=True)
     if filesystem.get_file_info(path).type == pafs.FileType.Directory:
         filesystem.delete_dir(path)
-
-
-def _bring(filesystem: pafs.FileSystem, info: pafs.FileInfo, target: Path) -> None:
-    """Copies a file unless `target` has its size and time."""
-    if target.is_file() and info.mtime_ns is not None:
-        here = target.stat()
-        if (here.st_size, here.st_mtime_ns) == (info.size, info.mtime_ns):
-            return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    pafs.copy_files(info.path, str(partial), filesystem, pafs.LocalFileSystem())
-    if info.mtime_ns is not None:
-        os.utime(partial, ns=(info.mtime_ns, info.mtime_ns))
-    os.replace(partial, target)

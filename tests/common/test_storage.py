@@ -1,12 +1,11 @@
 """Storage: nobody sees half an artefact, on a local root or behind a URI."""
 
-import stat
 from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
 
-from medray.common.errors import ConfigError, DataError, StorageError
+from medray.common.errors import ConfigError, StorageError
 from medray.common.storage import MANIFEST, Storage, StorageConfig
 
 
@@ -110,6 +109,8 @@ def test_an_upload_that_breaks_off_stays_invisible(
     # The files are there, the manifest is not: absent, for every reader.
     assert len(copied) == 1 and (tmp_path / "root" / "sft" / "k1" / "model" / "file").exists()
     assert not storage.exists("sft", "k1")
+    assert storage.remove_unfinished() == [("sft", "k1")]
+    assert not (tmp_path / "root" / "sft" / "k1").exists()
     # The next run of the step finds its partial directory and publishes.
     fill(storage)
     storage.publish("sft", "k1")
@@ -217,37 +218,6 @@ def test_a_relative_root_is_the_same_place_from_another_directory(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert Storage(here.config).local_root == tmp_path / "runs" == here.local_root
-
-
-def test_an_export_in_an_object_store_is_copied_once(tmp_path: Path) -> None:
-    storage, export = Storage(StorageConfig(root=str(tmp_path / "root"))), tmp_path / "export"
-    (export / "a").mkdir(parents=True)
-    for name in ("a/one.csv", "a/two.csv", "manifest.json"):
-        (export / name).write_text(name)
-    uri = f"file://{export}"
-
-    def copied() -> dict[str, tuple[str, int]]:
-        files = [path for path in here.rglob("*") if path.is_file()]
-        names = [path.relative_to(here).as_posix() for path in files]
-        return {n: (p.read_text(), p.stat().st_ino) for n, p in zip(names, files, strict=True)}
-
-    here = storage.fetch_export(uri)
-    before = copied()
-    assert {name: text for name, (text, _) in before.items()} == {
-        name: name for name in ("a/one.csv", "a/two.csv", "manifest.json")}  # fmt: skip
-    assert stat.S_IMODE(here.stat().st_mode) == 0o700
-    assert storage.list() == []
-    (export / "a/one.csv").write_text("another")
-    (export / "a/two.csv").unlink()
-    (export / "b.csv").write_text("new")
-    assert storage.fetch_export(uri) == here
-    after = copied()
-    assert (after.pop("a/one.csv")[0], after.pop("b.csv")[0]) == ("another", "new")
-    assert after == {"manifest.json": before["manifest.json"]}  # the very file
-    with pytest.raises(DataError, match=r"file://.*/none cannot be read \(FileNotFoundError"):
-        storage.fetch_export(f"file://{tmp_path}/none")
-    with pytest.raises(DataError, match="nowhere://x cannot be read"):
-        storage.fetch_export("nowhere://x")
 
 
 @pytest.mark.parametrize(
