@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medray.serving.audit_log import read_entries, verify
-from medray.serving.consult import words
+from medray.serving.consult import urgent, words
 from medray.serving.switch import Switch
 
 pytestmark = pytest.mark.xdist_group("hospital")  # one worker makes the models
@@ -140,11 +140,11 @@ def test_an_emergency_is_answered_at_once_and_stops_the_model(
     told = patient.say(told, "现在胸痛，出了一身冷汗").json()
     assert (told["status"], told["red_flag"]) == ("urgent", "chest_pain")
     assert kinds(told) == [("patient", "statement"), ("service", "urgent")]
-    assert told["messages"][1]["content"] == words.urgent("chest_pain", "zh")
+    assert told["messages"][1]["content"] == urgent.what_to_do("chest_pain", "zh")
     assert entries(place, told["messages"][1]["request"])[1]["red_flag"] == "chest_pain"
     again = patient.say(told, "好的").json()
     assert kinds(again) == [("patient", "statement"), ("service", "notice")]
-    assert again["messages"][1]["content"] == words.STILL_URGENT["zh"]
+    assert again["messages"][1]["content"] == urgent.STILL_URGENT["zh"]
     listed = clinician.get().json()["data"]
     assert listed[0]["status"] == "urgent"  # before all others
     assert told["id"] in {one["id"] for one in listed if one["red_flag"] == "chest_pain"}
@@ -158,7 +158,7 @@ def test_an_emergency_in_the_first_words_and_after_the_end(patient, hospital) ->
     told = patient.post("", {"content": "I can't breathe", "stream": False})
     assert told.status_code == 201
     assert (told.json()["status"], told.json()["language"]) == ("urgent", "en")
-    assert told.json()["messages"][1]["content"] == words.urgent("breathing", "en")
+    assert told.json()["messages"][1]["content"] == urgent.what_to_do("breathing", "en")
     told = patient.open(max_questions=1)
     told = patient.say(told, hospital.exchanges[0][1]).json()
     assert told["status"] == "judged"

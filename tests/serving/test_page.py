@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from medray.serving.consult import words
+from medray.serving.consult import urgent
 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.xdist_group("hospital")  # one worker makes the models
@@ -174,7 +174,7 @@ def test_an_emergency_is_plain_and_a_clinician_takes_over(visit, secrets) -> Non
     patient.click("#begin")
     alarm = patient.get_by_role("alert")
     alarm.wait_for(state="visible")
-    assert words.urgent("chest_pain", "en").split("\n")[0] in alarm.inner_text()
+    assert urgent.what_to_do("chest_pain", "en").split("\n")[0] in alarm.inner_text()
     assert patient.is_hidden("#judge")
     identifier = patient.evaluate("sessionStorage.getItem('medray-consult')")
 

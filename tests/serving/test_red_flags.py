@@ -3,7 +3,7 @@
 import pytest
 from cries import CRIES
 
-from medray.serving.consult import words
+from medray.serving.consult import urgent, words
 from medray.serving.consult.negation import denied
 from medray.serving.consult.red_flags import red_flag
 from medray.serving.consult.signs import SIGNS
@@ -30,14 +30,20 @@ SAID = {
         "There is no relief from the chest pain and I am sweating",
         "no fever i have chest pain and sweating", "not only chest pain but also sweating",
         "I couldn't sleep because of chest pain, sweating",
+        "我是不是心梗了", "心梗了", "突发胸痛", "胸口像压了块石头",
+        "I think I am having a heart attack",
+        "sudden chest pain",
     ],
     "stroke": [
         "突然左手没力气，说话不清", "嘴角歪了", "右侧肢体麻木半小时", "从来没有过这么剧烈的头痛",
-        "突然看不见了", "My face is drooping", "slurred speech since this morning",
+        "突然看不见了", "我好像脑梗了", "我中风了", "手脚突然不能动", "头痛欲裂还呕吐",
+        "I think I'm having a stroke", "I can't feel my legs", "My face is drooping",
+        "slurred speech since this morning",
         "suddenly my left arm is numb", "The worst headache of my life", "he can’t speak",
     ],
     "anaphylaxis": [
-        "吃了花生以后嘴唇肿了", "打针后起疹子，喘不上气", "过敏性休克",
+        "吃了花生以后嘴唇肿了", "打针后起疹子，喘不上气", "过敏性休克", "严重过敏",
+        "severe allergic reaction",
         "I ate peanuts and my throat is swelling", "hives all over and I can't breathe",
     ],
     "bleeding": [
@@ -45,13 +51,35 @@ SAID = {
         "the bleeding won't stop", "I am bleeding heavily", "coughing up a lot of blood",
     ],
     "breathing": [
-        "喘不过气来", "嘴唇发紫", "不停地喘，突然呼吸困难", "I can't breathe", "He is choking",
+        "喘不过气来", "呼吸很困难", "喘得厉害说不出话", "嘴唇发紫", "不停地喘，突然呼吸困难",
+        "I can't breathe", "He is choking",
     ],
     "consciousness": [
-        "孩子抽搐了", "刚才晕倒了", "叫不醒他", "she had a seizure", "he is unresponsive",
+        "孩子抽搐了", "孩子抽筋了", "小孩发烧抽了", "低血糖昏过去了", "休克", "我快不行了",
+        "he collapsed", "刚才晕倒了", "叫不醒他", "she had a seizure", "he is unresponsive",
     ],
-    "poisoning": ["喝了农药", "我吃了一整瓶安眠药", "took an overdose", "My son swallowed bleach"],
-    "pregnancy": ["怀孕三个月，出血", "I am 20 weeks pregnant and bleeding"],
+    "poisoning": [
+        "吃了老鼠药", "吃错药了", "吃多了安眠药", "农药中毒", "孩子误吞纽扣电池",
+        "I took too many pills", "swallowed a battery", "喝了农药", "我吃了一整瓶安眠药",
+        "took an overdose", "My son swallowed bleach",
+    ],
+    "pregnancy": [
+        "怀孕三个月，出血", "I am 20 weeks pregnant and bleeding", "羊水破了", "怀孕了肚子很痛",
+        "my water broke",
+    ],
+    "arrest": [
+        "他没有呼吸了", "老人心跳停了", "没有脉搏", "孩子停止呼吸了", "he stopped breathing",
+        "my baby is not breathing", "no pulse", "there is no heartbeat",
+    ],
+    "injury": [
+        "被车撞了", "孩子从楼上摔下来，头在流血", "刚出了车祸", "触电了", "被高压电打了", "溺水",
+        "孩子掉进河里了", "被蛇咬了", "大面积烧伤", "手指被机器绞断了", "he was hit by a car",
+        "he fell off a ladder", "electric shock", "snake bite", "she nearly drowned",
+    ],
+    "abdomen": [
+        "突然剧烈腹痛", "肚子像刀割一样疼", "后背撕裂样疼痛", "突然肚子绞痛得厉害",
+        "sudden severe abdominal pain", "tearing back pain",
+    ],
 }  # fmt: skip
 NOT_SAID = [
     "没有胸痛", "没有胸痛，没有出汗", "没有胸痛、出汗", "否认胸痛、气促、出汗", "无胸痛及大汗",
@@ -62,7 +90,8 @@ NOT_SAID = [
     "没有出血不止", "没有吐血",
     "没有大出血", "未见大出血", "呕血（-）", "没有咯血、呕血", "没有喘不过气", "没有抽搐",
     "没有晕倒过",
-    "没怀孕，月经出血", "no chest pain", "denies chest pain", "without chest pain",
+    "没怀孕，月经出血", "没有心梗", "没有吃错药", "没有被车撞", "no chest pain",
+    "denies chest pain", "without chest pain",
     "I have no chest pain, sweating or shortness of breath", "no fever, chest pain or sweating",
     "I don't have chest pain and I am not sweating", "I am not suicidal", "I don’t want to die",
     "My left arm is not weak", "no slurred speech", "never vomited blood", "not bleeding heavily",
@@ -74,6 +103,11 @@ EVERY_DAY = [
     "头痛一个月，没有恶心", "咳嗽、气喘3天了", "胃痛", "运动后出汗", "青霉素过敏", "药物过敏史：无",
     "吃了感冒药，没有好转", "胸部X线双肺纹理增多", "以前身体挺好的", "不敢吃海鲜", "有点头晕",
     "心电图正常", "头疼得要死", "疼得生不如死", "我不想活动", "手上挂上吊瓶后肿了",
+    "没有呼吸困难", "没有呼吸道症状", "呼吸音清", "心跳有点快", "小腿抽筋", "晚上睡觉脚抽筋",
+    "三年前得过脑梗", "有心梗病史，放过支架", "母亲中风过", "胃痛，饭后重", "我吃多了，肚子胀",
+    "吃多了要吃消食片吗", "胎儿没有心跳了", "坐车头晕", "孕妇可以坐飞机吗", "肚子有点痛",
+    "I had a stroke in 2010", "my father had a heart attack", "I had a car accident ten years ago",
+    "breathing is not easy with this cold", "leg cramps", "mild abdominal pain",
     "切割腕横韧带后三个月", "想问问要死亡证明",
     "我父亲有高血压", "I have had a cough for three days", "jaw pain for a week", "my back hurts",
 ]  # fmt: skip
@@ -84,7 +118,7 @@ EVERY_DAY = [
 )
 def test_signs_that_are_said(sign: str, text: str) -> None:
     assert red_flag([text]) == sign
-    answer = words.urgent(sign, words.language_of(text))  # type: ignore[arg-type]
+    answer = urgent.what_to_do(sign, words.language_of(text))  # type: ignore[arg-type]
     assert ("120" in answer) == (words.language_of(text) == "zh")
 
 
@@ -122,8 +156,8 @@ def test_signs_over_several_messages(said: list[str], question: str, sign: str |
 
 
 def test_every_sign_has_its_texts_in_both_languages() -> None:
-    assert {sign for sign, _ in SIGNS} == set(words.URGENT) == set(SAID)
-    for texts in words.URGENT.values():
+    assert {sign for sign, _ in SIGNS} == set(urgent.URGENT) == set(SAID)
+    for texts in urgent.URGENT.values():
         assert "120" in texts["zh"]
         assert "emergency" in texts["en"]
 

@@ -8,11 +8,11 @@ Source: not given in the method; kinds of emergency that triage guidelines name 
 
 from typing import Literal
 
-from medray.serving.answering.despair import DIE
+from medray.serving.consult.harms import BLEEDING, INJURY, POISONING, SELF_HARM
 
 Sign = Literal[
-    "self_harm", "chest_pain", "stroke", "anaphylaxis", "bleeding", "breathing", "consciousness",
-    "poisoning", "pregnancy",
+    "self_harm", "arrest", "chest_pain", "stroke", "anaphylaxis", "bleeding", "breathing",
+    "consciousness", "poisoning", "injury", "abdomen", "pregnancy",
 ]  # fmt: skip
 
 LISTS = {
@@ -22,6 +22,9 @@ LISTS = {
     "one_side": r"\b(?:one|left|right)\b(?: \w+)? ?\b(?:side|arm|leg|hand|face)\b",
     "is_weak": r"(?:weak|numb|paraly[sz]\w{0,8}|can't move|won't move|cannot move)",
     "cannot": "(?:can't|cannot|unable to)",
+    "maybe": "(?:好像|像是|可能|怀疑|是不是|怕是|突然|突发|正在|刚刚?)(?:要|是|得)?了?",
+    "sudden": "(?:突然|突发|忽然|一下子)",
+    "ache": "(?:剧|绞|刺)?(?:疼|痛)",
 }
 BREATHLESS = r"""
 喘不(?:过|上)来?气
@@ -43,18 +46,24 @@ pass(?:ed|ing)? out
 light-?headed
 black(?:ed|ing) out
 """
-SELF_HARM = rf"""
-{DIE}
-(?<![得的]生)不如死
-了结这一切
-结束这一切
-\bsuicid\w*
-\b(?:want|going|plan(?:ning)?) to (?:die|end it)
-(?:don't|do not) want to be here
-\bself[- ]harm\w*
-\b(?:cut|hurt|harm|kill)(?:ting|ing)? myself
+ARREST = r"""
+(?:没有?|停止?)了?呼吸(?=了|[，。！,.!\s]|$)
+(?<!胎儿)(?<!胎)(?<!宝宝)(?:没有?|停止?)了?(?:心跳|脉搏)(?=了|[，。！,.!\s]|$)
+(?<!胎儿)(?<!胎)(?<!宝宝)(?:心跳|心脏|呼吸|脉搏)(?:停了|停止了?|骤停|没了|摸不到)
+摸不到脉搏
+\b(?:stopped|not|isn't|no longer) breathing\b(?! (?:well|right|properly|heavily|easily|hard))
+\bno (?:pulse|heartbeat)\b
+\b(?:his|her|the) heart (?:has )?stopped\b
+\bcardiac arrest\b
 """
-"""Beside what `cries_for_help` finds in any text."""
+HEART_ATTACK = r"""
+{maybe}(?:心梗|心肌梗[塞死])
+(?:心梗|心肌梗[塞死])了
+{sudden}…胸(?:口|部|前区)?{ache}
+胸(?:口|前|部)?…(?:石头|大石|千斤|撕裂|刀割)
+\bhaving a heart attack\b
+\bsudden(?:ly)?\b…\bchest pain\b
+"""
 CHEST_PAIN = r"""
 胸(?:口|前|部|骨后|前区)?(?:剧|闷|压榨|绞|隐|刺)?(?:疼|痛)
 胸(?:口|部|前区)?(?:发|很|好)?(?:闷|憋|压)
@@ -93,7 +102,12 @@ STROKE = r"""
 (?:言语|口齿|吐字|说话|讲话)…(?:不清|含糊|不利索|困难)
 (?:说|讲)不出话
 失语
-(?:突然|忽然|一下子)…(?:看不见|失明|看不清)
+{sudden}…(?:看不见|失明|看不清)
+(?:手脚?|脚|腿|胳膊|四肢){sudden}…{weak}
+{sudden}…(?:手脚?|脚|腿|胳膊|四肢)…{weak}
+{maybe}(?:中风|脑梗|脑卒中|脑出血|脑溢血)
+中风了
+头(?:疼|痛)欲裂
 (?:一只|单|左|右)眼…看不见
 雷击样头痛
 炸裂样?的?头痛
@@ -101,6 +115,8 @@ STROKE = r"""
 \b(?:face|mouth)\b…droop\w*
 \bdroop\w*…\b(?:face|mouth)\b
 \bslurr(?:ed|ing)\b
+\bhaving a (?:mini-?)?stroke\b
+{cannot} (?:feel|move) (?:my|his|her) (?:legs?|arms?|face|left|right)
 {cannot} (?:speak|talk|get (?:the |my )?words out)
 {one_side}…{is_weak}
 {is_weak}…{one_side}
@@ -143,28 +159,16 @@ WITH_ALLERGEN = rf"""
 """
 ANAPHYLAXIS = r"""
 过敏性休克
+(?:严重的?|急性)过敏(?!体质)
 喉头水肿
+\bsevere allergic reaction\b
 \banaphyla\w+
 \bthroat is closing\b
 """
-BLEEDING = r"""
-大出血
-(?:出血|流血|血流|血)(?:一直)?(?:止不住|不止|不停|停不下来|止都止不住)
-止不住(?:的|地)?(?:出血|流血|血)
-(?:吐|呕|咳)(?:了|出)?(?:好多|很多|几口|大口)?鲜?血
-咯血
-喷血
-(?:大量|很多|好多|大口|大片|一大滩)(?:的|地)?(?:出血|流血|鲜血|血|便血)
-(?:便血|流血|出血)量?(?:很多|很大|好多|大)
-\b(?:vomit(?:ing|ed)?|throw(?:ing)? up|threw up|cough(?:ing|ed)? up)\b…\bblood
-\bbleed\w*\b…\b(?:heav\w+|a lot|badly|profuse\w*)
-\b(?:heavy|severe|profuse|massive) bleeding
-\bbleeding (?:that |which )?(?:won't|doesn't|does not|will not|can't) (?:be )?stop
-(?:{cannot}|won't|doesn't) stop (?:the |my )?bleeding
-\bha?emorrhag\w+
-"""
 BREATHING = r"""
 (?:突然|严重|极度|非常|越来越)…(?:呼吸困难|喘|憋气)
+呼吸(?:很|非常|特别|极度?|越来越)困难
+(?:喘|憋)…说不(?:出|了)话
 喘不(?:过|上)来?气
 不能平(?:卧|躺)
 窒息
@@ -191,7 +195,13 @@ CONSCIOUSNESS = r"""
 晕倒
 晕厥
 昏倒
+[晕昏]过去
+休克
+快不行了
+(?:孩子|小孩|宝宝|娃|儿子|女儿)(?:又|突然|发烧|烧得)*抽(?:筋|风|了)
+(?:发烧|高烧|高热)…抽(?:筋|风|了)
 \bunconscious\b
+\bcollapsed\b(?! lung)
 \bunresponsive\b
 (?:won't|{cannot}) (?:be )?wake
 \b(?:passed|blacked) out\b
@@ -199,14 +209,12 @@ CONSCIOUSNESS = r"""
 \bseizures?\b
 \bconvuls\w+
 """
-POISONING = r"""
-(?:喝|服|吞|误食|误服)(?:了|下)?…(?:农药|百草枯|毒药|老鼠药|洗洁精|消毒液|强酸|强碱)
-服毒
-(?:一瓶|整瓶|大量|几十片|一把)的?(?:安眠药|药)
-(?:一氧化碳|煤气)中毒
-\boverdos\w+
-\bcarbon monoxide\b
-\b(?:drank|drunk|swallow\w*|took)\b…\b(?:poison|bleach|pesticide|paraquat|whole bottle)
+ABDOMEN = r"""
+{sudden}…(?:剧烈|剧|绞|刀割样?|撕裂样?)的?…(?:腹|肚子|胃|后背){ache}
+{sudden}…(?:腹|肚子|胃)…(?:剧|绞|刀割|撕裂|难忍)…(?:疼|痛)
+(?:腹|肚子|胃|后背|背部?)…(?:刀割|撕裂|撕心裂肺)
+\b(?:sudden|severe|worst|excruciating|tearing|ripping|unbearable)\b…\b(?:abdominal|belly) pain\b
+\b(?:sudden|excruciating|tearing|ripping)\b…\b(?:stomach|back) pain\b
 """
 PREGNANT = r"""
 怀孕
@@ -219,22 +227,33 @@ WITH_PREGNANCY = r"""
 见红
 流血
 破水
-剧烈(?:腹|头)痛
+(?:剧烈|很|非常|特别|好)…(?:腹|肚子|头)?{ache}
+(?:腹|肚子)…(?:剧烈|很|非常|特别|好|厉害)…(?:疼|痛)
 胎动(?:减少|消失|没有|没了)
 \bbleed\w*
 \bwaters? broke
 \bsevere (?:abdominal |stomach )?(?:pain|headache)
 """
+IN_LABOUR = r"""
+羊水破
+破水了
+\bwaters? broke\b
+"""
 SIGNS: tuple[tuple[Sign, tuple[str, ...]], ...] = (
     ("self_harm", (SELF_HARM,)),
+    ("arrest", (ARREST,)),
+    ("chest_pain", (HEART_ATTACK,)),
     ("chest_pain", (CHEST_PAIN, WITH_CHEST_PAIN)),
-    ("stroke", (STROKE,)),
     ("anaphylaxis", (ANAPHYLAXIS,)),
     ("anaphylaxis", (ALLERGEN, WITH_ALLERGEN)),
     ("bleeding", (BLEEDING,)),
     ("breathing", (BREATHING,)),
+    ("stroke", (STROKE,)),
     ("consciousness", (CONSCIOUSNESS,)),
     ("poisoning", (POISONING,)),
+    ("injury", (INJURY,)),
+    ("pregnancy", (IN_LABOUR,)),
     ("pregnancy", (PREGNANT, WITH_PREGNANCY)),
+    ("abdomen", (ABDOMEN,)),
 )
 """In the order in which they are tried."""

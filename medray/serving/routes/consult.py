@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response
 
 from medray.serving.answering.answer import Generate
 from medray.serving.answering.guard import Refusal, refusal
-from medray.serving.consult import words
+from medray.serving.consult import urgent, words
 from medray.serving.consult.dialogue import Behind, Reply, reply
 from medray.serving.consult.red_flags import red_flag
 from medray.serving.consult.signs import Sign
@@ -81,7 +81,7 @@ async def _alarm(
     service: Service, caller: Caller, found: Consultation, text: str, sign: Sign, stream: bool
 ) -> Response:
     language = words.language_of(text)
-    answer = words.urgent(sign, language)
+    answer = urgent.what_to_do(sign, language)
     first = len(found.messages)
     with ExitStack() as stack:
         turn = stack.enter_context(
@@ -172,7 +172,7 @@ async def _answer(
         yield begun
         return
     if begun.status == "urgent":
-        text = words.STILL_URGENT[begun.language]
+        text = urgent.STILL_URGENT[begun.language]
         made = ConsultMessage(author="service", kind="notice", content=text, request=turn.id)
         yield Piece(text)
     elif refused is not None:
