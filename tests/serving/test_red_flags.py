@@ -68,7 +68,8 @@ SAID = {
         "my water broke",
     ],
     "arrest": [
-        "他没有呼吸了", "老人心跳停了", "没有脉搏", "孩子停止呼吸了", "he stopped breathing",
+        "他没有呼吸了", "他上吊了，没有呼吸了",
+        "老人心跳停了", "没有脉搏", "孩子停止呼吸了", "he stopped breathing",
         "my baby is not breathing", "no pulse", "there is no heartbeat",
     ],
     "injury": [

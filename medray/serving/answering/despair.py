@@ -37,12 +37,12 @@ help and answering one that is none, the second is chosen."""
 CHINESE_CRY = (
     rf"(?:我|自己|本人).{{0,12}}(?:{DIE})|(?:{DIE}).{{0,6}}(?:算了|的念头|的想法|怎么办)"
     rf"|[想要](?:{DIE})|不想活了|{SURVIVE}了|{WANT_DEATH}|不想再?活(?:下去|着)"
-    r"|(?<![得的]生)不如去?死|死了(?:算了|拉倒)|一了百了|一死了之|生无可恋|活[够腻]了"
+    r"|(?<!生)不如去?死|活[得的着]生不如死|死了(?:算了|拉倒)|一了百了|一死了之|生无可恋|活[够腻]了"
     r"|活着[真好很太也就都还]*(?:没有?什?么?|有什么)(?:意思|意义)"
     r"|(?:写|留)[好下了]*遗书|我.{0,4}遗书|离开这个世界|[想要]离开人世|我[真只好]?想消失"
     r"|没有?(?:任何)?活(?:下去|着)的(?:意义|意思|勇气|动力|必要|理由|希望)"
 )
-"""疼得生不如死 speaks of pain, and so does 疼得要死."""
+"""生不如死 speaks of suffering, and so does 疼得要死."""
 ENGLISH_CRY = (
     r"\bkill(?:ing)? myself\b|\bharm(?:ing)? myself\b"
     r"|\bhurt(?:ing)? myself\b(?! (?:at work|at the gym|(?:while |by )?(?:lifting|falling|playing"

@@ -5,7 +5,7 @@ from medray.serving.answering.despair import DIE
 
 SELF_HARM = rf"""
 {DIE}
-(?<![得的]生)不如死
+(?<!生)不如死
 了结这一切
 结束这一切
 \bsuicid\w*

@@ -49,9 +49,9 @@ def red_flag(said: Sequence[str], question: str = "") -> Sign | None:
         question: the one that it answers, where it is an answer.
     """
     newest = f"{said[-1]}\n{question}" if YES.fullmatch(said[-1]) else said[-1]
-    if cries_for_help(newest):
-        return "self_harm"
     for sign, parts in RULES:
+        if sign == "self_harm" and cries_for_help(newest):
+            return sign
         new = [_said(part, newest) for part in parts]
         if any(new) and all(
             here or any(_said(part, text) for text in said[:-1])

@@ -240,8 +240,8 @@ IN_LABOUR = r"""
 \bwaters? broke\b
 """
 SIGNS: tuple[tuple[Sign, tuple[str, ...]], ...] = (
-    ("self_harm", (SELF_HARM,)),
     ("arrest", (ARREST,)),
+    ("self_harm", (SELF_HARM,)),
     ("chest_pain", (HEART_ATTACK,)),
     ("chest_pain", (CHEST_PAIN, WITH_CHEST_PAIN)),
     ("anaphylaxis", (ANAPHYLAXIS,)),
