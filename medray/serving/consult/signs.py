@@ -257,3 +257,5 @@ SIGNS: tuple[tuple[Sign, tuple[str, ...]], ...] = (
     ("abdomen", (ABDOMEN,)),
 )
 """In the order in which they are tried."""
+ONCE = (HEART_ATTACK, STROKE, INJURY)
+"""What happens once: long ago it is history ("去年中风了"), where pain that began then is not."""
